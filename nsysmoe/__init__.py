@@ -1,0 +1,67 @@
+"""Answers from Nsight Systems traces of Mixture-of-Experts serving.
+
+>>> import nsysmoe
+>>> nsysmoe.open("off.sqlite").frame("moe_kernels")          # doctest: +SKIP
+>>> nsysmoe.compare("off.sqlite", "on.sqlite").metrics       # doctest: +SKIP
+
+Everything here loads on first use, so that importing the package costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.comparison import Comparison, compare
+    from nsysmoe.analysis.info import describe
+    from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.summary import summarize
+    from nsysmoe.classes import ClassMap, default_class_map
+    from nsysmoe.errors import NsysmoeError
+    from nsysmoe.findings import Finding
+    from nsysmoe.trace import Trace, catalogue
+    from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "ClassMap": ("nsysmoe.classes", "ClassMap"),
+    "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
+    "Finding": ("nsysmoe.findings", "Finding"),
+    "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
+    "Trace": ("nsysmoe.trace", "Trace"),
+    "catalogue": ("nsysmoe.trace", "catalogue"),
+    "compare": ("nsysmoe.analysis.comparison", "compare"),
+    "default_class_map": ("nsysmoe.classes", "default_class_map"),
+    "describe": ("nsysmoe.analysis.info", "describe"),
+    "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
+    "open": ("nsysmoe.trace", "open_trace"),
+    "summarize": ("nsysmoe.analysis.summary", "summarize"),
+}
+
+__all__ = [
+    "ClassMap",
+    "Comparison",
+    "Finding",
+    "NsysmoeError",
+    "Trace",
+    "catalogue",
+    "compare",
+    "default_class_map",
+    "describe",
+    "kernel_table",
+    "open",
+    "summarize",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'nsysmoe' has no attribute {name!r}")
+    module, attribute = _HOMES[name]
+    return getattr(import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

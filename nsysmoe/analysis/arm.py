@@ -1,0 +1,191 @@
+"""An arm of an experiment, read from whatever the user has: a trace, a report, or a summary."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
+from nsysmoe.errors import MissingDataError
+from nsysmoe.export.files import identify
+from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
+from nsysmoe.findings import Finding
+from nsysmoe.trace import Trace, open_trace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+_EVENTS = ("name_id", "process_id", "device_id", "dur_ns")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What one side of a comparison measured.
+
+    Attributes:
+        path: The file.
+        kernels: One row a kernel name: ``name``, ``function``, ``class``, ``backend``, ``role``,
+            ``reduction``, ``data_type``, ``launches``, ``total_ns``; from a trace also
+            ``name_id``, from a summary also its other statistics.
+        moe_events: One row a launch of an MoE kernel (``name_id``, ``process_id``,
+            ``device_id``, ``dur_ns``); None from a summary, which has no events.
+        collective_events: The same for communication.
+        gpus: How many GPUs ran kernels; None where the input does not tell.
+        graph_launches: CUDA graphs recorded as a whole, and their time in ns.
+        findings: What was odd about the input.
+    """
+
+    path: Path
+    kernels: pl.DataFrame
+    moe_events: pl.DataFrame | None = None
+    collective_events: pl.DataFrame | None = None
+    gpus: int | None = None
+    graph_launches: tuple[int, int] = (0, 0)
+    findings: list[Finding] = field(default_factory=list)
+
+    @functools.cached_property
+    def durations(self) -> pl.DataFrame:
+        """Statistics of all launches of MoE kernels, one row."""
+        from nsysmoe.metrics.durations import (  # noqa: PLC0415 - polars loads beside the trace
+            duration_statistics,
+            pooled_statistics,
+        )
+
+        if self.moe_events is not None:
+            return duration_statistics(self.moe_events)
+        return pooled_statistics(self.moe_kernels)
+
+    @functools.cached_property
+    def communication(self) -> pl.DataFrame:
+        """Totals of communication, one row."""
+        from nsysmoe.metrics.communication import communication_totals  # noqa: PLC0415
+
+        return communication_totals(self.kernels)
+
+    @property
+    def moe_kernels(self) -> pl.DataFrame:
+        """The rows of ``kernels`` that are MoE kernels, the largest first."""
+        return self.kernels.filter(self.kernels["class"] == MOE_GEMM).sort(
+            "total_ns", descending=True
+        )
+
+    @property
+    def launches(self) -> int:
+        """Launches of MoE kernels."""
+        return int(self.moe_kernels["launches"].sum())
+
+
+def read_arm(
+    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+) -> Arm:
+    """Read one side of a comparison.
+
+    Args:
+        path: A ``.sqlite`` export, a report, or a kernel summary as CSV.
+        class_map: What each kernel is for; the shipped map where left out.
+        nsys: The ``nsys`` that exports a report; the one on PATH where left out.
+
+    Raises:
+        NsysmoeError: The input cannot be used; the message says why.
+    """
+    path = Path(path)
+    class_map = class_map or default_class_map()
+    if identify(path) == "csv":
+        return _arm_of_csv(path, class_map)
+    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        return arm_of_trace(trace)
+
+
+def arm_of_trace(trace: Trace) -> Arm:
+    """Read from an opened trace what a comparison needs of it."""
+    moe_events = trace.frame("moe_kernels", _EVENTS)
+    launches = trace.frame("graph_launches", ("dur_ns",))
+    return Arm(
+        path=trace.path,
+        kernels=trace.frame("kernel_classes"),
+        moe_events=moe_events,
+        collective_events=trace.frame("collectives", _EVENTS),
+        gpus=count_gpus(trace),
+        graph_launches=(launches.height, int(launches["dur_ns"].sum())),
+        findings=trace.findings(),
+    )
+
+
+def count_gpus(trace: Trace) -> int:
+    """Count the GPUs that ran kernels: by the export's own map, by process and ordinal without."""
+    return len(
+        {
+            row["gpu_id"] if row["gpu_id"] is not None else (row["global_pid"], row["device_id"])
+            for row in trace.rows("devices")
+        }
+    )
+
+
+def require_moe_kernels(arm: Arm) -> None:
+    """Refuse an arm that a Table 1 would show as zeros.
+
+    Raises:
+        MissingDataError: No kernel of the arm is an MoE kernel.
+    """
+    if arm.launches:
+        return
+    hidden, _ = arm.graph_launches
+    cause = (
+        f"{hidden:,} CUDA graph launches hide theirs: capture again with --cuda-graph-trace=node"
+        if hidden
+        else "is this the right file? `nsysmoe kernels` lists what ran, --classes FILE teaches "
+        "nsysmoe other MoE kernels"
+    )
+    raise MissingDataError(f"{arm.path} holds no MoE kernel (class {MOE_GEMM}); {cause}")
+
+
+def _arm_of_csv(path: Path, class_map: ClassMap) -> Arm:
+    import polars as pl  # noqa: PLC0415
+
+    rows = read_kernel_csv(path)
+    kernels = pl.DataFrame(
+        [_csv_row(row, class_map) for row in rows],
+        schema_overrides={
+            **dict.fromkeys(("launches", "total_ns", "min_ns", "max_ns"), pl.Int64),
+            **dict.fromkeys(("mean_ns", "median_ns", "stddev_ns"), pl.Float64),
+            **dict.fromkeys(("backend", "role", "reduction", "data_type"), pl.String),
+        },
+        infer_schema_length=None,
+    )
+    return Arm(path, kernels, findings=_rounded_input(path, rows))
+
+
+def _csv_row(row: KernelRow, class_map: ClassMap) -> dict[str, object]:
+    found = class_map.classify(row.name)
+    return {
+        "name": row.name,
+        "function": found.function,
+        "class": found.name,
+        "backend": found.backend,
+        "role": found.role,
+        "reduction": found.reduction,
+        "data_type": found.data_type,
+        "launches": row.launches,
+        "total_ns": row.total_ns,
+        "mean_ns": row.mean_ns if row.mean_ns is not None else row.total_ns / row.launches,
+        "median_ns": row.median_ns,
+        "min_ns": row.min_ns,
+        "max_ns": row.max_ns,
+        "stddev_ns": row.stddev_ns,
+    }
+
+
+def _rounded_input(path: Path, rows: list[KernelRow]) -> list[Finding]:
+    if not any(row.is_rounded for row in rows):
+        return []
+    return [
+        Finding(
+            "rounded_input",
+            "info",
+            f"{path} was rounded by Nsight to three decimals of its units: totals are exact to "
+            "0.5 ms at best; the .sqlite export is exact to the ns",
+            {"source": str(path)},
+        )
+    ]

@@ -1,0 +1,246 @@
+"""What to know before believing Table 1: pure rules from two arms to findings.
+
+Each rule returns one finding or None; ``RULES`` is their order in every output.
+"""
+
+from __future__ import annotations
+
+import filecmp
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from nsysmoe.classes import UNCLASSIFIED
+from nsysmoe.findings import Finding
+from nsysmoe.metrics.communication import class_shares
+from nsysmoe.metrics.table1 import relative_change
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.arm import Arm
+
+# Below this share of GPU time, what nobody classified cannot change a verdict of Table 1.
+_NOTABLE_UNCLASSIFIED_RATIO = 0.01
+
+
+def diagnose(baseline: Arm, candidate: Arm) -> list[Finding]:
+    """Return what the two arms together show, then what was odd about each input."""
+    found = [rule(baseline, candidate) for rule in RULES]
+    return [finding for finding in found if finding] + baseline.findings + candidate.findings
+
+
+def diagnose_one(arm: Arm) -> list[Finding]:
+    """Return what one arm shows by itself."""
+    source = str(arm.path)
+    found = [
+        None if arm.launches else no_moe_kernel(source),
+        hidden_kernels("this trace", source, *arm.graph_launches),
+        unclassified_time("it", arm),
+    ]
+    return [finding for finding in found if finding] + arm.findings
+
+
+def same_file(baseline: Arm, candidate: Arm) -> Finding | None:
+    """Both arms are one file, or two copies of it."""
+    if not baseline.path.samefile(candidate.path) and not (
+        baseline.path.stat().st_size == candidate.path.stat().st_size
+        and filecmp.cmp(baseline.path, candidate.path, shallow=False)
+    ):
+        return None
+    return Finding(
+        "same_file",
+        "error",
+        f"baseline and candidate are the same trace ({baseline.path} and {candidate.path}): "
+        "every change is 0 by construction",
+        {"baseline": str(baseline.path), "candidate": str(candidate.path)},
+    )
+
+
+def unequal_work(baseline: Arm, candidate: Arm) -> Finding | None:
+    """The arms launched different numbers of MoE kernels."""
+    before, after = baseline.launches, candidate.launches
+    if before == after:
+        return None
+    change = relative_change(before, after) or 0.0
+    total = relative_change(
+        baseline.durations["total_ns"].item(), candidate.durations["total_ns"].item()
+    )
+    message = (
+        f"the arms did not do the same work: {before:,} and {after:,} launches of MoE kernels "
+        f"({change:+.2%})"
+    )
+    if total is not None:
+        message += f"; of the {total:+.1%} in total time, {change * 100:+.1f} points are launches"
+    evidence = {
+        "baseline_launches": before,
+        "candidate_launches": after,
+        "launches_change": change,
+        "total_time_change": total,
+    }
+    return Finding("unequal_work", "warning", message, evidence)
+
+
+def lost_device(baseline: Arm, candidate: Arm) -> Finding | None:
+    """One arm has fewer GPUs than the other."""
+    if baseline.gpus is None or candidate.gpus is None or baseline.gpus == candidate.gpus:
+        return None
+    fewer = "baseline" if baseline.gpus < candidate.gpus else "candidate"
+    return Finding(
+        "lost_device",
+        "error",
+        f"the {fewer} has fewer GPUs ({baseline.gpus} in the baseline, {candidate.gpus} in the "
+        "candidate): totals over GPUs cannot be compared; check that every worker was traced",
+        {"baseline_gpus": baseline.gpus, "candidate_gpus": candidate.gpus},
+    )
+
+
+def cuda_graph_mode(baseline: Arm, candidate: Arm) -> Finding | None:
+    """CUDA graphs were recorded as a whole in an arm, so kernels are missing from it."""
+    arms = {"the baseline": baseline, "the candidate": candidate}
+    found = [hidden_kernels(n, str(arm.path), *arm.graph_launches) for n, arm in arms.items()]
+    hidden = [finding for finding in found if finding]
+    if len(hidden) < 2:
+        return hidden[0] if hidden else None
+    evidence = {"baseline": hidden[0].evidence, "candidate": hidden[1].evidence}
+    return replace(hidden[0], message=_GRAPHS.format(where="both arms"), evidence=evidence)
+
+
+_GRAPHS = (
+    "CUDA graphs were recorded as a whole in {where}: the kernels inside them are in no number "
+    "here; capture again with --cuda-graph-trace=node"
+)
+
+
+def hidden_kernels(where: str, source: str, launches: int, total_ns: int) -> Finding | None:
+    """CUDA graphs were recorded as a whole, so their kernels are missing."""
+    if not launches:
+        return None
+    evidence = {"source": source, "graph_launches": launches, "graph_total_ns": total_ns}
+    return Finding("cuda_graph_mode", "error", _GRAPHS.format(where=where), evidence)
+
+
+def single_run(_baseline: Arm, _candidate: Arm) -> Finding | None:
+    """One run an arm says nothing about how runs differ from one another."""
+    return Finding(
+        "single_run",
+        "warning",
+        "one run an arm: no estimate of noise, so no verdict here says that a difference is real; "
+        "five runs an arm, taken in turn, would",
+        {"baseline_runs": 1, "candidate_runs": 1},
+    )
+
+
+def bookkeeping_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
+    """AllReduce of 32-bit integers carries counts, not the model's activations."""
+    arms = {"baseline": baseline, "candidate": candidate}
+    totals = {name: arm.communication.row(0, named=True) for name, arm in arms.items()}
+    if not any(total["bookkeeping_allreduce_ns"] for total in totals.values()):
+        return None
+    parts = {
+        name: {
+            "bookkeeping_ns": total["bookkeeping_allreduce_ns"],
+            "allreduce_total_ns": total["allreduce_total_ns"],
+            "ratio": _ratio(total["bookkeeping_allreduce_ns"], total["allreduce_total_ns"]),
+        }
+        for name, total in totals.items()
+    }
+    shares = " and ".join(
+        f"{part['ratio']:.1%} of the {name}'s" for name, part in parts.items() if part["ratio"]
+    )
+    return Finding(
+        "bookkeeping_allreduce",
+        "info",
+        f"{shares} AllReduce time is u32: token and load counts that wait for the slowest rank, "
+        "not model traffic",
+        parts,
+    )
+
+
+def other_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
+    """All-reduces by kernels outside NCCL are in neither communication row of Table 1."""
+    arms = {"baseline": baseline, "candidate": candidate}
+    totals = {
+        name: int(arm.communication["other_allreduce_total_ns"].item())
+        for name, arm in arms.items()
+    }
+    if not any(totals.values()):
+        return None
+    functions = sorted(
+        {
+            function
+            for arm in arms.values()
+            for function in arm.kernels.filter(
+                (pl.col("class") == "collective")
+                & (pl.col("role") == "all_reduce")
+                & (pl.col("backend") != "nccl")
+            )["function"]
+        }
+    )
+    return Finding(
+        "other_allreduce",
+        "warning",
+        f"all-reduces outside NCCL took {totals['baseline'] / 1e6:,.1f} and "
+        f"{totals['candidate'] / 1e6:,.1f} ms (baseline and candidate), in neither row of the "
+        f"table: {', '.join(functions)}",
+        {
+            "baseline_ns": totals["baseline"],
+            "candidate_ns": totals["candidate"],
+            "functions": functions,
+        },
+    )
+
+
+def unclassified_kernels(baseline: Arm, candidate: Arm) -> Finding | None:
+    """A notable part of GPU time is in kernels that the class map does not know."""
+    found = [
+        unclassified_time("the baseline", baseline),
+        unclassified_time("the candidate", candidate),
+    ]
+    known = [finding for finding in found if finding]
+    return max(known, key=lambda finding: finding.evidence["time_ratio"]) if known else None
+
+
+def unclassified_time(where: str, arm: Arm) -> Finding | None:
+    """A notable part of an arm's GPU time is in kernels that the class map does not know."""
+    shares = class_shares(arm.kernels).filter(pl.col("class") == UNCLASSIFIED)
+    if shares.is_empty() or (shares["time_ratio"].item() or 0) < _NOTABLE_UNCLASSIFIED_RATIO:
+        return None
+    row = shares.row(0, named=True)
+    return Finding(
+        "unclassified_kernels",
+        "info",
+        f"{row['kernels']} kernels with {row['time_ratio']:.1%} of the GPU time of {where} match "
+        "no class; `nsysmoe kernels` lists them, --classes FILE teaches nsysmoe what they are",
+        {
+            "source": str(arm.path),
+            "kernels": row["kernels"],
+            "total_ns": row["total_ns"],
+            "time_ratio": row["time_ratio"],
+        },
+    )
+
+
+def no_moe_kernel(source: str) -> Finding:
+    """Nothing that ran is an MoE kernel."""
+    return Finding(
+        "no_moe_kernel",
+        "warning",
+        "no MoE kernel ran: nothing of Table 1's first group can be measured here",
+        {"source": source},
+    )
+
+
+RULES = (
+    same_file,
+    lost_device,
+    cuda_graph_mode,
+    unequal_work,
+    single_run,
+    other_allreduce,
+    bookkeeping_allreduce,
+    unclassified_kernels,
+)
+
+
+def _ratio(part: int, whole: int) -> float | None:
+    return part / whole if whole else None

@@ -1,0 +1,108 @@
+"""One trace by itself: the metrics of Table 1, overall and by device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.analysis.arm import Arm, read_arm
+from nsysmoe.classes import COLLECTIVE
+from nsysmoe.metrics.table1 import METRICS, Value, metric_values
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import polars as pl
+
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.findings import Finding
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One metric's value; units as in its key."""
+
+    group: str
+    metric: str
+    value: Value
+
+
+@dataclass(frozen=True)
+class DeviceSummary:
+    """The metrics of one process on one device."""
+
+    process: int | None
+    device: int
+    metrics: tuple[Measured, ...]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The metrics of Table 1 for one input; ``devices`` is empty for a kernel summary."""
+
+    source: str
+    metrics: tuple[Measured, ...]
+    devices: tuple[DeviceSummary, ...]
+    findings: tuple[Finding, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "source": self.source,
+            "metrics": [asdict(metric) for metric in self.metrics],
+            "devices": [asdict(device) for device in self.devices],
+            "findings": [finding.to_dict() for finding in self.findings],
+        }
+
+
+def summarize(
+    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+) -> Summary:
+    """Summarise one trace, report or kernel summary.
+
+    Takes and raises what ``read_arm`` does; an input without MoE kernels is summarised with a
+    finding that says so.
+    """
+    from nsysmoe.analysis.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the arm
+
+    arm = read_arm(path, class_map=class_map, nsys=nsys)
+    return Summary(
+        str(arm.path),
+        _measured(arm.durations, arm.communication),
+        tuple(_devices(arm)),
+        tuple(diagnose_one(arm)),
+    )
+
+
+def _devices(arm: Arm) -> list[DeviceSummary]:
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.communication import communication_totals  # noqa: PLC0415
+    from nsysmoe.metrics.durations import duration_statistics  # noqa: PLC0415
+
+    if arm.moe_events is None or arm.collective_events is None:
+        return []
+    keys = ["process_id", "device_id"]
+    names = arm.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
+    found = []
+    pairs = pl.concat([arm.moe_events, arm.collective_events]).select(keys).unique().sort(keys)
+    for process, device in pairs.iter_rows():
+        here = pl.col("process_id").eq_missing(process) & (pl.col("device_id") == device)
+        collectives = (
+            arm.collective_events.filter(here)
+            .group_by("name_id")
+            .agg(pl.col("dur_ns").sum().alias("total_ns"))
+            .join(names, on="name_id")
+        )
+        durations = duration_statistics(arm.moe_events.filter(here))
+        metrics = _measured(durations, communication_totals(collectives))
+        found.append(DeviceSummary(process, device, metrics))
+    return found
+
+
+def _measured(durations: pl.DataFrame, communication: pl.DataFrame) -> tuple[Measured, ...]:
+    values = metric_values(durations, communication)
+    return tuple(Measured(m.group, m.key, values[m.key]) for m in METRICS)

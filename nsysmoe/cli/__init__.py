@@ -1,0 +1,84 @@
+"""The command line: one file a command, each of which opens, asks once, and prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from nsysmoe import __version__
+from nsysmoe.errors import NsysmoeError
+
+COMMANDS = ("compare", "summary", "kernels", "info", "sql", "views", "render")
+_DEBUG = "NSYSMOE_DEBUG"
+
+
+class LazyGroup(click.Group):
+    """Imports a command when it is asked for, and turns errors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        """Return the commands in the order of the documentation."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """Import the module of a command."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"nsysmoe.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """Write the commands' summaries without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(SUMMARIES.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; exit 1 with one line where it cannot do its work."""
+        try:
+            return super().invoke(ctx)
+        except NsysmoeError as error:
+            raise _failure(str(error)) from error
+        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
+            raise
+        except Exception as error:
+            if os.environ.get(_DEBUG):
+                raise
+            raise _failure(
+                f"nsysmoe failed ({type(error).__name__}: {error}); this is a defect, please "
+                f"report it with the output of {_DEBUG}=1 {' '.join(sys.argv[:2])} …"
+            ) from error
+
+
+SUMMARIES = {
+    "compare": "Two traces in, the paper's Table 1 out.",
+    "summary": "The metrics of Table 1 for one trace, by device.",
+    "kernels": "Every kernel's launches and durations.",
+    "info": "What a trace is and holds.",
+    "sql": "Ask the views anything, in SQL.",
+    "views": "The views and columns that sql can ask.",
+    "render": "A saved comparison in another format.",
+}
+
+
+def _failure(message: str) -> click.ClickException:
+    from nsysmoe.reports.escape import visible
+
+    return click.ClickException(" ".join(visible(line) for line in message.splitlines()))
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="nsysmoe")
+def main() -> None:
+    r"""Answers from Nsight Systems traces of Mixture-of-Experts serving with vLLM.
+
+    \b
+    Example:
+      nsysmoe compare off.sqlite on.sqlite
+    """
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks × or σ still gets the numbers.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

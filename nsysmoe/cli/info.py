@@ -1,0 +1,43 @@
+"""``nsysmoe info``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.progress import working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@click.command("info")
+@click.argument("trace", type=FILE)
+@input_options
+@output_options
+def command(
+    trace: Path,
+    classes: Path | None,
+    nsys: str | None,
+    format_: str | None,
+    output: Path | None,
+) -> None:
+    r"""What TRACE is and holds: versions, host, GPUs, processes, classes, tables, warnings.
+
+    Exits with 1, after printing, where TRACE holds no kernels: no other command can use it.
+
+    \b
+    Example:
+      nsysmoe info off.sqlite
+    """
+    from nsysmoe.analysis.info import describe
+    from nsysmoe.errors import MissingDataError
+    from nsysmoe.reports.pages.info import info_page
+
+    with working(f"Reading {trace}"):
+        info = describe(trace, class_map=class_map(classes), nsys=nsys)
+    emit(info_page(info), format_, output, (trace,))
+    if info.no_kernels_reason:
+        raise MissingDataError(info.no_kernels_reason)

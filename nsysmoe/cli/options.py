@@ -1,0 +1,99 @@
+"""Options that commands share, and the one way in which they print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.reports import Document
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+FILE = click.Path(path_type=Path)
+
+
+def output_options(function: F) -> F:
+    """Add ``--format`` and ``-o``."""
+    from nsysmoe.reports.formats import FORMATS
+
+    function = click.option(
+        "-o",
+        "--output",
+        type=FILE,
+        help="Write here instead of the terminal; the suffix tells the format.",
+    )(function)
+    return click.option(
+        "--format",
+        "format_",
+        type=click.Choice(FORMATS),
+        help="How to print.  [default: table, or by the suffix of -o]",
+    )(function)
+
+
+def input_options(function: F) -> F:
+    """Add ``--classes`` and ``--nsys``."""
+    function = click.option(
+        "--nsys",
+        metavar="PATH",
+        help="The nsys that exports a .nsys-rep.  [default: the one on PATH]",
+    )(function)
+    return click.option(
+        "--classes",
+        type=FILE,
+        help="TOML file with kernel classes of your own, asked before the shipped ones.",
+    )(function)
+
+
+def class_map(classes: Path | None) -> ClassMap | None:
+    """Return the shipped classes with the user's before them; None means the shipped ones."""
+    from nsysmoe.classes import default_class_map
+
+    return default_class_map().extended_by(classes) if classes else None
+
+
+def emit(
+    document: Document, format_: str | None, output: Path | None, inputs: Iterable[Path] = ()
+) -> None:
+    """Print a document, or write it to a file.
+
+    Findings that the chosen format does not hold go to stderr, so that none is lost.
+    """
+    from nsysmoe.errors import OutputError
+    from nsysmoe.reports import format_of, render, write
+
+    if output is not None and str(output) == "-":
+        output = None
+    if format_ is None and output is not None:
+        try:
+            format_ = format_of(output)
+        except OutputError as error:
+            raise click.BadParameter(str(error), param_hint="-o") from error
+    if format_ in {"csv", "json"} and not _holds_findings(document, format_):
+        for finding in document.findings:
+            click.echo(f"{finding.severity}: {_visible(finding.message)}", err=True)
+    if output is not None:
+        write(render(document, format_ or "table"), output, inputs)
+        click.echo(f"Wrote {_visible(str(output))}", err=True)
+    elif format_ in {None, "table"} and sys.stdout.isatty():
+        from nsysmoe.reports.formats.as_table import show
+
+        show(document, sys.stdout)
+    else:
+        click.echo(render(document, format_ or "table"), nl=False)
+
+
+def _holds_findings(document: Document, format_: str) -> bool:
+    return format_ == "json" and isinstance(document.data, dict) and "findings" in document.data
+
+
+def _visible(text: str) -> str:
+    from nsysmoe.reports.escape import visible
+
+    return visible(text)

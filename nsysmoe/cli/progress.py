@@ -1,0 +1,35 @@
+"""A sign of life on stderr for work that takes over a second; silent in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import contextmanager
+from threading import Timer
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_PATIENCE_S = 1.0
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show a spinner with ``what`` while the block runs, if it runs for over a second."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    from nsysmoe.reports.escape import visible
+
+    status = Console(file=sys.stderr).status(visible(what).replace("[", r"\["))
+    timer = Timer(_PATIENCE_S, status.start)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        timer.join()
+        status.stop()

@@ -1,0 +1,1 @@
+"""Reading what nsys writes: SQLite exports, reports (through nsys itself) and summary CSVs."""

@@ -1,0 +1,66 @@
+"""Telling inputs apart before anything reads them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from typing import TYPE_CHECKING, Literal
+
+from nsysmoe.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Kind = Literal["sqlite", "report", "csv"]
+
+_SQLITE_MAGIC = b"SQLite format 3\0"
+_REPORT_SUFFIXES = {".nsys-rep", ".qdrep"}
+_COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5": "unzstd", b"PK": "unzip"}
+
+
+def identify(path: Path) -> Kind:
+    """Tell what kind of input a file is, by its content first and its suffix second.
+
+    Raises:
+        InputError: There is no such file, it cannot be read, or it is none of the kinds.
+    """
+    head = _head(path)
+    if head.startswith(_SQLITE_MAGIC):
+        return "sqlite"
+    if path.suffix in _REPORT_SUFFIXES:
+        return "report"
+    if not head:
+        raise InputError(f"{path} is empty; export the report again: {export_hint(path)}")
+    if tool := _COMPRESSED.get(head[:2]):
+        raise InputError(f"{path} is compressed; unpack it first: {tool} {path}")
+    if path.suffix.lower() in {".csv", ".tsv", ".txt"} or _is_text(head):
+        return "csv"
+    raise InputError(f"{path} is not a SQLite database; export the report: {export_hint(path)}")
+
+
+def export_hint(path: Path) -> str:
+    """Return the command that makes a SQLite export for an input called ``path``."""
+    stem = path.name.removesuffix(path.suffix)
+    return f"nsys export --type sqlite -o {stem}.sqlite {stem}.nsys-rep"
+
+
+def _head(path: Path) -> bytes:
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISDIR(mode):
+            raise InputError(f"{path} is a directory; name the .sqlite file inside it")
+        if not stat.S_ISREG(mode):
+            raise InputError(f"{path} is not a regular file; name a file on disk")
+        with path.open("rb") as file:
+            return file.read(4096)
+    except FileNotFoundError as error:
+        raise InputError(f"{path} does not exist; check the path") from error
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"{path} cannot be read ({reason}); check the path and its rights"
+        ) from error
+
+
+def _is_text(head: bytes) -> bool:
+    return b"\0" not in head and b"," in head and b"Name" in head

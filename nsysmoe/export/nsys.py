@@ -1,0 +1,53 @@
+"""The ``nsys`` program: found on PATH, run to turn a report into a SQLite export."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from typing import TYPE_CHECKING
+
+from nsysmoe.errors import InputError
+from nsysmoe.export.files import export_hint
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def find_nsys(nsys: str | None = None) -> str | None:
+    """Return the path of ``nsys``, or None where there is none to run."""
+    return shutil.which(nsys or "nsys")
+
+
+def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
+    """Export a report to SQLite in ``folder`` and return the file.
+
+    Raises:
+        InputError: There is no nsys, or it could not read the report.
+    """
+    if (program := find_nsys(nsys)) is None:
+        asked = f"{nsys} is not a program" if nsys else "there is no nsys on PATH"
+        raise InputError(
+            f"{report} is a report and {asked}: where nsys is installed, run "
+            f"{export_hint(report)} and give the .sqlite, or name it with --nsys PATH"
+        )
+    output = folder / f"{report.stem}.sqlite"
+    command = [program, "export", "--type", "sqlite", "--force-overwrite", "true"]
+    # nsys may leave an unpacked report beside its input: a link keeps that in our folder.
+    link = folder / report.name
+    link.symlink_to(report.resolve())
+    done = subprocess.run(  # noqa: S603 - the user's own nsys, arguments as a list
+        [*command, "-o", str(output), str(link)],
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+        stdin=subprocess.DEVNULL,
+    )
+    if done.returncode != 0 or not output.exists():
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
+        reason = said[-1].strip() if said else f"exit status {done.returncode}"
+        raise InputError(
+            f"{report} could not be exported by {program} ({reason}); use the nsys that "
+            "captured it, or a newer one"
+        )
+    return output

@@ -1,0 +1,281 @@
+"""The SQLite file that ``nsys export --type sqlite`` writes, opened so that it cannot change.
+
+Everything is opened ``immutable``: SQLite then takes no lock, writes no side file, and works on
+a read-only file system; a ``-wal`` that a copy or another program left behind is not mixed in.
+Numbers come through ADBC as Arrow (docs/loading.md has the figures); texts come through the
+standard library, the only route that survives invalid UTF-8.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import struct
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from nsysmoe.errors import InputError
+from nsysmoe.export.files import export_hint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+    from pathlib import Path
+
+_JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+_BATCH_ROWS = "16384"
+_REPLACEMENT = "\ufffd"
+# Any of these says that nsys made the file: some lack one, none lacks all.
+_NSYS_TABLES = (
+    "stringids",
+    "target_info_session_start_time",
+    "analysis_details",
+    "meta_data_export",
+    "export_meta_data",
+)
+
+
+@dataclass
+class SqliteExport:
+    """One export, its tables and columns; made by ``open_export``.
+
+    Attributes:
+        path: The file.
+        tables: Table name to its columns, both spelt as in the file.
+        repaired_texts: How many texts held NUL bytes or invalid UTF-8 and were mended so far.
+    """
+
+    path: Path
+    tables: dict[str, tuple[str, ...]]
+    repaired_texts: int = field(default=0, init=False)
+
+    @cached_property
+    def _columns(self) -> dict[str, frozenset[str]]:
+        """Lower-case names, since SQLite does not tell cases apart."""
+        return {
+            table.lower(): frozenset(column.lower() for column in columns)
+            for table, columns in self.tables.items()
+        }
+
+    def has_table(self, table: str) -> bool:
+        """Tell whether the export holds a table (it may still have no rows)."""
+        return table.lower() in self._columns
+
+    def has_column(self, table: str, column: str) -> bool:
+        """Tell whether a table has a column; every table has ``rowid``."""
+        return column == "rowid" or column.lower() in self._columns.get(table.lower(), frozenset())
+
+    @property
+    def is_nsys(self) -> bool:
+        """Whether the tables are nsys's."""
+        names = self._columns.keys()
+        return any(name in names for name in _NSYS_TABLES) or any(
+            name.startswith("cupti_activity_kind_") for name in names
+        )
+
+    def count_rows(self, table: str) -> int:
+        """Return the number of rows of a table, 0 where there is none; reads all of its pages."""
+        if not self.has_table(table):
+            return 0
+        with self._connection() as connection:
+            return int(connection.execute(f"select count(*) from {_quoted(table)}").fetchone()[0])
+
+    def has_rows(self, table: str) -> bool:
+        """Tell whether a table exists and has a row; reads one page."""
+        if not self.has_table(table):
+            return False
+        with self._connection() as connection:
+            query = f"select 1 from {_quoted(table)} limit 1"
+            return connection.execute(query).fetchone() is not None
+
+    def integers(self, table: str, columns: Sequence[str]) -> ArrowStream:
+        """Return integer columns of a table as a stream of Arrow record batches.
+
+        Nothing is read before the stream is. A value that is no integer ends it with an error.
+        """
+        names = ", ".join(_quoted(column) for column in columns)
+        return ArrowStream(_uri(self.path), f"select {names} from {_quoted(table)}")
+
+    def rows(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
+        """Return all rows of a small table, texts mended to valid UTF-8 without NUL."""
+        names = ", ".join(_quoted(column) for column in columns)
+        with self._connection() as connection:
+            rows = connection.execute(f"select {names} from {_quoted(table)}").fetchall()
+        return [tuple(map(self._mended, row)) for row in rows]
+
+    def strings(self, ids: Iterable[int]) -> dict[int, str]:
+        """Return the texts of ``StringIds`` for some ids; an id that it lacks is left out."""
+        if not (self.has_column("StringIds", "id") and self.has_column("StringIds", "value")):
+            return {}
+        # SQLite takes at most 999 variables a statement in its older builds.
+        wanted = sorted(set(ids))
+        found: dict[int, str] = {}
+        with self._connection() as connection:
+            for start in range(0, len(wanted), 900):
+                part = wanted[start : start + 900]
+                marks = ", ".join("?" * len(part))
+                query = f"select id, value from StringIds where id in ({marks})"
+                for key, value in connection.execute(query, part):
+                    if value is not None:
+                        found[key] = str(self._mended(value))
+        return found
+
+    def check(self, table: str) -> None:
+        """Have SQLite verify the pages of a table.
+
+        Raises:
+            InputError: They are damaged.
+        """
+        with self._connection() as connection:
+            verdict = connection.execute(f"pragma quick_check({_quoted(table)})").fetchone()[0]
+        if verdict != "ok":
+            raise damaged(self.path)
+
+    def _mended(self, value: Any) -> Any:
+        if not isinstance(value, bytes):
+            return value
+        text = value.decode("utf-8", "replace").replace("\0", _REPLACEMENT)
+        if text.encode() != value:
+            self.repaired_texts += 1
+        return text
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        with closing(_connect(self.path)) as connection:
+            try:
+                yield connection
+            except sqlite3.Error as error:
+                raise damaged(self.path, str(error)) from error
+
+
+class ArrowStream:
+    """A query against an export, offered through the Arrow C stream interface.
+
+    Consumers (DuckDB, polars, pyarrow) call ``__arrow_c_stream__`` once and pull the batches
+    from any thread. The query's resources live as long as the stream object.
+    """
+
+    def __init__(self, uri: str, query: str) -> None:
+        self._uri = uri
+        self._query = query
+        self._resources: list[Any] = []
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        import adbc_driver_sqlite  # noqa: PLC0415 - only a load pays for its import
+        from adbc_driver_manager import (  # noqa: PLC0415
+            AdbcConnection,
+            AdbcDatabase,
+            AdbcStatement,
+        )
+
+        database = AdbcDatabase(driver=adbc_driver_sqlite._driver_path(), uri=self._uri)  # noqa: SLF001
+        connection = AdbcConnection(database)
+        statement = AdbcStatement(connection)
+        statement.set_options(**{"adbc.sqlite.query.batch_rows": _BATCH_ROWS})
+        statement.set_sql_query(self._query)
+        handle, _ = statement.execute_query()
+        self._resources = [statement, connection, database]
+        return handle.__arrow_c_stream__(requested_schema)
+
+    def close(self) -> None:
+        """Free the query; the batches that were handed out stay valid."""
+        for resource in self._resources:
+            resource.close()
+        self._resources = []
+
+
+def open_export(path: Path) -> SqliteExport:
+    """Open an export and list its tables.
+
+    Raises:
+        InputError: The file is truncated, damaged, half written or not made by nsys.
+    """
+    _check_complete(path)
+    try:
+        with closing(_connect(path)) as connection:
+            tables = _tables_of(connection)
+    except sqlite3.Error as error:
+        raise damaged(path, str(error)) from error
+    export = SqliteExport(path, tables)
+    if not export.is_nsys:
+        raise InputError(
+            f"{path} is a SQLite database but not an nsys export (it has none of nsys's tables); "
+            f"make one: {export_hint(path)}"
+        )
+    return export
+
+
+def has_write_ahead_log(path: Path) -> bool:
+    """Tell whether a ``-wal`` with content lies beside the file; it is never read."""
+    log = path.with_name(path.name + "-wal")
+    try:
+        return log.stat().st_size > 0
+    except OSError:
+        return False
+
+
+def damaged(path: Path, reason: str = "") -> InputError:
+    """Return the error for a file whose pages do not hold together."""
+    detail = f" ({reason})" if reason else ""
+    return InputError(f"{path} is damaged{detail}; export the report again: {export_hint(path)}")
+
+
+def _check_complete(path: Path) -> None:
+    """Refuse what SQLite would read without complaint until it meets the missing part."""
+    journal = path.with_name(path.name + "-journal")
+    try:
+        with path.open("rb") as file:
+            header = file.read(100)
+        size = path.stat().st_size
+        with journal.open("rb") as file:
+            is_hot = file.read(8) == _JOURNAL_MAGIC
+    except FileNotFoundError:
+        is_hot = False
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its rights") from error
+    if is_hot:
+        raise InputError(
+            f"{path} is half written ({journal.name} lies beside it): let the export finish, or "
+            f"export again: {export_hint(path)}"
+        )
+    if len(header) < 100:
+        raise InputError(f"{path} is truncated; export the report again: {export_hint(path)}")
+    (page_size,) = struct.unpack(">H", header[16:18])
+    (changes,) = struct.unpack(">I", header[24:28])
+    (pages,) = struct.unpack(">I", header[28:32])
+    (valid_for,) = struct.unpack(">I", header[92:96])
+    expected = pages * (65536 if page_size == 1 else page_size)
+    if changes == valid_for and size < expected:
+        raise InputError(
+            f"{path} is truncated ({size:,} of {expected:,} bytes); copy it again, or export the "
+            f"report again: {export_hint(path)}"
+        )
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(_uri(path), uri=True, check_same_thread=False)
+    connection.text_factory = bytes
+    connection.execute("pragma trusted_schema = off")
+    connection.execute("pragma cell_size_check = on")
+    return connection
+
+
+def _uri(path: Path) -> str:
+    return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+
+
+def _tables_of(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
+    columns: dict[str, list[str]] = {}
+    for table, column in connection.execute(
+        "select tables.name, columns.name from sqlite_master as tables, "
+        "pragma_table_info(tables.name) as columns where tables.type = 'table'"
+    ):
+        name = table.decode("utf-8", "replace")
+        columns.setdefault(name, []).append(column.decode("utf-8", "replace"))
+    return {name: tuple(names) for name, names in columns.items()}
+
+
+def _quoted(name: str) -> str:
+    """Quote an identifier; the names come from ``sql/source``, never from a trace."""
+    return name if name == "rowid" else '"' + name.replace('"', '""') + '"'

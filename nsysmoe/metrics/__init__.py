@@ -1,0 +1,1 @@
+"""Pure functions from polars frame to polars frame; one file for each question."""

@@ -1,0 +1,48 @@
+"""HTML: one file that opens offline in any browser and asks nobody for anything."""
+
+from __future__ import annotations
+
+from functools import cache
+from importlib import resources
+from typing import TYPE_CHECKING
+
+import jinja2
+from markupsafe import Markup
+
+from nsysmoe.reports.escape import visible
+
+if TYPE_CHECKING:
+    from nsysmoe.reports.document import Document
+
+_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["toImage"]}
+
+
+def render(document: Document) -> str:
+    """Return the page; every text in it is escaped, the pictures carry their own plotly.js."""
+    return _template().render(
+        document=document,
+        pictures=[
+            {"caption": picture.caption, "html": _drawn(picture.draw(), first=number == 0)}
+            for number, picture in enumerate(document.pictures)
+        ],
+    )
+
+
+def _drawn(figure: object, *, first: bool) -> Markup:
+    import plotly.io as pio  # noqa: PLC0415 - only pages with pictures pay for it
+
+    # plotly writes "<", ">" and "/" in its JSON as escapes, so no text can end the script.
+    return Markup(pio.to_html(figure, full_html=False, include_plotlyjs=first, config=_CONFIG))
+
+
+@cache
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["visible"] = visible
+    source = resources.files("nsysmoe.reports.formats").joinpath("page.html.j2")
+    return environment.from_string(source.read_text(encoding="utf-8"))

@@ -1,0 +1,74 @@
+"""LaTeX: booktabs tables, as in the paper; the preamble has to load the package booktabs."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from nsysmoe.reports.escape import visible
+
+if TYPE_CHECKING:
+    from nsysmoe.reports.document import Document, Table
+
+_COMMANDS = {
+    "\\": r"\textbackslash{}",
+    "{": r"\{",
+    "}": r"\}",
+    "$": r"\$",
+    "&": r"\&",
+    "#": r"\#",
+    "%": r"\%",
+    "_": r"\_",
+    "^": r"\textasciicircum{}",
+    "~": r"\textasciitilde{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    "σ": r"$\sigma$",
+    "μ": r"$\mu$",
+    "×": r"$\times$",
+}
+_SIGNED = re.compile(r"^-(?=[\d.])")
+
+
+def render(document: Document) -> str:
+    """Return one table environment a table; notes and findings stand as comments."""
+    parts = [_table(table, document.title) for table in document.tables]
+    remarks = [*document.notes, *(f"{f.code}: {f.message}" for f in document.findings)]
+    # A line break in a remark would leave the comment: visible() has none.
+    comments = "".join(f"% {visible(remark)}\n" for remark in remarks)
+    return "\n".join(parts) + ("\n" + comments if comments else "")
+
+
+def _table(table: Table, title: str) -> str:
+    alignment = "".join("r" if column.align == "right" else "l" for column in table.columns)
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{_text(table.caption or title)}}}",
+        rf"  \begin{{tabular}}{{{alignment}}}",
+        r"    \toprule",
+        f"    {_line([column.title for column in table.columns])}",
+    ]
+    group = None
+    for row in table.rows:
+        if row.group != group:
+            group = row.group
+            lines.append(r"    \midrule")
+            if group:
+                width = len(table.columns)
+                lines.append(rf"    \multicolumn{{{width}}}{{l}}{{\emph{{{_text(group)}}}}} \\")
+        lines.append(f"    {_line(row.cells)}")
+    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _line(cells: list[str] | tuple[str, ...]) -> str:
+    return " & ".join(_text(cell) for cell in cells) + r" \\"
+
+
+def _text(text: str) -> str:
+    plain = _SIGNED.sub("\N{MINUS SIGN}", visible(text))
+    escaped = "".join(_COMMANDS.get(char, char) for char in plain)
+    return escaped.replace("\N{MINUS SIGN}", "$-$")

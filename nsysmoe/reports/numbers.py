@@ -1,0 +1,59 @@
+"""Numbers as a reader wants them: few digits, thousands separated, the unit in the title."""
+
+from __future__ import annotations
+
+UNKNOWN = "n/a"
+
+
+def decimal(value: float | None) -> str:
+    """Format with thousands separators: none, two or three significant decimals by size."""
+    if value is None:
+        return UNKNOWN
+    if value == 0:
+        return "0"
+    if abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+
+
+def milliseconds(ns: float | None) -> str:
+    """Format a time in ns as ms."""
+    return decimal(None if ns is None else ns / 1e6)
+
+
+def microseconds(ns: float | None) -> str:
+    """Format a time in ns as us."""
+    return decimal(None if ns is None else ns / 1e3)
+
+
+def seconds(ns: float | None) -> str:
+    """Format a time in ns as s."""
+    return decimal(None if ns is None else ns / 1e9)
+
+
+def times(ratio: float | None) -> str:
+    """Format a ratio as a multiple: 92,519×."""
+    return UNKNOWN if ratio is None else f"{decimal(ratio)}×"
+
+
+def count(value: float | None) -> str:
+    """Format a number of things."""
+    return UNKNOWN if value is None else f"{value:,}"
+
+
+def share(ratio: float | None) -> str:
+    """Format a part of a whole in percent."""
+    return UNKNOWN if ratio is None else f"{ratio:.1%}"
+
+
+def change(ratio: float | None) -> str:
+    """Format a change in percent with its sign; no sign where it rounds to 0."""
+    if ratio is None:
+        return UNKNOWN
+    rounded = round(ratio * 100, 1)
+    return f"{rounded:+,.1f}%" if rounded else "0.0%"
+
+
+def identifier(value: int | None) -> str:
+    """Format a process or device number."""
+    return UNKNOWN if value is None else str(value)

@@ -1,0 +1,1 @@
+"""One file a page: from a value of ``analysis`` to a document."""

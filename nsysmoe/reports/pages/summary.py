@@ -1,0 +1,55 @@
+"""One trace's metrics, overall and by device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from nsysmoe.metrics.table1 import METRICS
+from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.pages.comparison import GROUP_TITLES, metric_label, metric_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nsysmoe.analysis.summary import DeviceSummary, Measured, Summary
+
+
+def summary_page(summary: Summary) -> Document:
+    """Return one row a metric; one column for all, then one for each device."""
+    columns = (
+        Column("Metric", "left"),
+        Column("All"),
+        *(Column(_device(device)) for device in summary.devices),
+    )
+    values = [_by_key(summary.metrics), *(_by_key(d.metrics) for d in summary.devices)]
+    rows = tuple(
+        Row(
+            (
+                metric_label(metric, "MoE"),
+                *(metric_text(metric, found[metric.key].value) for found in values),
+            ),
+            GROUP_TITLES[metric.group],
+        )
+        for metric in sorted(METRICS, key=lambda m: list(GROUP_TITLES).index(m.group))
+    )
+    records = [{"process": None, "device": None, **asdict(m)} for m in summary.metrics]
+    for device in summary.devices:
+        where = {"process": device.process, "device": device.device}
+        records += [{**where, **asdict(metric)} for metric in device.metrics]
+    return Document(
+        title=f"Summary of {summary.source}",
+        tables=(Table(summary.source, columns, rows),),
+        data=summary.to_dict(),
+        records=tuple(records),
+        findings=summary.findings,
+    )
+
+
+def _by_key(metrics: Sequence[Measured]) -> dict[str, Measured]:
+    return {metric.metric: metric for metric in metrics}
+
+
+def _device(device: DeviceSummary) -> str:
+    process = "" if device.process is None else f" (pid {device.process})"
+    return f"Device {device.device}{process}"

@@ -1,0 +1,49 @@
+create view main.export_info as
+with settings as (
+    select
+        max(value) filter (where name = 'EXPORT_PRODUCT_VERSION') as nsys_version,
+        max(value) filter (where name = 'EXPORT_SCHEMA_VERSION') as schema_version,
+        max(value) filter (where name = 'EXPORT_PARAM_TIME_NORMALIZE') as time_normalized,
+        max(value) filter (where name = 'EXPORT_PARAM_TIME_SHIFT') as time_shift
+    from staging.stg_export_metadata
+),
+
+host as (
+    select max(value) as name
+    from nsys.TARGET_INFO_SYSTEM_ENV
+    where name = 'Hostname'
+),
+
+capture as (
+    select lower(max(value)) as cuda_graph_trace
+    from nsys.META_DATA_CAPTURE
+    where name like '%CUDA_GRAPH_TRACE_OPTIONS:MODE'
+),
+
+session as (
+    select max(utcEpochNs) as utc_zero_ns
+    from nsys.TARGET_INFO_SESSION_START_TIME
+)
+
+select
+    settings.nsys_version,
+    settings.schema_version,
+    lower(settings.time_normalized) = 'true' as is_time_normalized,
+    try_cast(settings.time_shift as bigint) as time_shift_ns,
+    host.name as host,
+    capture.cuda_graph_trace,
+    session.utc_zero_ns
+from settings
+cross join host
+cross join capture
+cross join session;
+
+comment on view main.export_info is
+'Where the trace comes from. Grain: one row. The exporter''s version need not be the capture''s.';
+comment on column main.export_info.nsys_version is 'Version of the nsys that exported; NULL before schema 2.9';
+comment on column main.export_info.schema_version is 'Version of the export''s schema; NULL before schema 2.9';
+comment on column main.export_info.is_time_normalized is 'Whether times are UTC (--ts-normalize)';
+comment on column main.export_info.time_shift_ns is 'What --ts-shift added to every time, ns';
+comment on column main.export_info.host is 'Host name; may be a container''s id';
+comment on column main.export_info.cuda_graph_trace is 'graph or node: how CUDA graphs were recorded; NULL where the export does not tell';
+comment on column main.export_info.utc_zero_ns is 'UTC of the zero of the capture, ns since 1970';
