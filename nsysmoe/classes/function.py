@@ -69,8 +69,11 @@ def parse_function(kernel_name: str) -> Function:
     match = _IDENTIFIER.search(text)
     if match is None:
         return Function(kernel_name)
-    name = _TRITON_SPECIALISATION.sub("", match.group())
-    return Function(name, _scope_before(text[: match.start()]), template)
+    before, scope = _split_scope(text[: match.start()])
+    # Only a return type may stand before a name: anything else is no C++ name at all.
+    if before and before[-1] not in " *&":
+        return Function(kernel_name)
+    return Function(_TRITON_SPECIALISATION.sub("", match.group()), scope, template)
 
 
 def parse_reduction(function_name: str) -> tuple[str | None, str | None]:
@@ -103,8 +106,11 @@ def _open_of(text: str, close: int) -> int:
     return 0
 
 
-def _scope_before(text: str) -> str:
-    """Return the ``a::b`` that ends ``text``, each part without its template arguments."""
+def _split_scope(text: str) -> tuple[str, str]:
+    """Split off the ``a::b::`` that ends ``text``; return what is before it, and ``a::b``.
+
+    Each part of the scope comes without its template arguments.
+    """
     parts: list[str] = []
     while text.endswith("::"):
         text = text[:-2]
@@ -113,7 +119,7 @@ def _scope_before(text: str) -> str:
         match = _IDENTIFIER.search(text)
         parts.append(match.group() if match else "<unnamed>")
         text = text[: match.start()] if match else text
-    return "::".join(reversed(parts))
+    return text, "::".join(reversed(parts))
 
 
 def _parse_mangled(text: str) -> Function:

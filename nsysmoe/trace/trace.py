@@ -456,8 +456,12 @@ def open_trace(
     if kind == "sqlite":
         return Trace(path, open_export(path), class_map or default_class_map())
     folder = tempfile.TemporaryDirectory(prefix="nsysmoe-")
-    exported = export_report(path, Path(folder.name), nsys)
-    return Trace(path, open_export(exported), class_map or default_class_map(), folder)
+    try:
+        exported = export_report(path, Path(folder.name), nsys)
+        return Trace(path, open_export(exported), class_map or default_class_map(), folder)
+    except BaseException:
+        folder.cleanup()
+        raise
 
 
 def _frame(relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:
@@ -476,7 +480,7 @@ def _select(view: str, columns: tuple[str, ...] | None) -> str:
         raise QueryError(f"there is no view {view}; there are {', '.join(known)}")
     if unknown := [name for name in columns or () if name not in known[view]]:
         raise QueryError(f"view {view} has no column {unknown[0]}; it has {', '.join(known[view])}")
-    names = ", ".join(f'"{name}"' for name in columns or known[view])
+    names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns or known[view]))
     return f"select {names} from main.{view}"
 
 

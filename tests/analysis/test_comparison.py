@@ -1,0 +1,174 @@
+"""Table 1: the published one, the real pair's, and small ones to check by eye."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import nsysmoe
+from fixtures.builder import TraceBuilder
+from nsysmoe.errors import InputError, MissingDataError
+from tests.conftest import TABLE1
+from tests.oracle import kernel_durations, statistics_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from nsysmoe import Comparison
+
+    Write = Callable[[TraceBuilder], Path]
+
+
+def codes(comparison: Comparison) -> list[str]:
+    return [finding.code for finding in comparison.findings]
+
+
+def test_the_published_table() -> None:
+    found = nsysmoe.compare(TABLE1 / "eplb_off.csv", TABLE1 / "eplb_on.csv")
+    table = [(f"{100 * (change.change or 0):+.1f}", change.verdict) for change in found.metrics[:8]]
+    assert table == [
+        ("+5.6", "worse"),
+        ("+3.9", "worse"),
+        ("-5.9", "better"),
+        ("-1.1", "better"),
+        ("-4.8", "better"),
+        ("-7.0", "better"),
+        ("+7.6", "worse"),
+        ("+51.5", "worse"),
+    ]
+    assert found.metric("p95_ns").baseline is None
+    work = next(f for f in found.findings if f.code == "unequal_work")
+    assert work.evidence["launches_change"] == pytest.approx(0.0163, abs=5e-5)
+    assert "rounded_input" in codes(found)
+
+
+def test_the_real_pair_equals_an_independent_reading(off: Path, on: Path) -> None:
+    found = nsysmoe.compare(off, on)
+    for path, side in ((off, "baseline"), (on, "candidate")):
+        durations = kernel_durations(path)
+        expected = statistics_of(durations["fused_moe_kernel"])
+        expected["total_time_ns"] = expected["total_ns"]
+        expected["nccl_total_ns"] = sum(
+            sum(d) for name, d in durations.items() if name.startswith("nccl")
+        )
+        expected["allreduce_total_ns"] = sum(
+            sum(d) for name, d in durations.items() if name.startswith("ncclDevKernel_AllReduce_")
+        )
+        for change in found.metrics[:13]:
+            assert getattr(change, side) == pytest.approx(expected[change.metric], rel=1e-12)
+
+
+def test_the_real_pair_shows_the_trap_of_totals(off: Path, on: Path) -> None:
+    found = nsysmoe.compare(off, on)
+    assert found.metric("total_time_ns").verdict == "worse"
+    slowest = [
+        max(row.total_ns for row in side.breakdown if row.group == "moe_kernel")
+        for side in (found.baseline, found.candidate)
+    ]
+    assert slowest[1] < 0.86 * slowest[0]
+
+
+def test_json_has_the_promised_keys(off: Path, on: Path) -> None:
+    found = json.loads(json.dumps(nsysmoe.compare(off, on).to_dict()))
+    assert found["schema_version"] == 1
+    assert found["baseline"]["label"] == "EPLB OFF"
+    assert found["baseline"]["sources"] == [str(off)]
+    for metric in found["metrics"]:
+        assert metric.keys() == {
+            "group", "metric", "baseline", "candidate", "change", "verdict",
+        }  # fmt: skip
+    for finding in found["findings"]:
+        assert finding.keys() == {"code", "severity", "message", "evidence"}
+    integers = {"total_time_ns", "max_ns", "min_ns", "nccl_total_ns", "launches"}
+    for metric in found["metrics"]:
+        if metric["metric"] in integers:
+            assert isinstance(metric["baseline"], int)
+
+
+def test_a_saved_comparison_is_the_same(off: Path, on: Path, tmp_path: Path) -> None:
+    found = nsysmoe.compare(off, on, baseline_label="a", candidate_label="b")
+    found.save(tmp_path / "c.json")
+    assert nsysmoe.Comparison.load(tmp_path / "c.json") == found
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2}', "null"])
+def test_what_is_no_saved_comparison(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        nsysmoe.Comparison.load(path)
+
+
+def test_no_moe_kernel_is_an_error_not_zeros(small: Path, written: Write) -> None:
+    other = written(TraceBuilder().kernel("remoe_layer", 0, 1))
+    with pytest.raises(MissingDataError, match="no MoE kernel"):
+        nsysmoe.compare(small, other)
+    hidden = written(TraceBuilder().kernel("k", 0, 1).graph(0, 9))
+    with pytest.raises(MissingDataError, match="--cuda-graph-trace=node"):
+        nsysmoe.compare(hidden, small)
+
+
+def test_same_file_by_path_and_by_content(small: Path, tmp_path: Path) -> None:
+    assert "same_file" in codes(nsysmoe.compare(small, small))
+    copy = shutil.copy(small, tmp_path / "copy.sqlite")
+    found = nsysmoe.compare(small, copy)
+    assert "same_file" in codes(found)
+    assert {change.verdict for change in found.metrics} == {"same"}
+
+
+def test_lost_device(small: Path, written: Write) -> None:
+    one = TraceBuilder().gpu(0).device(1000, 0, 0).kernel("fused_moe_kernel", 0, 5)
+    found = nsysmoe.compare(small, written(one))
+    finding = next(f for f in found.findings if f.code == "lost_device")
+    assert finding.evidence == {"baseline_gpus": 2, "candidate_gpus": 1}
+
+
+def test_two_processes_on_one_gpu_are_one_gpu(written: Write) -> None:
+    both = TraceBuilder().device(1000, 0, 0).device(2000, 0, 0)
+    both.kernel("fused_moe_kernel", 0, 5).kernel("fused_moe_kernel", 9, 5, pid=2000)
+    one = TraceBuilder().device(1000, 0, 0).kernel("fused_moe_kernel", 0, 5)
+    assert "lost_device" not in codes(nsysmoe.compare(written(both), written(one)))
+
+
+def test_graphs_recorded_as_a_whole(small: Path, written: Write) -> None:
+    hidden = TraceBuilder().kernel("fused_moe_kernel", 0, 5).graph(10, 100).graph(200, 50)
+    found = nsysmoe.compare(small, written(hidden))
+    finding = next(f for f in found.findings if f.code == "cuda_graph_mode")
+    assert finding.evidence["graph_launches"] == 2
+    assert finding.evidence["graph_total_ns"] == 150
+    assert "the candidate" in finding.message
+
+
+def test_bookkeeping_and_other_allreduce(small: Path, written: Write) -> None:
+    other = TraceBuilder().kernel("fused_moe_kernel", 0, 5)
+    other.kernel("void vllm::cross_device_reduce_1stage<half>(int)", 10, 77)
+    found = nsysmoe.compare(small, written(other))
+    bookkeeping = next(f for f in found.findings if f.code == "bookkeeping_allreduce")
+    assert bookkeeping.evidence["baseline"] == {
+        "bookkeeping_ns": 10,
+        "allreduce_total_ns": 24,
+        "ratio": pytest.approx(10 / 24),
+    }
+    outside = next(f for f in found.findings if f.code == "other_allreduce")
+    assert outside.evidence["candidate_ns"] == 77
+    assert found.metric("allreduce_total_ns").candidate == 0
+
+
+def test_one_launch_has_no_deviation(written: Write) -> None:
+    one = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
+    two = written(TraceBuilder().kernel("fused_moe_kernel", 0, 9))
+    change = nsysmoe.compare(one, two).metric("stddev_ns")
+    assert (change.baseline, change.candidate, change.verdict) == (None, None, None)
+
+
+def test_classes_of_the_users_own(small: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text('[[rule]]\nclass = "moe_gemm"\nfunction = "rms_norm_kernel"\n')
+    class_map = nsysmoe.default_class_map().extended_by(own)
+    found = nsysmoe.compare(small, small, class_map=class_map)
+    assert found.metric("launches").baseline == 6
+    assert found.baseline.moe_functions() == ["fused_moe_kernel", "rms_norm_kernel"]

@@ -1,0 +1,57 @@
+"""What tests share: paths to the real pair, and small traces built by hand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from fixtures.builder import TraceBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+ROOT = Path(__file__).parent.parent
+DP2 = ROOT / "fixtures" / "dp2"
+TABLE1 = ROOT / "fixtures" / "table1"
+
+
+@pytest.fixture
+def off() -> Path:
+    """The real pair's baseline."""
+    return DP2 / "eplb_off.sqlite"
+
+
+@pytest.fixture
+def on() -> Path:
+    """The real pair's candidate."""
+    return DP2 / "eplb_on.sqlite"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Two GPUs, two processes, three kernels of each kind that matters, sums easy to see."""
+    build = TraceBuilder()
+    for device, pid in ((0, 1000), (1, 2000)):
+        build.gpu(device).process(pid, "python3").device(pid, device, device)
+        build.kernel("fused_moe_kernel", 100, 10 + device, device=device, pid=pid)
+        build.kernel("fused_moe_kernel", 200, 30, device=device, pid=pid)
+        build.kernel("ncclDevKernel_AllReduce_Sum_u32_RING_LL(x)", 300, 5, device=device, pid=pid)
+        build.kernel("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(x)", 400, 7, device=device, pid=pid)
+        build.kernel("ncclDevKernel_AllGather_RING_LL(x)", 500, 11, device=device, pid=pid)
+        build.kernel("void vllm::rms_norm_kernel<float>(float*)", 600, 2, device=device, pid=pid)
+    return build.write(tmp_path / "small.sqlite")
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Callable[[TraceBuilder], Path]:
+    """Write a builder's trace under a name of its own and return the path."""
+    count = 0
+
+    def write(build: TraceBuilder) -> Path:
+        nonlocal count
+        count += 1
+        return build.write(tmp_path / f"trace{count}.sqlite")
+
+    return write

@@ -1,0 +1,55 @@
+"""Reports are exported by nsys where there is one; a stand-in program plays its part here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nsysmoe
+from nsysmoe.errors import InputError
+
+_FAKE = """#!/bin/sh
+# nsys export --type sqlite --force-overwrite true -o OUTPUT REPORT
+[ "$1" = export ] || exit 9
+cp "{source}" "$7"
+"""
+
+
+@pytest.fixture
+def report(tmp_path: Path) -> Path:
+    path = tmp_path / "off.nsys-rep"
+    path.write_bytes(b"\0report")
+    return path
+
+
+def _program(path: Path, text: str) -> str:
+    path.write_text(text)
+    path.chmod(0o755)
+    return str(path)
+
+
+def test_a_report_is_exported_into_a_folder_that_goes(
+    report: Path, off: Path, tmp_path: Path
+) -> None:
+    nsys = _program(tmp_path / "nsys", _FAKE.format(source=off))
+    with nsysmoe.open(report, nsys=nsys) as trace:
+        assert trace.frame("moe_kernels").height == 384
+        exported = trace._export.path
+        assert exported.exists()
+    assert not exported.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["nsys", "off.nsys-rep"]
+
+
+def test_without_nsys_the_error_says_how_to_export(
+    report: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(InputError, match=r"no nsys on PATH.*nsys export --type sqlite -o off\.sq"):
+        nsysmoe.open(report)
+
+
+def test_a_failing_nsys_is_quoted(report: Path, tmp_path: Path) -> None:
+    nsys = _program(tmp_path / "nsys", "#!/bin/sh\necho 'report is too new' >&2\nexit 3\n")
+    with pytest.raises(InputError, match=r"report is too new"):
+        nsysmoe.open(report, nsys=nsys)

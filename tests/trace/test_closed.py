@@ -1,0 +1,71 @@
+"""A pasted query can read the views and nothing else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import nsysmoe
+from nsysmoe.errors import QueryError
+
+
+def test_any_select_over_the_views(small: Path) -> None:
+    with nsysmoe.open(small) as trace:
+        answer = trace.ask(
+            "with a as (select device_id, sum(dur_ns)::bigint as total from moe_kernels group by 1)"
+            " select * from a order by total"
+        )
+    assert answer.rows() == [(0, 40), (1, 41)]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "copy kernels to '{file}'",
+        "copy (select 1) to '{file}'",
+        "attach '{file}' as x",
+        "install httpfs",
+        "load httpfs",
+        "set threads = 1",
+        "pragma threads = 1",
+        "reset threads",
+        "create table x as select 1",
+        "drop view kernels",
+        "delete from loaded.StringIds",
+        "insert into loaded.StringIds values (1, 'x')",
+        "call enable_logging()",
+        "export database '{file}'",
+        "select 1; copy kernels to '{file}'",
+        "select * from read_csv('{file}')",
+        "select * from read_text('{file}')",
+        "select * from '{file}'",
+        "select * from glob('{file}*')",
+        "select * from enable_logging(storage = 'file', storage_path = '{file}')",
+        "select * from sniff_csv('{file}')",
+        "",
+        "-- nothing",
+        "select",
+        "select * from no_such_view",
+        "select 1 as a, 2 as a",
+        "select no_such_column from kernels",
+    ],
+)
+def test_nothing_else(small: Path, tmp_path: Path, query: str) -> None:
+    secret = tmp_path / "secret.csv"
+    secret.write_text("a,b\nhunter2,1\n")
+    before = sorted(tmp_path.iterdir())
+    with nsysmoe.open(small) as trace:
+        with pytest.raises(QueryError) as error:
+            trace.ask(query.format(file=secret))
+        assert "hunter2" not in str(error.value)
+        assert trace.frame("moe_kernels").height == 4
+    assert secret.read_text() == "a,b\nhunter2,1\n"
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_python_variables_are_not_tables(small: Path) -> None:
+    hidden = [1, 2, 3]
+    with nsysmoe.open(small) as trace, pytest.raises(QueryError):
+        trace.ask("select * from hidden")
+    assert hidden
