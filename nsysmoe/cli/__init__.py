@@ -72,7 +72,7 @@ def _failure(message: str) -> click.ClickException:
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="nsysmoe")
 def main() -> None:
-    r"""Answers from Nsight Systems traces of Mixture-of-Experts serving with vLLM.
+    """Answers from Nsight Systems traces of Mixture-of-Experts serving with vLLM.
 
     \b
     Example:

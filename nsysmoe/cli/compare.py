@@ -34,7 +34,7 @@ def command(
     format_: str | None,
     output: Path | None,
 ) -> None:
-    r"""Two traces in, the paper's Table 1 out.
+    """Two traces in, the paper's Table 1 out.
 
     BASELINE and CANDIDATE are runs of one workload: .sqlite exports of nsys, .nsys-rep reports
     (with nsys at hand), or the CSV of a CUDA GPU Kernel Summary.

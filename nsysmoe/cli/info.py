@@ -24,7 +24,7 @@ def command(
     format_: str | None,
     output: Path | None,
 ) -> None:
-    r"""What TRACE is and holds: versions, host, GPUs, processes, classes, tables, warnings.
+    """What TRACE is and holds: versions, host, GPUs, processes, classes, tables, warnings.
 
     Exits with 1, after printing, where TRACE holds no kernels: no other command can use it.
 

@@ -34,7 +34,7 @@ def command(
     format_: str | None,
     output: Path | None,
 ) -> None:
-    r"""Every kernel of TRACE: launches, total, mean, median, min, max, standard deviation.
+    """Every kernel of TRACE: launches, total, mean, median, min, max, standard deviation.
 
     \b
     Examples:

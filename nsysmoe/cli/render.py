@@ -24,7 +24,7 @@ def command(
     format_: str | None,
     output: Path | None,
 ) -> None:
-    r"""Print a COMPARISON that `nsysmoe compare` saved as JSON, without its traces.
+    """Print a COMPARISON that `nsysmoe compare` saved as JSON, without its traces.
 
     \b
     Example:

@@ -26,7 +26,7 @@ def command(
     format_: str | None,
     output: Path | None,
 ) -> None:
-    r"""Ask the views of TRACE one SELECT, in DuckDB's SQL.
+    """Ask the views of TRACE one SELECT, in DuckDB's SQL.
 
     A query can read the views and nothing else: no file, no network, no setting, no change.
     `nsysmoe views` lists what there is to ask.

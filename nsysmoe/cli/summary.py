@@ -24,7 +24,7 @@ def command(
     format_: str | None,
     output: Path | None,
 ) -> None:
-    r"""The metrics of Table 1 for one TRACE, overall and by device.
+    """The metrics of Table 1 for one TRACE, overall and by device.
 
     \b
     Example:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 @click.command("views")
 @output_options
 def command(format_: str | None, output: Path | None) -> None:
-    r"""The views and columns that `nsysmoe sql` can ask, each with its meaning and unit.
+    """The views and columns that `nsysmoe sql` can ask, each with its meaning and unit.
 
     \b
     Example:

@@ -215,7 +215,7 @@ def test_times_beyond_what_64_bits_can_sum(written: Write) -> None:
 def test_graphs_that_hide_all_kernels(written: Write) -> None:
     with (
         nsysmoe.open(written(TraceBuilder().graph(0, 10))) as trace,
-        pytest.raises(MissingDataError, match="1 CUDA graph launches.*--cuda-graph-trace=node"),
+        pytest.raises(MissingDataError, match=r"1 CUDA graph launches.*--cuda-graph-trace=node"),
     ):
         trace.frame("kernels")
 

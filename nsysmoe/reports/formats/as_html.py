@@ -32,7 +32,8 @@ def _drawn(figure: object, *, first: bool) -> Markup:
     import plotly.io as pio  # noqa: PLC0415 - only pages with pictures pay for it
 
     # plotly writes "<", ">" and "/" in its JSON as escapes, so no text can end the script.
-    return Markup(pio.to_html(figure, full_html=False, include_plotlyjs=first, config=_CONFIG))
+    drawn = pio.to_html(figure, full_html=False, include_plotlyjs=first, config=_CONFIG)
+    return Markup(drawn)  # noqa: S704
 
 
 @cache

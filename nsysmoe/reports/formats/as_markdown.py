@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nsysmoe.findings import Finding
     from nsysmoe.reports.document import Document, Table
 
-_SPECIAL = re.compile(r"([\\`*_{}\[\]()<>#+|~!&$])")
+_SPECIAL = re.compile(r"([\\`*_{}\[\]()#+|~!$])")
 # A sign or a parenthesis between words steers nothing; escaping it would only be noise.
 _HARMLESS = re.compile(r"\\([()+#!])(?!\()")
 
@@ -49,4 +49,5 @@ def _finding(finding: Finding) -> str:
 
 
 def _text(text: str) -> str:
-    return _HARMLESS.sub(r"\1", _SPECIAL.sub(r"\\\1", visible(text)))
+    plain = visible(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return _HARMLESS.sub(r"\1", _SPECIAL.sub(r"\\\1", plain))

@@ -1,0 +1,172 @@
+"""Every format holds the table, and no text of a trace steers a reader's program."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+import nsysmoe
+from fixtures.builder import TraceBuilder
+from nsysmoe.reports import FORMATS, numbers, render
+from nsysmoe.reports.escape import visible
+from nsysmoe.reports.pages.comparison import comparison_page
+from nsysmoe.reports.pages.kernels import kernels_page
+from nsysmoe.reports.pages.query import views_page
+from nsysmoe.trace import catalogue
+from tests.conftest import TABLE1
+
+HOSTILE = (
+    "<img src=x onerror=alert(1)></script><script>alert(2)</script>|`**_[x](javascript:a)_**"
+    "\\input{/etc/passwd}$\\write18{ls}$%&#~^{}\x1b]0;title\x07\x1b[2J\r\n\u202e\u2028=cmd()"
+)
+
+PUBLISHED = """\
+Table 1: EPLB OFF against EPLB ON
+Metric                       EPLB OFF  EPLB ON  Change  Verdict
+MoE Kernel Performance
+fused_moe Total Time (ms)     102,664  108,419   +5.6%  Worse
+fused_moe Avg Duration (us)    383.68   398.68   +3.9%  Worse
+fused_moe Max Duration (us)   239,809  225,736   -5.9%  Better
+fused_moe StdDev (us)           2,472    2,446   -1.1%  Better
+fused_moe CV (σ/μ)               6.44     6.14   -4.8%  Better
+fused_moe Max/Min Ratio       92,519×  86,027×   -7.0%  Better
+Communication Overhead
+NCCL Total Time (ms)           85,965   92,534   +7.6%  Worse
+AllReduce Total Time (ms)       1,272    1,928  +51.5%  Worse
+"""
+
+
+@pytest.fixture(scope="module")
+def published() -> nsysmoe.Comparison:
+    return nsysmoe.compare(TABLE1 / "eplb_off.csv", TABLE1 / "eplb_on.csv")
+
+
+@pytest.fixture
+def hostile(tmp_path: Path) -> Path:
+    build = TraceBuilder().kernel("fused_moe_kernel", 0, 5)
+    build.kernel(HOSTILE, 10, 5)
+    # A hostile name that reaches the comparison's breakdown, its findings and its picture.
+    build.kernel(f"ncclDevKernel_AllReduce_Sum_u32_RING_LL({HOSTILE})", 20, 5)
+    own = tmp_path / "own.toml"
+    own.write_text('[[rule]]\nclass = "collective"\nrole = "all_reduce"\nbackend = "x"\n'
+                   "function = '(?s).*onerror.*'\n")  # fmt: skip
+    return build.write(tmp_path / "hostile.sqlite")
+
+
+def test_plain_table(published: nsysmoe.Comparison) -> None:
+    assert render(comparison_page(published), "table").startswith(PUBLISHED)
+
+
+def test_markdown(published: nsysmoe.Comparison) -> None:
+    text = render(comparison_page(published), "markdown")
+    assert "| fused\\_moe Total Time (ms) | 102,664 | 108,419 | +5.6% | Worse |" in text
+    assert "| **MoE Kernel Performance** |  |  |  |  |" in text
+
+
+def test_csv_is_exact(published: nsysmoe.Comparison) -> None:
+    rows = list(csv.DictReader(io.StringIO(render(comparison_page(published), "csv"))))
+    assert rows[0] == {
+        "group": "moe_kernel",
+        "metric": "total_time_ns",
+        "baseline": "102664000000",
+        "candidate": "108419000000",
+        "change": "0.05605665082209921",
+        "verdict": "worse",
+    }
+    assert next(row for row in rows if row["metric"] == "p95_ns")["baseline"] == ""
+
+
+def test_json_is_the_value(published: nsysmoe.Comparison) -> None:
+    assert json.loads(render(comparison_page(published), "json")) == published.to_dict()
+
+
+def test_latex(published: nsysmoe.Comparison) -> None:
+    text = render(comparison_page(published), "latex")
+    for part in (
+        r"\toprule",
+        r"\bottomrule",
+        r"\multicolumn{5}{l}{\emph{MoE Kernel Performance}} \\",
+        r"fused\_moe Max Duration (us) & 239,809 & 225,736 & $-$5.9\% & Better \\",
+        r"fused\_moe Max/Min Ratio & 92,519$\times$ & 86,027$\times$ & $-$7.0\% & Better \\",
+    ):
+        assert part in text
+    table = text.partition(r"\end{table}")[0]
+    assert not re.search(r"[^\x00-\x7f]", table)
+
+
+def test_html_asks_nobody(published: nsysmoe.Comparison) -> None:
+    text = render(comparison_page(published), "html")
+    page = re.sub(r"<script.*?</script>", "", text, flags=re.DOTALL)
+    assert "<td" in page
+    assert not re.search(r"(?:src|href)=[\"'](?!data:)", page)
+    assert "default-src 'none'" in page
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_hostile_names_are_escaped(hostile: Path, name: str) -> None:
+    comparison = nsysmoe.compare(hostile, hostile, baseline_label=HOSTILE)
+    pages = [comparison_page(comparison, full=True), kernels_page(nsysmoe.kernel_table(hostile))]
+    for page in pages:
+        text = render(page, name)
+        for char in ("\x1b", "\x07", "\r", "\u202e", "\u2028"):
+            if name == "html":
+                text = re.sub(r"<script type=\"text/javascript\">/\*\*.*?</script>", "", text,
+                              flags=re.DOTALL)  # fmt: skip
+            assert char not in text, repr(char)
+        if name == "html":
+            assert "<img" not in text
+            assert "<script>alert" not in text
+        if name == "markdown":
+            assert "<img" not in text
+            assert not re.search(r"(?<!\\)\]\(", text)
+        if name == "latex":
+            assert r"\input{" not in text.replace(r"\textbackslash{}input\{", "")
+            assert r"\write18" not in text.partition("% ")[0]
+
+
+def test_json_holds_hostile_names_exactly(hostile: Path) -> None:
+    rows = json.loads(render(kernels_page(nsysmoe.kernel_table(hostile)), "json"))
+    assert HOSTILE in {row["name"] for row in rows}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("fused_moe", "fused_moe"),
+        ("σ × é 漢", "σ × é 漢"),
+        ("\x1b[2J", "\\x1b[2J"),
+        ("a\nb\tc\0", "a\\x0ab\\x09c\\x00"),
+        ("\u202eabc\u2028", "\\u202eabc\\u2028"),
+    ],
+)
+def test_visible(text: str, expected: str) -> None:
+    assert visible(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "n/a"), (0, "0"), (0.0123456, "0.0123"), (1, "1.00"), (383.682, "383.68"),
+        (999.999, "1,000.00"), (1000, "1,000"), (102664.0, "102,664"), (-5.5, "-5.50"),
+    ],
+)  # fmt: skip
+def test_decimal(value: float | None, expected: str) -> None:
+    assert numbers.decimal(value) == expected
+
+
+@pytest.mark.parametrize(
+    ("ratio", "expected"),
+    [(0.056, "+5.6%"), (-0.0587, "-5.9%"), (0.0004, "0.0%"), (-0.0004, "0.0%"), (None, "n/a")],
+)
+def test_change(ratio: float | None, expected: str) -> None:
+    assert numbers.change(ratio) == expected
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_the_reference_of_views_in_every_format(name: str) -> None:
+    assert "moe_kernels" in render(views_page(catalogue().views()), name).replace("\\_", "_")
