@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # Distinct in print and for the colour-blind (Okabe and Ito).
 _COLOURS = ("#0072b2", "#e69f00", "#009e73", "#d55e00")
-_LONGEST_LABEL = 48
+_LONGEST_LABEL = 40
 
 
 def time_by_kernel(arms: Sequence[tuple[str, Sequence[Breakdown]]]) -> go.Figure:
@@ -24,17 +24,19 @@ def time_by_kernel(arms: Sequence[tuple[str, Sequence[Breakdown]]]) -> go.Figure
     totals = [(label, _by_function(rows)) for label, rows in arms]
     functions = sorted(
         {name for _, found in totals for name in found},
-        key=lambda name: max(found.get(name, 0) for _, found in totals),
+        key=lambda name: -max(found.get(name, 0) for _, found in totals),
     )
     figure = go.Figure(
         [
             go.Bar(
                 name=_text(label),
                 orientation="h",
-                y=[_label(name) for name in functions],
+                y=list(range(len(functions))),
+                text=[_text(name) for name in functions],
+                textposition="none",
                 x=[found.get(name, 0) / 1e6 for name in functions],
-                marker_color=colour,
-                hovertemplate="%{y}<br>%{x:,.3f} ms<extra>" + _text(label) + "</extra>",
+                marker={"color": colour, "line": {"width": 0}},
+                hovertemplate="%{text}<br>%{x:,.3f} ms<extra>" + _text(label) + "</extra>",
             )
             for (label, found), colour in zip(totals, _COLOURS, strict=False)
         ]
@@ -47,10 +49,19 @@ def time_by_kernel(arms: Sequence[tuple[str, Sequence[Breakdown]]]) -> go.Figure
         paper_bgcolor="rgba(0,0,0,0)",
         plot_bgcolor="rgba(0,0,0,0)",
         # A grey that can be read on both of the page's backgrounds.
-        font={"color": "#7d8590", "size": 13},
+        font={"color": "#7d8590", "size": 12},
     )
-    figure.update_xaxes(title_text="time over all GPUs, ms", gridcolor="rgba(125,133,144,0.25)")
-    figure.update_yaxes(automargin=True)
+    grey = "rgba(125,133,144,0.25)"
+    figure.update_xaxes(title_text="time over all GPUs, ms", gridcolor=grey, zerolinecolor=grey)
+    # Reversed: the largest kernel on top, and the baseline above the candidate.
+    figure.update_yaxes(
+        automargin=True,
+        autorange="reversed",
+        ticksuffix=" ",
+        # By position, not by label: two shortened names may read the same.
+        tickvals=list(range(len(functions))),
+        ticktext=[_label(name) for name in functions],
+    )
     return figure
 
 

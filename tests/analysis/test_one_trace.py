@@ -64,7 +64,7 @@ def test_kernels_by_name_equal_an_independent_reading(on: Path) -> None:
 def test_kernels_by_class_and_device_add_up(on: Path) -> None:
     whole = sum(len(durations) for durations in kernel_durations(on).values())
     for by in ("class", "device"):
-        assert sum(row["launches"] for row in nsysmoe.kernel_table(on, by).rows) == whole  # type: ignore[arg-type]
+        assert sum(row["launches"] for row in nsysmoe.kernel_table(on, by).rows) == whole
 
 
 def test_kernels_of_a_summary() -> None:

@@ -14,7 +14,7 @@ from nsysmoe.reports.escape import visible
 if TYPE_CHECKING:
     from nsysmoe.reports.document import Document
 
-_CONFIG = {"displaylogo": False, "responsive": True, "modeBarButtonsToRemove": ["toImage"]}
+_CONFIG = {"displayModeBar": False, "responsive": True}
 
 
 def render(document: Document) -> str:

@@ -1,0 +1,61 @@
+"""Whole processes timed in turn, so that a drift of the machine hits all of them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+@dataclass(frozen=True)
+class Run:
+    """One process: wall time in s, peak memory of its largest process in MiB."""
+
+    seconds: float
+    peak_mib: float
+
+
+def run(commands: Sequence[Sequence[str]]) -> Run:
+    """Run commands one after the other and return what they took together."""
+    start = time.perf_counter()
+    peak = max(_peak_of(command) for command in commands)
+    return Run(time.perf_counter() - start, peak / 1024)
+
+
+def _peak_of(command: Sequence[str]) -> int:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
+        error = process.stderr.read() if process.stderr else b""
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} failed: {error.decode(errors='replace')}")
+    assert isinstance(usage, resource.struct_rusage)
+    return usage.ru_maxrss
+
+
+def side_by_side(candidates: dict[str, Sequence[Sequence[str]]], rounds: int) -> None:
+    """Print medians, and ratios to the last candidate pair by pair; the first round is warm-up."""
+    results: dict[str, list[Run]] = {name: [] for name in candidates}
+    for number in range(rounds + 1):
+        for name, commands in candidates.items():
+            measured = run(commands)
+            if number:
+                results[name].append(measured)
+    last = list(results)[-1]
+    print(f"{'':44} {'median s':>9} {'min-max s':>13} {'peak MiB':>9} {'ratio':>6}")
+    for name, runs in results.items():
+        seconds = [r.seconds for r in runs]
+        pairs = zip(runs, results[last], strict=True)
+        ratio = statistics.median(a.seconds / b.seconds for a, b in pairs)
+        print(
+            f"{name:44} {statistics.median(seconds):9.2f} "
+            f"{min(seconds):6.2f}-{max(seconds):.2f} "
+            f"{max(r.peak_mib for r in runs):9.0f} {ratio:6.2f}"
+        )
