@@ -193,9 +193,12 @@ def test_bad_inputs_get_one_line_and_exit_1(tmp_path: Path, off: Path, command: 
     for message, path in _bad_inputs(tmp_path, off).items():
         if message == "not a kernel summary" and command in {"info", "sql"}:
             message = "is a table, not a trace"  # noqa: PLW2901
-        extra = {"compare": [off], "sql": ["select count(*) from kernels"]}.get(command, [])
+        more: dict[str, list[str | Path]] = {
+            "compare": [off],
+            "sql": ["select count(*) from kernels"],
+        }
         output = tmp_path / "out.json"
-        found = run(command, path, *extra, "-o", output)
+        found = run(command, path, *more.get(command, []), "-o", output)
         assert found.exit_code == 1, (command, message, found.output)
         errors = [line for line in found.stderr.splitlines() if not line.startswith("Wrote ")]
         assert len(errors) == 1, found.stderr
