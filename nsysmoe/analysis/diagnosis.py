@@ -61,21 +61,19 @@ def unequal_work(baseline: Arm, candidate: Arm) -> Finding | None:
     before, after = baseline.launches, candidate.launches
     if before == after:
         return None
-    change = relative_change(before, after) or 0.0
-    total = relative_change(
-        baseline.durations["total_ns"].item(), candidate.durations["total_ns"].item()
-    )
+    launches = relative_change(before, after)
+    total = _change_of(baseline, candidate, "total_ns")
+    per_launch = _change_of(baseline, candidate, "mean_ns")
     message = (
-        f"the arms did not do the same work: {before:,} and {after:,} launches of MoE kernels "
-        f"({change:+.2%})"
+        f"the arms did not do the same work: {before:,} and {after:,} launches of MoE kernels; "
+        f"the total's {total:+.2%} is {launches:+.2%} launches and {per_launch:+.2%} time a launch"
     )
-    if total is not None:
-        message += f"; of the {total:+.1%} in total time, {change * 100:+.1f} points are launches"
     evidence = {
         "baseline_launches": before,
         "candidate_launches": after,
-        "launches_change": change,
+        "launches_change": launches,
         "total_time_change": total,
+        "mean_change": per_launch,
     }
     return Finding("unequal_work", "warning", message, evidence)
 
@@ -240,6 +238,12 @@ RULES = (
     bookkeeping_allreduce,
     unclassified_kernels,
 )
+
+
+def _change_of(baseline: Arm, candidate: Arm, statistic: str) -> float:
+    """Return the change of a statistic of MoE kernels; 0 where the baseline's is 0."""
+    before, after = (arm.durations[statistic].item() for arm in (baseline, candidate))
+    return relative_change(before, after) or 0.0
 
 
 def _ratio(part: int, whole: int) -> float | None:

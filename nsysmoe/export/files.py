@@ -40,8 +40,8 @@ def identify(path: Path) -> Kind:
 
 def export_hint(path: Path) -> str:
     """Return the command that makes a SQLite export for an input called ``path``."""
-    stem = path.name.removesuffix(path.suffix)
-    return f"nsys export --type sqlite -o {stem}.sqlite {stem}.nsys-rep"
+    report = path.name if path.suffix in _REPORT_SUFFIXES else f"{path.stem}.nsys-rep"
+    return f"nsys export --type sqlite -o {path.stem}.sqlite {report}"
 
 
 def _head(path: Path) -> bytes:

@@ -13,7 +13,7 @@ def decimal(value: float | None) -> str:
         return "0"
     if abs(value) >= 1000:
         return f"{value:,.0f}"
-    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:.3g}"
+    return f"{value:,.2f}" if abs(value) >= 1 else f"{value:#.3g}"
 
 
 def milliseconds(ns: float | None) -> str:

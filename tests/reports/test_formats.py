@@ -9,11 +9,13 @@ import re
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.reports import FORMATS, numbers, render
 from nsysmoe.reports.escape import visible
+from nsysmoe.reports.formats.as_table import _print
 from nsysmoe.reports.pages.comparison import comparison_page
 from nsysmoe.reports.pages.kernels import kernels_page
 from nsysmoe.reports.pages.query import views_page
@@ -60,6 +62,16 @@ def hostile(tmp_path: Path) -> Path:
 
 def test_plain_table(published: nsysmoe.Comparison) -> None:
     assert render(comparison_page(published), "table").startswith(PUBLISHED)
+
+
+@pytest.mark.parametrize("width", [20, 60, 200])
+def test_no_digit_is_cut_off_on_a_narrow_terminal(off: Path, width: int) -> None:
+    page = kernels_page(nsysmoe.kernel_table(off))
+    stream = io.StringIO()
+    _print(page, Console(file=stream, width=width, color_system=None), plain=False)
+    for row in page.tables[0].rows[:40]:
+        for cell in row.cells[1:-1]:
+            assert re.search(rf"(?<![\d.,]){re.escape(cell)}(?![\d.,])", stream.getvalue()), cell
 
 
 def test_markdown(published: nsysmoe.Comparison) -> None:

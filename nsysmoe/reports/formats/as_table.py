@@ -6,6 +6,7 @@ import io
 from typing import TYPE_CHECKING, TextIO
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -25,6 +26,7 @@ _STYLES = {
 }
 # A pipe has no width: nothing is cut or wrapped there.
 _PIPE_WIDTH = 1_000_000
+_NARROWEST_TEXT = 24
 
 
 def render(document: Document) -> str:
@@ -45,7 +47,12 @@ def _print(document: Document, console: Console, *, plain: bool) -> None:
             console.print()
         if table.caption:
             console.print(Text(visible(table.caption), style="bold"))
-        console.print(_table(table, plain=plain))
+        drawn = _table(table, plain=plain)
+        # A terminal narrower than the numbers wraps the lines: a digit is never cut off.
+        width, needed = console.width, _narrowest(drawn)
+        console.width = max(width, needed)
+        console.print(drawn)
+        console.width = width
     for note in document.notes:
         console.print(Text(visible(note), style="dim"))
     if document.findings:
@@ -56,13 +63,16 @@ def _print(document: Document, console: Console, *, plain: bool) -> None:
 
 def _table(table: Table, *, plain: bool) -> RichTable:
     drawn = RichTable(box=None if plain else box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
-    for column in table.columns:
+    for number, column in enumerate(table.columns):
         # Long names fold over lines, numbers never break.
+        is_number = column.align == "right"
+        longest = _longest(table, number)
         drawn.add_column(
             Text(visible(column.title)),
             justify=column.align,
-            no_wrap=column.align == "right",
+            no_wrap=is_number,
             overflow="fold",
+            min_width=longest if is_number else min(longest, _NARROWEST_TEXT),
         )
     group = ""
     for row in table.rows:
@@ -71,6 +81,17 @@ def _table(table: Table, *, plain: bool) -> RichTable:
             drawn.add_row(Text(visible(group), style="italic"))
         drawn.add_row(*(Text(visible(cell), style=_STYLES.get(cell, "")) for cell in row.cells))
     return drawn
+
+
+def _longest(table: Table, number: int) -> int:
+    """Return the width of a column's widest text, its title included."""
+    texts = [table.columns[number].title, *(row.cells[number] for row in table.rows)]
+    return max(cell_len(visible(text)) for text in texts)
+
+
+def _narrowest(drawn: RichTable) -> int:
+    padding = 3 * len(drawn.columns)
+    return sum(column.min_width or 0 for column in drawn.columns) + padding
 
 
 def _finding(finding: Finding) -> Text:
