@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import tempfile
 from contextlib import contextmanager
-from dataclasses import astuple
 from pathlib import Path
 from threading import RLock
 from typing import TYPE_CHECKING, Any
@@ -16,39 +15,23 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from nsysmoe.classes import ClassMap, default_class_map
-from nsysmoe.errors import InputError, MissingDataError, QueryError
+from nsysmoe.errors import InputError, QueryError
 from nsysmoe.export.files import identify
 from nsysmoe.export.nsys import export_report
-from nsysmoe.export.sqlite import damaged, has_write_ahead_log, open_export
+from nsysmoe.export.sqlite import has_write_ahead_log, open_export
 from nsysmoe.findings import Finding
-from nsysmoe.trace.catalogue import SCHEMAS, Column, catalogue
-from nsysmoe.trace.closed import check_closed, close_connection
+from nsysmoe.trace.catalogue import catalogue
+from nsysmoe.trace.closed import check_closed
+from nsysmoe.trace.store import FUNCTIONS, Store, no_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     import polars as pl
     import pyarrow as pa
 
+    from nsysmoe.errors import MissingDataError
     from nsysmoe.export.sqlite import SqliteExport
-
-KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
-_STRINGS = "nsys.StringIds"
-_FUNCTIONS = "nsysmoe.kernel_functions"
-_INT64_MAX = 2**63 - 1
-_EXPORT_SETTINGS = {
-    "EXPORT_PRODUCT_VERSION",
-    "EXPORT_SCHEMA_VERSION",
-    "EXPORT_PARAM_TIME_NORMALIZE",
-    "EXPORT_PARAM_TIME_SHIFT",
-}
-# Tables whose other rows hold environments, command lines and users are read by an allow list.
-_ALLOWED_NAMES: dict[str, Callable[[str], bool]] = {
-    "nsys.META_DATA_CAPTURE": lambda name: name.endswith("CUDA_GRAPH_TRACE_OPTIONS:MODE"),
-    "nsys.TARGET_INFO_SYSTEM_ENV": lambda name: name == "Hostname",
-    "nsys.META_DATA_EXPORT": lambda name: name in _EXPORT_SETTINGS,
-    "nsys.EXPORT_META_DATA": lambda name: name in _EXPORT_SETTINGS,
-}
 
 
 class Trace:
@@ -70,13 +53,8 @@ class Trace:
         self.path = path
         self._folder = folder
         self._export = export
-        self._class_map = class_map
         self._lock = RLock()
-        self._loaded: dict[str, frozenset[str]] = {}
-        self._resolved: set[tuple[str, str]] = set()
-        self._connection = duckdb.connect(":memory:")
-        close_connection(self._connection)
-        self._create_views()
+        self._store = Store(path, export, class_map)
 
     def __enter__(self) -> Trace:
         return self
@@ -86,7 +64,7 @@ class Trace:
 
     def close(self) -> None:
         """Free the memory and temporary files; the trace cannot be asked again."""
-        self._connection.close()
+        self._store.connection.close()
         if self._folder is not None:
             self._folder.cleanup()
 
@@ -103,7 +81,7 @@ class Trace:
             MissingDataError: The export holds no kernels.
         """
         with self._answering():
-            return _frame(self._relation(_select(view, columns)))
+            return _frame(self._store.relation(_select(view, columns)))
 
     def batches(
         self, view: str, columns: tuple[str, ...] | None = None, *, rows: int = 100_000
@@ -114,7 +92,7 @@ class Trace:
         be used up before the trace is asked again.
         """
         with self._answering():
-            relation = self._relation(_select(view, columns))
+            relation = self._store.relation(_select(view, columns))
             to_reader = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
             return to_reader(rows)
 
@@ -124,12 +102,12 @@ class Trace:
         Raises:
             QueryError: The text is not one SELECT, or DuckDB refuses it.
         """
-        check_closed(self._connection, query)
+        check_closed(self._store.connection, query)
         with self._lock:
             import polars as pl  # noqa: PLC0415
 
             try:
-                return _frame(self._relation(query))
+                return _frame(self._store.relation(query))
             except duckdb.Error as error:
                 raise QueryError(f"the query failed: {error}") from error
             except pl.exceptions.DuplicateError as error:
@@ -146,7 +124,7 @@ class Trace:
     def rows(self, view: str) -> list[dict[str, Any]]:
         """Return a small view as a list of rows, each by column name."""
         with self._answering():
-            relation = self._relation(_select(view, None))
+            relation = self._store.relation(_select(view, None))
             names = relation.columns
             return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
 
@@ -156,15 +134,7 @@ class Trace:
 
     def no_kernels(self) -> MissingDataError:
         """Return the error for an export without kernels: why there are none, and the fix."""
-        if launches := self._export.count_rows("CUPTI_ACTIVITY_KIND_GRAPH_TRACE"):
-            return MissingDataError(
-                f"{self.path} holds no kernels, only {launches:,} CUDA graph launches that hide "
-                "theirs; capture again with --cuda-graph-trace=node"
-            )
-        return MissingDataError(
-            f"{self.path} holds no GPU kernels; capture again with --trace=cuda,nvtx on a node "
-            "whose driver nsys supports"
-        )
+        return no_kernels(self.path, self._export)
 
     def table_names(self) -> list[str]:
         """Return the names of the export's tables, sorted."""
@@ -197,173 +167,6 @@ class Trace:
             except duckdb.Error as error:
                 raise InputError(f"{self.path}: {str(error).splitlines()[0]}") from error
 
-    # --- reading on demand ------------------------------------------------------------------
-
-    def _relation(self, query: str) -> duckdb.DuckDBPyRelation:
-        self._load_for(query)
-        return self._connection.sql(query)
-
-    def _load_for(self, query: str) -> None:
-        """Read the columns that a query needs; names and classes follow from what was read."""
-        demand = catalogue().demand(query)
-        for table, columns in demand.items():
-            if table not in {_STRINGS, _FUNCTIONS} and not columns <= self._columns_of(table):
-                self._load(table, columns | self._columns_of(table))
-        if _STRINGS in demand:
-            self._load_strings()
-        if _FUNCTIONS in demand and _FUNCTIONS not in self._loaded:
-            self._load_functions()
-
-    def _columns_of(self, table: str) -> frozenset[str]:
-        return self._loaded.get(table, frozenset())
-
-    def _load(self, table: str, wanted: frozenset[str]) -> None:
-        contract = catalogue().sources[table]
-        name = table.partition(".")[2]
-        self._check_needed(table, name, contract)
-        columns = [c for c in contract if c.name in wanted or c.name == "rowid"]
-        present = [c for c in columns if self._export.has_column(name, c.name)]
-        if present and self._export.has_table(name):
-            self._read(table, name, present)
-        self._loaded[table] = frozenset(c.name for c in columns)
-
-    def _check_needed(self, table: str, name: str, contract: tuple[Column, ...]) -> None:
-        if table == KERNELS and not self.has_kernels():
-            raise self.no_kernels()
-        if not self._export.has_table(name):
-            return
-        missing = [
-            c.name for c in contract if c.is_needed and not self._export.has_column(name, c.name)
-        ]
-        if missing:
-            raise InputError(
-                f"{self.path}: table {name} has no column {', '.join(missing)}; export the report "
-                "again with a released nsys and without filters"
-            )
-
-    def _read(self, table: str, name: str, present: list[Column]) -> None:
-        if all(column.type == "BIGINT" for column in present):
-            self._read_integers(table, name, present)
-            self._check_rows(table, name, present)
-        else:
-            self._read_texts(table, name, present)
-        self._show(table, present)
-
-    def _read_integers(self, table: str, name: str, present: list[Column]) -> None:
-        stream = self._export.integers(name, [column.name for column in present])
-        try:
-            self._create_from(table, stream, ", ".join(f'"{column.name}"' for column in present))
-        except (duckdb.Error, OSError) as error:
-            raise self._unreadable(name, str(error)) from error
-        finally:
-            stream.close()
-        kinds = self._fetch(f"select column_name, column_type from (describe {_store(table)})")
-        if wrong := [column for column, kind in kinds if kind != "BIGINT"]:
-            raise self._unreadable(name, f"Type mismatch in {wrong[0]}")
-
-    def _read_texts(self, table: str, name: str, present: list[Column]) -> None:
-        import polars as pl  # noqa: PLC0415
-
-        rows = self._export.rows(name, [column.name for column in present])
-        if is_allowed := _ALLOWED_NAMES.get(table):
-            at = [column.name for column in present].index("name")
-            rows = [row for row in rows if is_allowed(str(row[at]))]
-        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in present}
-        casts = [_casts(column) for column in present]
-        data = [tuple(cast(value) for cast, value in zip(casts, row, strict=True)) for row in rows]
-        self._create_from(table, _Stream(pl.DataFrame(data, schema=schema, orient="row")), "*")
-
-    def _create_from(self, table: str, stream: object, columns: str) -> None:
-        self._connection.register("incoming", stream)
-        try:
-            self._connection.execute(
-                f"create or replace table {_store(table)} as select {columns} from incoming"
-            )
-        finally:
-            self._connection.unregister("incoming")
-
-    def _show(self, table: str, present: list[Column]) -> None:
-        """Put what was read behind the source's name, absent columns as NULL."""
-        self._connection.execute(_source_view(table, {column.name for column in present}))
-
-    def _load_strings(self) -> None:
-        """Read the texts that loaded columns refer to, and no others."""
-        import polars as pl  # noqa: PLC0415
-
-        referring = {
-            (table, column.name)
-            for table, columns in self._loaded.items()
-            for column in catalogue().sources[table]
-            if column.is_string_id and column.name in columns
-        }
-        if referring <= self._resolved:
-            return
-        self._resolved |= referring
-        queries = [f'select distinct "{column}" from {table}' for table, column in referring]
-        ids = [row[0] for row in self._fetch(" union ".join(queries)) if row[0] is not None]
-        found = self._export.strings(ids)
-        frame = pl.DataFrame(
-            {"id": list(found), "value": list(found.values())},
-            schema={"id": pl.Int64, "value": pl.String},
-        )
-        self._create_from(_STRINGS, _Stream(frame), "*")
-        self._show(_STRINGS, list(catalogue().sources[_STRINGS]))
-
-    def _load_functions(self) -> None:
-        """Apply the class map to the distinct names of the kernels."""
-        import polars as pl  # noqa: PLC0415
-
-        self._load_for('select "name" from staging.stg_kernel_names')
-        names = self._fetch('select distinct "name" from staging.stg_kernel_names order by "name"')
-        rows = []
-        for number, (name,) in enumerate(names):
-            rows.append((number, name, *astuple(self._class_map.classify(name))))
-        columns = catalogue().sources[_FUNCTIONS]
-        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in columns}
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        self._create_from(_FUNCTIONS, _Stream(frame), "*")
-        self._show(_FUNCTIONS, list(columns))
-        self._loaded[_FUNCTIONS] = frozenset(schema)
-
-    # --- what the file must hold ------------------------------------------------------------
-
-    def _check_rows(self, table: str, name: str, present: list[Column]) -> None:
-        """Refuse rows that nsys does not write, and pages that were read twice or not at all."""
-        columns = {column.name for column in present}
-        refused = {f"no {c.name}": f'"{c.name}" is null' for c in present if c.is_needed}
-        sums = "0"
-        if {"start", "end"} <= columns:
-            refused["an end before its start"] = '"end" < "start"'
-            sums = 'sum("end"::hugeint - "start"::hugeint)'
-        counts = "".join(f", count(*) filter ({condition})" for condition in refused.values())
-        numbers = "min(rowid), max(rowid)" if "rowid" in columns else "1, count(*)"
-        rows, first, last, total, *bad = self._fetch(
-            f"select count(*), {numbers}, {sums}{counts} from {_store(table)}"
-        )[0]
-        for what, count in zip(refused, bad, strict=True):
-            if count:
-                raise InputError(
-                    f"{self.path}: {count:,} of {rows:,} rows of {name} have {what}; export the "
-                    "report again with a released nsys"
-                )
-        if (total or 0) > _INT64_MAX:
-            raise InputError(
-                f"{self.path}: times in {name} are beyond 292 years; export the report again"
-            )
-        # Row numbers that follow one another prove that each page was read, and read once.
-        if rows and last - first + 1 != rows:
-            self._export.check(name)
-
-    def _unreadable(self, name: str, reason: str) -> InputError:
-        if "Type mismatch" in reason:
-            return InputError(
-                f"{self.path}: table {name} holds a value that is not an integer where nsys "
-                "writes one; export the report again with a released nsys"
-            )
-        if "malformed" in reason or "corrupt" in reason or "not a database" in reason:
-            return damaged(self.path)
-        return InputError(f"{self.path}: table {name} cannot be read ({reason.splitlines()[0]})")
-
     # --- what was odd -----------------------------------------------------------------------
 
     def _write_ahead_log(self) -> list[Finding]:
@@ -392,9 +195,9 @@ class Trace:
         ]
 
     def _nameless_kernels(self) -> list[Finding]:
-        if _FUNCTIONS not in self._loaded:
+        if not self._store.has_read(FUNCTIONS):
             return []
-        launches = self._fetch(
+        launches = self._store.fetch(
             "select count(*) from staging.stg_kernels as events "
             "inner join staging.stg_kernel_names as names using (string_id) "
             "where names.\"name\" = '?'"
@@ -410,29 +213,6 @@ class Trace:
                 {"source": str(self.path), "launches": launches},
             )
         ]
-
-    # --- DuckDB -----------------------------------------------------------------------------
-
-    def _create_views(self) -> None:
-        for schema in (*SCHEMAS, "loaded"):
-            self._connection.execute(f"create schema {schema}")
-        for table in catalogue().sources:
-            self._connection.execute(_source_view(table, set()))
-        for definition in catalogue().view_definitions:
-            self._connection.execute(definition)
-
-    def _fetch(self, query: str) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query).fetchall()
-
-
-class _Stream:
-    """Offers a frame through the Arrow C stream interface alone, which needs no pyarrow."""
-
-    def __init__(self, frame: pl.DataFrame) -> None:
-        self._frame = frame
-
-    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
-        return self._frame.__arrow_c_stream__(requested_schema)
 
 
 def open_trace(
@@ -482,25 +262,3 @@ def _select(view: str, columns: tuple[str, ...] | None) -> str:
         raise QueryError(f"view {view} has no column {unknown[0]}; it has {', '.join(known[view])}")
     names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns or known[view]))
     return f"select {names} from main.{view}"
-
-
-def _store(table: str) -> str:
-    """Return the table that keeps what was read of a source table."""
-    return f'loaded."{table.partition(".")[2]}"'
-
-
-def _source_view(table: str, present: set[str]) -> str:
-    """Return the view that shows a source table with all its columns, absent ones as NULL."""
-    columns = ", ".join(
-        f'"{c.name}"' if c.name in present else f'null::{c.type} as "{c.name}"'
-        for c in catalogue().sources[table]
-    )
-    origin = f"from {_store(table)}" if present else "where false"
-    return f"create or replace view {table} as select {columns} {origin}"
-
-
-def _casts(column: Column) -> Any:
-    """Return what turns a value of SQLite's loose types into the column's type, or NULL."""
-    if column.type == "BIGINT":
-        return lambda value: value if isinstance(value, int) and abs(value) <= _INT64_MAX else None
-    return lambda value: None if value is None else str(value)

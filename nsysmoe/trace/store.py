@@ -1,0 +1,296 @@
+"""What has been read of one export: a DuckDB whose source tables fill on demand.
+
+A query is planned first; the columns that it needs and that are not here yet are then read from
+the export, and looked over before anybody sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import astuple
+from typing import TYPE_CHECKING, Any
+
+import duckdb
+
+from nsysmoe.errors import InputError, MissingDataError
+from nsysmoe.export.sqlite import damaged
+from nsysmoe.trace.catalogue import SCHEMAS, Column, catalogue
+from nsysmoe.trace.closed import close_connection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
+
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.export.sqlite import SqliteExport
+
+KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
+_STRINGS = "nsys.StringIds"
+FUNCTIONS = "nsysmoe.kernel_functions"
+_INT64_MAX = 2**63 - 1
+_EXPORT_SETTINGS = {
+    "EXPORT_PRODUCT_VERSION",
+    "EXPORT_SCHEMA_VERSION",
+    "EXPORT_PARAM_TIME_NORMALIZE",
+    "EXPORT_PARAM_TIME_SHIFT",
+}
+# Tables whose other rows hold environments, command lines and users are read by an allow list.
+_ALLOWED_NAMES: dict[str, Callable[[str], bool]] = {
+    "nsys.META_DATA_CAPTURE": lambda name: name.endswith("CUDA_GRAPH_TRACE_OPTIONS:MODE"),
+    "nsys.TARGET_INFO_SYSTEM_ENV": lambda name: name == "Hostname",
+    "nsys.META_DATA_EXPORT": lambda name: name in _EXPORT_SETTINGS,
+    "nsys.EXPORT_META_DATA": lambda name: name in _EXPORT_SETTINGS,
+}
+
+
+class Store:
+    """The DuckDB of one export, with the views of ``sql/`` over whatever has been read.
+
+    Not safe to use from two threads at once: ``Trace`` sees to that.
+
+    Attributes:
+        path: The file that messages name.
+        connection: DuckDB, shut off from everything but what was read.
+    """
+
+    def __init__(self, path: Path, export: SqliteExport, class_map: ClassMap) -> None:
+        self.path = path
+        self._export = export
+        self._class_map = class_map
+        self._loaded: dict[str, frozenset[str]] = {}
+        self._resolved: set[tuple[str, str]] = set()
+        self.connection = duckdb.connect(":memory:")
+        close_connection(self.connection)
+        self._create_views()
+
+    def relation(self, query: str) -> duckdb.DuckDBPyRelation:
+        """Return a query's answer, after reading what it needs.
+
+        Raises:
+            InputError: The export is damaged or holds values that nsys does not write.
+            MissingDataError: The query needs kernels and the export holds none.
+            duckdb.Error: The query is not valid.
+        """
+        self.read_for(query)
+        return self.connection.sql(query)
+
+    def fetch(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the rows of a query of our own over what has been read already."""
+        return self.connection.execute(query).fetchall()
+
+    def has_read(self, table: str) -> bool:
+        """Tell whether anything of a source table has been read."""
+        return table in self._loaded
+
+    def read_for(self, query: str) -> None:
+        """Read the columns that a query needs; names and classes follow from what was read."""
+        demand = catalogue().demand(query)
+        for table, columns in demand.items():
+            if table not in {_STRINGS, FUNCTIONS} and not columns <= self._columns_of(table):
+                self._load(table, columns | self._columns_of(table))
+        if _STRINGS in demand:
+            self._load_strings()
+        if FUNCTIONS in demand and FUNCTIONS not in self._loaded:
+            self._load_functions()
+
+    def _columns_of(self, table: str) -> frozenset[str]:
+        return self._loaded.get(table, frozenset())
+
+    def _load(self, table: str, wanted: frozenset[str]) -> None:
+        contract = catalogue().sources[table]
+        name = table.partition(".")[2]
+        self._check_needed(table, name, contract)
+        columns = [c for c in contract if c.name in wanted or c.name == "rowid"]
+        present = [c for c in columns if self._export.has_column(name, c.name)]
+        if present and self._export.has_table(name):
+            self._read(table, name, present)
+        self._loaded[table] = frozenset(c.name for c in columns)
+
+    def _check_needed(self, table: str, name: str, contract: tuple[Column, ...]) -> None:
+        if table == KERNELS and not self._export.has_rows(name):
+            raise no_kernels(self.path, self._export)
+        if not self._export.has_table(name):
+            return
+        missing = [
+            c.name for c in contract if c.is_needed and not self._export.has_column(name, c.name)
+        ]
+        if missing:
+            raise InputError(
+                f"{self.path}: table {name} has no column {', '.join(missing)}; export the report "
+                "again with a released nsys and without filters"
+            )
+
+    def _read(self, table: str, name: str, present: list[Column]) -> None:
+        if all(column.type == "BIGINT" for column in present):
+            self._read_integers(table, name, present)
+            self._check_rows(table, name, present)
+        else:
+            self._read_texts(table, name, present)
+        self._show(table, present)
+
+    def _read_integers(self, table: str, name: str, present: list[Column]) -> None:
+        stream = self._export.integers(name, [column.name for column in present])
+        try:
+            self._create_from(table, stream, ", ".join(f'"{column.name}"' for column in present))
+        except (duckdb.Error, OSError) as error:
+            raise self._unreadable(name, str(error)) from error
+        finally:
+            stream.close()
+        kinds = self.fetch(f"select column_name, column_type from (describe {_store(table)})")
+        if wrong := [column for column, kind in kinds if kind != "BIGINT"]:
+            raise self._unreadable(name, f"Type mismatch in {wrong[0]}")
+
+    def _read_texts(self, table: str, name: str, present: list[Column]) -> None:
+        import polars as pl  # noqa: PLC0415
+
+        rows = self._export.rows(name, [column.name for column in present])
+        if is_allowed := _ALLOWED_NAMES.get(table):
+            at = [column.name for column in present].index("name")
+            rows = [row for row in rows if is_allowed(str(row[at]))]
+        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in present}
+        casts = [_casts(column) for column in present]
+        data = [tuple(cast(value) for cast, value in zip(casts, row, strict=True)) for row in rows]
+        self._create_from(table, _Stream(pl.DataFrame(data, schema=schema, orient="row")), "*")
+
+    def _create_from(self, table: str, stream: object, columns: str) -> None:
+        self.connection.register("incoming", stream)
+        try:
+            self.connection.execute(
+                f"create or replace table {_store(table)} as select {columns} from incoming"
+            )
+        finally:
+            self.connection.unregister("incoming")
+
+    def _show(self, table: str, present: list[Column]) -> None:
+        """Put what was read behind the source's name, absent columns as NULL."""
+        self.connection.execute(_source_view(table, {column.name for column in present}))
+
+    def _load_strings(self) -> None:
+        """Read the texts that loaded columns refer to, and no others."""
+        import polars as pl  # noqa: PLC0415
+
+        referring = {
+            (table, column.name)
+            for table, columns in self._loaded.items()
+            for column in catalogue().sources[table]
+            if column.is_string_id and column.name in columns
+        }
+        if referring <= self._resolved:
+            return
+        self._resolved |= referring
+        queries = [f'select distinct "{column}" from {table}' for table, column in referring]
+        ids = [row[0] for row in self.fetch(" union ".join(queries)) if row[0] is not None]
+        found = self._export.strings(ids)
+        frame = pl.DataFrame(
+            {"id": list(found), "value": list(found.values())},
+            schema={"id": pl.Int64, "value": pl.String},
+        )
+        self._create_from(_STRINGS, _Stream(frame), "*")
+        self._show(_STRINGS, list(catalogue().sources[_STRINGS]))
+
+    def _load_functions(self) -> None:
+        """Apply the class map to the distinct names of the kernels."""
+        import polars as pl  # noqa: PLC0415
+
+        self.read_for('select "name" from staging.stg_kernel_names')
+        names = self.fetch('select distinct "name" from staging.stg_kernel_names order by "name"')
+        rows = []
+        for number, (name,) in enumerate(names):
+            rows.append((number, name, *astuple(self._class_map.classify(name))))
+        columns = catalogue().sources[FUNCTIONS]
+        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in columns}
+        frame = pl.DataFrame(rows, schema=schema, orient="row")
+        self._create_from(FUNCTIONS, _Stream(frame), "*")
+        self._show(FUNCTIONS, list(columns))
+        self._loaded[FUNCTIONS] = frozenset(schema)
+
+    def _check_rows(self, table: str, name: str, present: list[Column]) -> None:
+        """Refuse rows that nsys does not write, and pages that were read twice or not at all."""
+        columns = {column.name for column in present}
+        refused = {f"no {c.name}": f'"{c.name}" is null' for c in present if c.is_needed}
+        sums = "0"
+        if {"start", "end"} <= columns:
+            refused["an end before its start"] = '"end" < "start"'
+            sums = 'sum("end"::hugeint - "start"::hugeint)'
+        counts = "".join(f", count(*) filter ({condition})" for condition in refused.values())
+        numbers = "min(rowid), max(rowid)" if "rowid" in columns else "1, count(*)"
+        rows, first, last, total, *bad = self.fetch(
+            f"select count(*), {numbers}, {sums}{counts} from {_store(table)}"
+        )[0]
+        for what, count in zip(refused, bad, strict=True):
+            if count:
+                raise InputError(
+                    f"{self.path}: {count:,} of {rows:,} rows of {name} have {what}; export the "
+                    "report again with a released nsys"
+                )
+        if (total or 0) > _INT64_MAX:
+            raise InputError(
+                f"{self.path}: times in {name} are beyond 292 years; export the report again"
+            )
+        # Row numbers that follow one another prove that each page was read, and read once.
+        if rows and last - first + 1 != rows:
+            self._export.check(name)
+
+    def _unreadable(self, name: str, reason: str) -> InputError:
+        if "Type mismatch" in reason:
+            return InputError(
+                f"{self.path}: table {name} holds a value that is not an integer where nsys "
+                "writes one; export the report again with a released nsys"
+            )
+        if "malformed" in reason or "corrupt" in reason or "not a database" in reason:
+            return damaged(self.path)
+        return InputError(f"{self.path}: table {name} cannot be read ({reason.splitlines()[0]})")
+
+    def _create_views(self) -> None:
+        for schema in (*SCHEMAS, "loaded"):
+            self.connection.execute(f"create schema {schema}")
+        for table in catalogue().sources:
+            self.connection.execute(_source_view(table, set()))
+        for definition in catalogue().view_definitions:
+            self.connection.execute(definition)
+
+
+class _Stream:
+    """Offers a frame through the Arrow C stream interface alone, which needs no pyarrow."""
+
+    def __init__(self, frame: pl.DataFrame) -> None:
+        self._frame = frame
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self._frame.__arrow_c_stream__(requested_schema)
+
+
+def no_kernels(path: Path, export: SqliteExport) -> MissingDataError:
+    """Return the error for an export without kernels: why there are none, and the fix."""
+    if launches := export.count_rows("CUPTI_ACTIVITY_KIND_GRAPH_TRACE"):
+        return MissingDataError(
+            f"{path} holds no kernels, only {launches:,} CUDA graph launches that hide "
+            "theirs; capture again with --cuda-graph-trace=node"
+        )
+    return MissingDataError(
+        f"{path} holds no GPU kernels; capture again with --trace=cuda,nvtx on a node "
+        "whose driver nsys supports"
+    )
+
+
+def _store(table: str) -> str:
+    """Return the table that keeps what was read of a source table."""
+    return f'loaded."{table.partition(".")[2]}"'
+
+
+def _source_view(table: str, present: set[str]) -> str:
+    """Return the view that shows a source table with all its columns, absent ones as NULL."""
+    columns = ", ".join(
+        f'"{c.name}"' if c.name in present else f'null::{c.type} as "{c.name}"'
+        for c in catalogue().sources[table]
+    )
+    origin = f"from {_store(table)}" if present else "where false"
+    return f"create or replace view {table} as select {columns} {origin}"
+
+
+def _casts(column: Column) -> Any:
+    """Return what turns a value of SQLite's loose types into the column's type, or NULL."""
+    if column.type == "BIGINT":
+        return lambda value: value if isinstance(value, int) and abs(value) <= _INT64_MAX else None
+    return lambda value: None if value is None else str(value)
