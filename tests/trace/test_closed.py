@@ -22,6 +22,24 @@ def test_any_select_over_the_views(small: Path) -> None:
 @pytest.mark.parametrize(
     "query",
     [
+        "from kernels",
+        "describe kernels",
+        "summarize moe_kernels",
+        "show tables",
+        "values (1), (2)",
+        "select * from range(3)",
+        "select unnest([1, 2])",
+        "unpivot (select kernel_id, dur_ns from kernels) on dur_ns",
+    ],
+)
+def test_the_shapes_of_select(small: Path, query: str) -> None:
+    with nsysmoe.open(small) as trace:
+        assert trace.ask(query).height > 0
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
         "copy kernels to '{file}'",
         "copy (select 1) to '{file}'",
         "attach '{file}' as x",
@@ -42,6 +60,11 @@ def test_any_select_over_the_views(small: Path) -> None:
         "select * from '{file}'",
         "select * from glob('{file}*')",
         "select * from enable_logging(storage = 'file', storage_path = '{file}')",
+        "with a as (select * from disable_logging()) select * from a",
+        "select * from duckdb_settings()",
+        "select * from query('select 1')",
+        "select * from kernels where dur_ns in (select count(*) from read_text('{file}'))",
+        "pivot kernels on name using sum(dur_ns)",
         "select * from sniff_csv('{file}')",
         "",
         "-- nothing",
