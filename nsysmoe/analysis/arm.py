@@ -17,7 +17,7 @@ from nsysmoe.trace import Trace, open_trace
 if TYPE_CHECKING:
     import polars as pl
 
-_EVENTS = ("name_id", "process_id", "device_id", "dur_ns")
+_EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
 
 
 @dataclass(frozen=True)
@@ -29,10 +29,10 @@ class Arm:
         kernels: One row a kernel name: ``name``, ``function``, ``class``, ``backend``, ``role``,
             ``reduction``, ``data_type``, ``launches``, ``total_ns``; from a trace also
             ``name_id``, from a summary also its other statistics.
-        moe_events: One row a launch of an MoE kernel (``name_id``, ``process_id``,
-            ``device_id``, ``dur_ns``); None from a summary, which has no events.
+        moe_events: One row a launch of an MoE kernel (``name_id``, ``global_pid``,
+            ``process_id``, ``device_id``, ``dur_ns``); None from a summary, which has no events.
         collective_events: The same for communication.
-        gpus: How many GPUs ran kernels; None where the input does not tell.
+        gpus: How many GPUs ran MoE kernels; None where the input does not tell.
         graph_launches: CUDA graphs recorded as a whole, and their time in ns.
         findings: What was odd about the input.
     """
@@ -107,20 +107,23 @@ def arm_of_trace(trace: Trace) -> Arm:
         kernels=trace.frame("kernel_classes"),
         moe_events=moe_events,
         collective_events=trace.frame("collectives", _EVENTS),
-        gpus=count_gpus(trace),
+        gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         findings=trace.findings(),
     )
 
 
-def count_gpus(trace: Trace) -> int:
-    """Count the GPUs that ran kernels: by the export's own map, by process and ordinal without."""
-    return len(
-        {
-            row["gpu_id"] if row["gpu_id"] is not None else (row["global_pid"], row["device_id"])
-            for row in trace.rows("devices")
-        }
-    )
+def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
+    """Count the GPUs that ran MoE kernels: those that the export maps ordinals to.
+
+    Without a map (before schema 3.17.2) each process and ordinal counts as one: a rank of vLLM's
+    is one process on one GPU, and helpers launch no experts.
+    """
+    gpu_ids = {
+        (row["global_pid"], row["device_id"]): row["gpu_id"] for row in trace.rows("devices")
+    }
+    ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
+    return len({rank if gpu_ids[rank] is None else gpu_ids[rank] for rank in ranks})
 
 
 def require_moe_kernels(arm: Arm) -> None:
@@ -169,7 +172,8 @@ def _csv_row(row: KernelRow, class_map: ClassMap) -> dict[str, object]:
         "data_type": found.data_type,
         "launches": row.launches,
         "total_ns": row.total_ns,
-        "mean_ns": row.mean_ns if row.mean_ns is not None else row.total_ns / row.launches,
+        # A rounded total says less about the mean than the mean that stands beside it.
+        "mean_ns": row.mean_ns if row.is_rounded and row.mean_ns else row.total_ns / row.launches,
         "median_ns": row.median_ns,
         "min_ns": row.min_ns,
         "max_ns": row.max_ns,
@@ -184,8 +188,8 @@ def _rounded_input(path: Path, rows: list[KernelRow]) -> list[Finding]:
         Finding(
             "rounded_input",
             "info",
-            f"{path} was rounded by Nsight to three decimals of its units: totals are exact to "
-            "0.5 ms at best; the .sqlite export is exact to the ns",
+            f"{path} was rounded by Nsight to three decimals of each value's unit (a total in s is "
+            "exact to 0.5 ms); the .sqlite export is exact to the ns",
             {"source": str(path)},
         )
     ]

@@ -4,23 +4,31 @@ from __future__ import annotations
 
 import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from nsysmoe.analysis.arm import Arm, read_arm, require_moe_kernels
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
-from nsysmoe.metrics.table1 import METRICS, Value, metric_values, relative_change, verdict
+from nsysmoe.metrics.table1 import (
+    BASELINE_LABEL,
+    CANDIDATE_LABEL,
+    METRICS,
+    Value,
+    metric_values,
+    relative_change,
+    verdict,
+)
 
 if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
 
+T = TypeVar("T")
+
 SCHEMA_VERSION = 1
-BASELINE_LABEL = "EPLB OFF"
-CANDIDATE_LABEL = "EPLB ON"
 _GROUPS = {MOE_GEMM: "moe_kernel", COLLECTIVE: "communication"}
 
 
@@ -90,7 +98,7 @@ class Comparison:
         return cls(
             _side_from_dict(values["baseline"]),
             _side_from_dict(values["candidate"]),
-            tuple(Change(**change) for change in values["metrics"]),
+            tuple(_known(Change, change) for change in values["metrics"]),
             tuple(Finding.from_dict(finding) for finding in values["findings"]),
         )
 
@@ -201,7 +209,7 @@ def _breakdown(arm: Arm) -> list[Breakdown]:
     if arm.moe_events is not None and arm.collective_events is not None:
         per_device = (
             pl.concat([arm.moe_events, arm.collective_events])
-            .group_by("name_id", "process_id", "device_id")
+            .group_by("name_id", "global_pid", "process_id", "device_id")
             .agg(
                 pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("total_ns")
             )
@@ -209,13 +217,13 @@ def _breakdown(arm: Arm) -> list[Breakdown]:
         counted = counted.drop("launches", "total_ns").join(per_device, on="name_id")
     else:
         unknown = pl.lit(None, pl.Int64)
-        counted = counted.with_columns(process_id=unknown, device_id=unknown)
-    keys = ["class", "function", "process_id", "device_id"]
+        counted = counted.with_columns(global_pid=unknown, process_id=unknown, device_id=unknown)
+    keys = ["class", "function", "global_pid", "process_id", "device_id"]
     rows = counted.group_by(keys).agg(pl.col("launches", "total_ns").sum())
-    rows = rows.sort("class", "total_ns", *keys[1:], descending=[True, True, *[False] * 3])
+    rows = rows.sort("class", "total_ns", *keys[1:], descending=[True, True, *[False] * 4])
     return [
         Breakdown(_GROUPS[kind], *rest)
-        for kind, *rest in rows.select(*keys, "launches", "total_ns").iter_rows()
+        for kind, *rest in rows.select(*keys, "launches", "total_ns").drop("global_pid").iter_rows()
     ]
 
 
@@ -227,9 +235,15 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
     }
 
 
+def _known(kind: type[T], values: dict[str, Any]) -> T:
+    """Build a value from its own keys; later versions may have added others."""
+    names = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in values.items() if key in names})
+
+
 def _side_from_dict(values: dict[str, Any]) -> Side:
     return Side(
         values["label"],
         tuple(values["sources"]),
-        tuple(Breakdown(**row) for row in values["breakdown"]),
+        tuple(_known(Breakdown, row) for row in values["breakdown"]),
     )

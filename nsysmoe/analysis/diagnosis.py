@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from nsysmoe.classes import UNCLASSIFIED
+from nsysmoe.classes import COLLECTIVE, UNCLASSIFIED
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.communication import class_shares
 from nsysmoe.metrics.table1 import relative_change
@@ -79,15 +79,16 @@ def unequal_work(baseline: Arm, candidate: Arm) -> Finding | None:
 
 
 def lost_device(baseline: Arm, candidate: Arm) -> Finding | None:
-    """One arm has fewer GPUs than the other."""
+    """One arm ran its experts on fewer GPUs than the other."""
     if baseline.gpus is None or candidate.gpus is None or baseline.gpus == candidate.gpus:
         return None
     fewer = "baseline" if baseline.gpus < candidate.gpus else "candidate"
     return Finding(
         "lost_device",
         "error",
-        f"the {fewer} has fewer GPUs ({baseline.gpus} in the baseline, {candidate.gpus} in the "
-        "candidate): totals over GPUs cannot be compared; check that every worker was traced",
+        f"the {fewer} has fewer GPUs with MoE kernels ({baseline.gpus} in the baseline, "
+        f"{candidate.gpus} in the candidate): totals over GPUs cannot be compared; check that "
+        "every worker was traced",
         {"baseline_gpus": baseline.gpus, "candidate_gpus": candidate.gpus},
     )
 
@@ -168,7 +169,7 @@ def other_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
             function
             for arm in arms.values()
             for function in arm.kernels.filter(
-                (pl.col("class") == "collective")
+                (pl.col("class") == COLLECTIVE)
                 & (pl.col("role") == "all_reduce")
                 & (pl.col("backend") != "nccl")
             )["function"]

@@ -22,6 +22,12 @@ _KEYS: dict[By, tuple[str, ...]] = {
     "class": ("class",),
     "device": ("process", "device"),
 }
+# A pid is unique within a VM only: what is shown is less than what tells processes apart.
+_GROUPS: dict[By, tuple[str, ...]] = {
+    "name": ("name_id",),
+    "class": ("class",),
+    "device": ("global_pid", "process", "device"),
+}
 _STATISTICS = (
     "launches",
     "total_ns",
@@ -74,7 +80,7 @@ def _of_trace(
     path: Path, by: By, class_map: ClassMap | None, nsys: str | None
 ) -> tuple[pl.DataFrame, list[Finding]]:
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        columns = ("process_id", "device_id") if by == "device" else ("name_id",)
+        columns = ("global_pid", "process_id", "device_id") if by == "device" else ("name_id",)
         events = trace.frame("kernels", (*columns, "dur_ns"))
         names = trace.frame("kernel_classes", ("name_id", "name", "class"))
         findings = trace.findings()
@@ -85,7 +91,7 @@ def _of_trace(
         events = events.join(names, on="name_id").select("class", "dur_ns")
     elif by == "device":
         events = events.rename({"process_id": "process", "device_id": "device"})
-    statistics = duration_statistics(events, ["name_id"] if by == "name" else _KEYS[by])
+    statistics = duration_statistics(events, _GROUPS[by])
     if by == "name":
         statistics = statistics.join(names, on="name_id", maintain_order="left")
     return statistics, findings

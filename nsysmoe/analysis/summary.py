@@ -85,12 +85,12 @@ def _devices(arm: Arm) -> list[DeviceSummary]:
 
     if arm.moe_events is None or arm.collective_events is None:
         return []
-    keys = ["process_id", "device_id"]
+    keys = ["global_pid", "process_id", "device_id"]
     names = arm.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
     found = []
     pairs = pl.concat([arm.moe_events, arm.collective_events]).select(keys).unique().sort(keys)
-    for process, device in pairs.iter_rows():
-        here = pl.col("process_id").eq_missing(process) & (pl.col("device_id") == device)
+    for global_pid, process, device in pairs.iter_rows():
+        here = pl.col("global_pid").eq_missing(global_pid) & (pl.col("device_id") == device)
         collectives = (
             arm.collective_events.filter(here)
             .group_by("name_id")

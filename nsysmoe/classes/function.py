@@ -11,12 +11,14 @@ import re
 from dataclasses import dataclass
 
 _CLOSERS = {")": "(", "]": "[", "}": "{"}
+# Ten times what CUTLASS needs: a hostile name must not cost time that grows with its square.
+_LONGEST_NAME = 65_536
 _ANONYMOUS = "(anonymous namespace)"
 # Compilers mark copies of a function behind its parameters: "[clone .kd]".
 _CLONE = re.compile(r"\s*\[clone [^\]]*\]$")
 # Triton up to 2.1 appends what it specialised on: fused_moe_kernel_0d1d2d3c4de5.
-_TRITON_SPECIALISATION = re.compile(r"_0(?:d|c|de)?(?:\d+(?:d|c|de)?)+$")
-_IDENTIFIER = re.compile(r"[A-Za-z_$~][\w$]*$")
+_TRITON_SPECIALISATION = re.compile(r"_0(?=[0-9cde]*[cd])[0-9cde]+$")
+_IDENTIFIER = re.compile(r"[A-Za-z_$~][\w$]*")
 _MANGLED_PIECE = re.compile(r"(\d+)")
 # ncclDevKernel_AllReduce_Sum_bf16_RING_LL, ncclKernel_AllReduce_RING_LL_Sum_float,
 # ncclAllReduceRingLLKernel_sum_f32: reduction and type stand together in each generation.
@@ -56,6 +58,8 @@ def parse_function(kernel_name: str) -> Function:
     ``std::enable_if<T2>(int)0&&x, void>::type``) is printed by nsys with brackets that do not
     balance. A text that is no C++ name comes back whole as ``name``.
     """
+    if len(kernel_name) > _LONGEST_NAME:
+        return Function(kernel_name)
     text = _CLONE.sub("", kernel_name.strip())
     if text.startswith("_Z"):
         return _parse_mangled(text)
@@ -66,14 +70,12 @@ def parse_function(kernel_name: str) -> Function:
     if text.endswith(">"):
         start = _open_of(text, len(text) - 1)
         text, template = text[:start].rstrip(), text[start + 1 : -1]
-    match = _IDENTIFIER.search(text)
-    if match is None:
-        return Function(kernel_name)
-    before, scope = _split_scope(text[: match.start()])
+    text, name = _split_identifier(text)
+    before, scope = _split_scope(text)
     # Only a return type may stand before a name: anything else is no C++ name at all.
-    if before and before[-1] not in " *&":
+    if not name or (before and before[-1] not in " *&"):
         return Function(kernel_name)
-    return Function(_TRITON_SPECIALISATION.sub("", match.group()), scope, template)
+    return Function(_TRITON_SPECIALISATION.sub("", name), scope, template)
 
 
 def parse_reduction(function_name: str) -> tuple[str | None, str | None]:
@@ -106,6 +108,16 @@ def _open_of(text: str, close: int) -> int:
     return 0
 
 
+def _split_identifier(text: str) -> tuple[str, str]:
+    """Split off the identifier that ends ``text``, or an empty one."""
+    # Backwards by hand: a regular expression would try every start of a long text.
+    start = len(text)
+    while start and (text[start - 1].isalnum() or text[start - 1] in "_$~"):
+        start -= 1
+    name = text[start:]
+    return (text[:start], name) if _IDENTIFIER.fullmatch(name) else (text, "")
+
+
 def _split_scope(text: str) -> tuple[str, str]:
     """Split off the ``a::b::`` that ends ``text``; return what is before it, and ``a::b``.
 
@@ -116,9 +128,8 @@ def _split_scope(text: str) -> tuple[str, str]:
         text = text[:-2]
         if text.endswith(">"):
             text = text[: _open_of(text, len(text) - 1)]
-        match = _IDENTIFIER.search(text)
-        parts.append(match.group() if match else "<unnamed>")
-        text = text[: match.start()] if match else text
+        text, name = _split_identifier(text)
+        parts.append(name or "<unnamed>")
     return text, "::".join(reversed(parts))
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 UNCLASSIFIED = "unclassified"
 COLLECTIVE = "collective"
 MOE_GEMM = "moe_gemm"
+# NCCL up to 2.18 names a reduction in all of its kernels, also in those that have none.
+_REDUCING_ROLES = {"all_reduce", "reduce_scatter", "reduce"}
 _RULE_KEYS = {"class", "backend", "role", "function", "scope", "template"}
 
 
@@ -74,9 +76,8 @@ class ClassMap:
         function = parse_function(kernel_name)
         for rule in self.rules:
             if rule.matches(function):
-                reduced = (
-                    parse_reduction(function.name) if rule.name == COLLECTIVE else (None, None)
-                )
+                reduces = rule.name == COLLECTIVE and rule.role in _REDUCING_ROLES
+                reduced = parse_reduction(function.name) if reduces else (None, None)
                 return KernelClass(function.name, rule.name, rule.backend, rule.role, *reduced)
         return KernelClass(function.name)
 

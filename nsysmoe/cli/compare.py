@@ -8,6 +8,7 @@ import click
 
 from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
 from nsysmoe.cli.progress import working
+from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,8 +17,12 @@ if TYPE_CHECKING:
 @click.command("compare")
 @click.argument("baseline", type=FILE)
 @click.argument("candidate", type=FILE)
-@click.option("--baseline-label", default="EPLB OFF", show_default=True, help="Name of the first.")
-@click.option("--candidate-label", default="EPLB ON", show_default=True, help="Name of the second.")
+@click.option(
+    "--baseline-label", default=BASELINE_LABEL, show_default=True, help="Name of the first."
+)
+@click.option(
+    "--candidate-label", default=CANDIDATE_LABEL, show_default=True, help="Name of the second."
+)
 @click.option(
     "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."
 )

@@ -43,12 +43,12 @@ class SqliteExport:
     Attributes:
         path: The file.
         tables: Table name to its columns, both spelt as in the file.
-        repaired_texts: How many texts held NUL bytes or invalid UTF-8 and were mended so far.
+        repaired: The texts that held NUL bytes or invalid UTF-8 and were mended so far, as read.
     """
 
     path: Path
     tables: dict[str, tuple[str, ...]]
-    repaired_texts: int = field(default=0, init=False)
+    repaired: set[bytes] = field(default_factory=set, init=False)
 
     @cached_property
     def _columns(self) -> dict[str, frozenset[str]]:
@@ -97,11 +97,22 @@ class SqliteExport:
         names = ", ".join(_quoted(column) for column in columns)
         return ArrowStream(_uri(self.path), f"select {names} from {_quoted(table)}")
 
-    def rows(self, table: str, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-        """Return all rows of a small table, texts mended to valid UTF-8 without NUL."""
+    def rows(
+        self, table: str, columns: Sequence[str], name_patterns: Sequence[str] = ("*",)
+    ) -> list[tuple[Any, ...]]:
+        """Return rows of a small table, texts mended to valid UTF-8 without NUL.
+
+        Where the table has a column ``name``, only rows whose name matches one of the GLOB
+        patterns are read.
+        """
         names = ", ".join(_quoted(column) for column in columns)
+        query = f"select {names} from {_quoted(table)}"
+        if tuple(name_patterns) != ("*",):
+            query += " where " + " or ".join(["name glob ?"] * len(name_patterns))
+        else:
+            name_patterns = ()
         with self._connection() as connection:
-            rows = connection.execute(f"select {names} from {_quoted(table)}").fetchall()
+            rows = connection.execute(query, name_patterns).fetchall()
         return [tuple(map(self._mended, row)) for row in rows]
 
     def strings(self, ids: Iterable[int]) -> dict[int, str]:
@@ -129,7 +140,7 @@ class SqliteExport:
         """
         with self._connection() as connection:
             verdict = connection.execute(f"pragma quick_check({_quoted(table)})").fetchone()[0]
-        if verdict != "ok":
+        if verdict != b"ok":
             raise damaged(self.path)
 
     def _mended(self, value: Any) -> Any:
@@ -137,7 +148,7 @@ class SqliteExport:
             return value
         text = value.decode("utf-8", "replace").replace("\0", _REPLACEMENT)
         if text.encode() != value:
-            self.repaired_texts += 1
+            self.repaired.add(value)
         return text
 
     @contextmanager

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from nsysmoe.classes import COLLECTIVE
+
 
 def communication_totals(kernels: pl.DataFrame) -> pl.DataFrame:
     """Sum the time of collectives in the paper's two senses, and what they leave out.
@@ -18,7 +20,7 @@ def communication_totals(kernels: pl.DataFrame) -> pl.DataFrame:
         ``bookkeeping_allreduce_ns`` the part of NCCL AllReduce on 32-bit integers, which carries
         token and load counts and no model data.
     """
-    collectives = kernels.filter(pl.col("class") == "collective")
+    collectives = kernels.filter(pl.col("class") == COLLECTIVE)
     is_nccl = pl.col("backend").eq_missing("nccl")
     is_allreduce = pl.col("role").eq_missing("all_reduce")
     is_u32 = pl.col("data_type").eq_missing("u32")

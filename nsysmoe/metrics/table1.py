@@ -23,6 +23,8 @@ class Metric:
     unit: Literal["ms", "us", "times", "plain", "count"]
 
 
+BASELINE_LABEL = "EPLB OFF"
+CANDIDATE_LABEL = "EPLB ON"
 TABLE_1 = (
     Metric("total_time_ns", "moe_kernel", "Total Time", "ms"),
     Metric("mean_ns", "moe_kernel", "Avg Duration", "us"),

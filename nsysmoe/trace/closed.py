@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -27,10 +31,17 @@ def close_connection(connection: DuckDBPyConnection) -> None:
         "set allow_community_extensions = false",
         "set python_enable_replacements = false",
         "set preserve_insertion_order = false",
+        f"set temp_directory = '{_spill_folder()}'",
         "set enable_external_access = false",
         "set lock_configuration = true",
     ):
         connection.execute(setting)
+
+
+def _spill_folder() -> str:
+    """Return where DuckDB may spill: never the user's working directory, which is its default."""
+    folder = Path(tempfile.gettempdir()) / f"nsysmoe-{os.getpid()}-{uuid.uuid4().hex}"
+    return str(folder).replace("'", "''")
 
 
 def check_closed(connection: DuckDBPyConnection, query: str) -> None:

@@ -64,9 +64,12 @@ class Trace:
 
     def close(self) -> None:
         """Free the memory and temporary files; the trace cannot be asked again."""
-        self._store.connection.close()
-        if self._folder is not None:
-            self._folder.cleanup()
+        with self._lock:
+            try:
+                self._store.connection.close()
+            finally:
+                if self._folder is not None:
+                    self._folder.cleanup()
 
     def frame(self, view: str, columns: tuple[str, ...] | None = None) -> pl.DataFrame:
         """Return a public view as a polars frame, reading only what it needs.
@@ -86,13 +89,15 @@ class Trace:
     def batches(
         self, view: str, columns: tuple[str, ...] | None = None, *, rows: int = 100_000
     ) -> pa.RecordBatchReader:
-        """Return a public view as Arrow record batches, for what is larger than memory.
+        """Return a public view as Arrow record batches of ``rows`` rows, one at a time in memory.
 
-        Takes and raises what ``frame`` does; ``rows`` is the size of a batch. The reader is to
-        be used up before the trace is asked again.
+        Takes and raises what ``frame`` does.
         """
+        query = _select(view, columns)
         with self._answering():
-            relation = self._store.relation(_select(view, columns))
+            self._store.read_for(query)
+            # A cursor of its own: an open result would block the trace's other questions.
+            relation = self._store.connection.cursor().sql(query)
             to_reader = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
             return to_reader(rows)
 
@@ -183,7 +188,7 @@ class Trace:
         ]
 
     def _repaired_texts(self) -> list[Finding]:
-        if not (count := self._export.repaired_texts):
+        if not (count := len(self._export.repaired)):
             return []
         return [
             Finding(

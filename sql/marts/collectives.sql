@@ -39,5 +39,5 @@ comment on column main.collectives.function is 'Function component of the name';
 comment on column main.collectives.backend is 'Whose kernel it is: nccl, vllm, flashinfer, torch_symmetric_memory, mscclpp';
 comment on column main.collectives.collective is 'all_reduce, all_gather, reduce_scatter, broadcast, reduce, send_recv, all_to_all or other';
 comment on column main.collectives.is_nccl is 'Whether it is NCCL''s: its function name starts with nccl';
-comment on column main.collectives.reduction is 'Reduction by the name: sum, prod, min, max, avg; NULL where the name has none';
+comment on column main.collectives.reduction is 'Reduction by the name: sum, prod, min, max, minmax, avg, premulsum, sumpostdiv; NULL where the name has none';
 comment on column main.collectives.data_type is 'Element type by the name: bf16, f16, f32, u32 (every 32-bit integer), u64, ...; NULL where the name has none';

@@ -13,8 +13,8 @@ with used as (
 
 -- Without a map the model is still sure where all GPUs of the host are of one model.
 only_model as (
-    select any_value(name) as name
-    from nsys.TARGET_INFO_GPU
+    select min(name) as name
+    from staging.stg_gpus
     having count(distinct name) = 1
 )
 
@@ -30,7 +30,9 @@ select
 from used
 left join staging.stg_cuda_devices as mapped
     on used.process_id = mapped.process_id and used.device_id = mapped.device_id
-left join nsys.TARGET_INFO_GPU as gpus on mapped.gpu_id = gpus.id
+-- A process and its GPUs are of one VM: bits 48 to 63 of both ids.
+left join staging.stg_gpus as gpus
+    on mapped.gpu_id = gpus.gpu_id and (used.global_pid >> 48) << 48 = gpus.vm_id
 left join only_model on true;
 
 comment on view main.devices is

@@ -1,11 +1,10 @@
 create view main.diagnostics as
 select
-    case severity when 2 then 'warning' when 3 then 'error' end as severity,
+    severity,
     text,
-    count(*) as times
-from nsys.DIAGNOSTIC_EVENT
-where severity in (2, 3)
-group by severity, text;
+    times
+from staging.stg_diagnostics
+where severity in ('warning', 'error');
 
 comment on view main.diagnostics is
 'Warnings and errors that nsys left about the capture. Grain: one message. Key: (severity, text). Invariant: times add up to the warnings and errors of DIAGNOSTIC_EVENT.';

@@ -6,23 +6,6 @@ with settings as (
         max(value) filter (where name = 'EXPORT_PARAM_TIME_NORMALIZE') as time_normalized,
         max(value) filter (where name = 'EXPORT_PARAM_TIME_SHIFT') as time_shift
     from staging.stg_export_metadata
-),
-
-host as (
-    select max(value) as name
-    from nsys.TARGET_INFO_SYSTEM_ENV
-    where name = 'Hostname'
-),
-
-capture as (
-    select lower(max(value)) as cuda_graph_trace
-    from nsys.META_DATA_CAPTURE
-    where name like '%CUDA_GRAPH_TRACE_OPTIONS:MODE'
-),
-
-session as (
-    select max(utcEpochNs) as utc_zero_ns
-    from nsys.TARGET_INFO_SESSION_START_TIME
 )
 
 select
@@ -30,13 +13,11 @@ select
     settings.schema_version,
     lower(settings.time_normalized) = 'true' as is_time_normalized,
     try_cast(settings.time_shift as bigint) as time_shift_ns,
-    host.name as host,
-    capture.cuda_graph_trace,
-    session.utc_zero_ns
+    captured.host,
+    captured.cuda_graph_trace,
+    captured.utc_zero_ns
 from settings
-cross join host
-cross join capture
-cross join session;
+cross join staging.stg_capture_settings as captured;
 
 comment on view main.export_info is
 'Where the trace comes from. Grain: one row. The exporter''s version need not be the capture''s.';

@@ -1,18 +1,20 @@
 create view main.gpus as
 select
-    id as gpu_id,
-    cuDevice as cuda_device_id,
+    vm_id,
+    gpu_id,
+    cuda_device_id,
     name,
-    busLocation as bus_location,
-    totalMemory as memory_bytes,
-    smCount as sm_count,
-    computeMajor || '.' || computeMinor as compute_capability,
+    bus_location,
+    memory_bytes,
+    sm_count,
+    compute_capability,
     uuid
-from nsys.TARGET_INFO_GPU;
+from staging.stg_gpus;
 
 comment on view main.gpus is
-'GPUs of the host, used or not. Grain: one GPU. Key: gpu_id.';
-comment on column main.gpus.gpu_id is 'Number of the GPU in the system';
+'GPUs of the host, used or not. Grain: one GPU. Key: (vm_id, gpu_id).';
+comment on column main.gpus.vm_id is 'Virtual machine as nsys serialises it; one on most hosts';
+comment on column main.gpus.gpu_id is 'Number of the GPU in the system, within its VM';
 comment on column main.gpus.cuda_device_id is 'Number of the GPU in CUDA''s order, with every GPU visible';
 comment on column main.gpus.name is 'Model';
 comment on column main.gpus.bus_location is 'PCI address';

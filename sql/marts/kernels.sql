@@ -51,7 +51,7 @@ comment on column main.kernels.function is 'Function component of the name, with
 comment on column main.kernels.class is 'What the kernel is for, by the class map; unclassified where no rule matches';
 comment on column main.kernels.backend is 'Whose kernel it is, by the class map';
 comment on column main.kernels.role is 'What it does within its class, by the class map';
-comment on column main.kernels.reduction is 'Reduction of a collective, by its name: sum, prod, min, max, avg; NULL elsewhere';
+comment on column main.kernels.reduction is 'Reduction of a collective, by its name: sum, prod, min, max, minmax, avg, premulsum, sumpostdiv; NULL elsewhere';
 comment on column main.kernels.data_type is 'Element type of a reducing collective, by its name: bf16, f16, f32, u32 (every 32-bit integer), u64, ...; NULL elsewhere';
 comment on column main.kernels.grid_x is 'Blocks in the grid, x';
 comment on column main.kernels.grid_y is 'Blocks in the grid, y';

@@ -1,13 +1,22 @@
 create view main.processes as
+with used as (
+    select
+        global_pid,
+        process_id,
+        count(*) as devices,
+        sum(launches)::bigint as launches
+    from main.devices
+    group by global_pid, process_id
+)
+
 select
     used.global_pid,
     used.process_id,
-    any_value(known.name) as name,
-    count(distinct used.device_id) as devices,
-    sum(used.launches)::bigint as launches
-from main.devices as used
-left join nsys.PROCESSES as known on used.global_pid = known.globalPid
-group by used.global_pid, used.process_id;
+    known.name,
+    used.devices,
+    used.launches
+from used
+left join staging.stg_processes as known on used.global_pid = known.global_pid;
 
 comment on view main.processes is
 'Processes that ran kernels. Grain: one process. Key: global_pid.';

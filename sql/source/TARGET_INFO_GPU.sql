@@ -1,5 +1,7 @@
--- Every GPU of the host, used or not, in no order. id is the system's number, cuDevice CUDA's.
+-- Every GPU of the host, used or not, in no order. id is the system's number within a VM, cuDevice
+-- CUDA's.
 create table nsys.TARGET_INFO_GPU (
+    vmId bigint,
     id bigint not null,
     cuDevice bigint,
     name varchar,

@@ -12,6 +12,8 @@ import pytest
 import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.errors import InputError, MissingDataError
+from nsysmoe.reports import render
+from nsysmoe.reports.pages.comparison import comparison_page
 from tests.conftest import TABLE1
 from tests.oracle import kernel_durations, statistics_of
 
@@ -93,6 +95,18 @@ def test_a_saved_comparison_is_the_same(off: Path, on: Path, tmp_path: Path) -> 
     found = nsysmoe.compare(off, on, baseline_label="a", candidate_label="b")
     found.save(tmp_path / "c.json")
     assert nsysmoe.Comparison.load(tmp_path / "c.json") == found
+
+
+def test_keys_of_later_and_metrics_of_earlier_versions(off: Path, on: Path, tmp_path: Path) -> None:
+    values = nsysmoe.compare(off, on).to_dict()
+    values["metrics"][0]["added_later"] = 1
+    values["baseline"]["breakdown"][0]["added_later"] = 1
+    del values["metrics"][13]
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(values))
+    assert "fused_moe Total Time (ms)" in render(
+        comparison_page(nsysmoe.Comparison.load(path), full=True), "table"
+    )
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"schema_version": 2}', "null"])

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
-from nsysmoe.classes import Function, parse_function
+from nsysmoe.classes import Function, default_class_map, parse_function
 from nsysmoe.classes.function import parse_reduction
 
 
@@ -14,6 +16,8 @@ from nsysmoe.classes.function import parse_reduction
         ("fused_moe_kernel", Function("fused_moe_kernel")),
         ("fused_moe_kernel_0d1d2d3c4de5", Function("fused_moe_kernel")),
         ("triton_poi_fused_2", Function("triton_poi_fused_2")),
+        ("step_01", Function("step_01")),
+        ("lbm_0123", Function("lbm_0123")),
         (
             "ncclDevKernel_SendRecv(ncclDevKernelArgsStorage<(unsigned long)4096>)",
             Function("ncclDevKernel_SendRecv"),
@@ -51,6 +55,24 @@ from nsysmoe.classes.function import parse_reduction
 )
 def test_takes_names_apart(name: str, expected: Function) -> None:
     assert parse_function(name) == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "k_0" + "1" * 5000 + "x",
+        "a" * 60_000 + "-",
+        "a::" * 20_000 + "f",
+        "<" * 60_000,
+        "f(" * 30_000 + ")" * 30_000,
+        "x" * 1_000_000,
+    ],
+)
+def test_hostile_names_cost_no_time(name: str) -> None:
+    """Each would take minutes with a pattern that tries every way to match."""
+    start = time.process_time()
+    default_class_map().classify(name)
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(

@@ -118,7 +118,8 @@ def test_sql_in_every_shape(off: Path) -> None:
     assert run("sql", off, query, "--format", "csv").stdout == (
         "device_id,total\n0,125923854\n1,81142265\n"
     )
-    assert run("sql", off, "select 1 as a where false", "--format", "csv").stdout == "a\n"
+    empty = 'select 1 as "a,b" where false'
+    assert run("sql", off, empty, "--format", "csv").stdout == '"a,b"\n'
 
 
 def test_views_lists_what_sql_can_ask() -> None:

@@ -105,4 +105,4 @@ def test_texts_are_mended_and_counted(tmp_path: Path) -> None:
     export = open_export(path)
     found = export.strings([0, 1, 2, 3, 9, 77])
     assert found == {0: "fine", 1: "nul\ufffdinside", 2: "bad\ufffd", 3: "é"}
-    assert export.repaired_texts == 2
+    assert len(export.repaired) == 2

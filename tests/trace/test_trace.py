@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import pytest
 import nsysmoe
 from fixtures.builder import VERSIONS, TraceBuilder, global_pid
 from nsysmoe.errors import InputError, MissingDataError, QueryError
+from nsysmoe.export.sqlite import SqliteExport
 from nsysmoe.trace import catalogue
 from tests.oracle import kernel_durations
 
@@ -133,6 +135,62 @@ def test_the_gpu_of_a_process_is_known_only_from_a_map(written: Write) -> None:
     assert (rows[2000]["gpu_id"], rows[2000]["gpu_name"]) == (None, None)
 
 
+def test_the_same_pid_and_gpu_number_in_two_vms(written: Write) -> None:
+    """One process and GPU a VM: nothing is merged, nothing is counted twice."""
+    build = TraceBuilder().gpu(0, "H100").gpu(0, "H200").device(1000, 0, 0)
+    build.gpus[1]["vmId"] = 2 << 48
+    for vm in (1, 2):
+        for launch in range(vm + 1):
+            build.kernel("fused_moe_kernel", launch, 10)
+            build.kernels[-1]["globalPid"] = global_pid(1000, vm=vm)
+    path = written(build)
+    with nsysmoe.open(path) as trace:
+        devices = sorted((row["gpu_name"], row["launches"]) for row in trace.rows("devices"))
+        assert devices == [("H100", 2), ("H200", 3)]
+        assert sorted(row["launches"] for row in trace.rows("processes")) == [2, 3]
+        assert trace.frame("gpus").height == 2
+    assert [row["launches"] for row in nsysmoe.kernel_table(path, "device").rows] == [3, 2]
+    assert len(nsysmoe.summarize(path).devices) == 2
+    sides = nsysmoe.compare(path, path).baseline.breakdown
+    assert sorted(row.launches for row in sides) == [2, 3]
+
+
+def test_a_process_that_is_listed_twice_is_counted_once(written: Write) -> None:
+    build = TraceBuilder().process(1000, "bash").process(1000, "python3").kernel("k", 0, 1)
+    with nsysmoe.open(written(build)) as trace:
+        assert trace.rows("processes")[0]["launches"] == 1
+
+
+def test_a_failed_read_is_not_taken_for_done(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with nsysmoe.open(small) as trace:
+        with monkeypatch.context() as patched:
+            patched.setattr(SqliteExport, "strings", _fail)
+            with pytest.raises(InputError):
+                trace.frame("kernel_classes")
+        assert "?" not in trace.frame("kernel_classes")["name"].to_list()
+
+
+def _fail(*_arguments: object) -> None:
+    raise InputError("the disk went away")
+
+
+def test_a_gpu_without_a_number_is_refused(small: Path) -> None:
+    path = _change(small, "CREATE TABLE g AS SELECT * FROM TARGET_INFO_GPU")
+    _change(path, "DROP TABLE TARGET_INFO_GPU")
+    _change(path, "ALTER TABLE g RENAME TO TARGET_INFO_GPU")
+    _change(path, "UPDATE TARGET_INFO_GPU SET id = 'x'")
+    with nsysmoe.open(path) as trace, pytest.raises(InputError, match="have no id"):
+        trace.rows("gpus")
+
+
+def test_broken_secrets_are_not_even_mentioned(small: Path) -> None:
+    _change(small, "CREATE TABLE IF NOT EXISTS META_DATA_CAPTURE (name TEXT, value TEXT)")
+    _change(small, "INSERT INTO META_DATA_CAPTURE VALUES ('ENV', CAST(x'41ff00' AS TEXT))")
+    with nsysmoe.open(small) as trace:
+        trace.row("export_info")
+        assert trace.findings() == []
+
+
 def test_secrets_are_not_even_loaded(written: Write) -> None:
     build = TraceBuilder().kernel("k", 0, 1)
     build.capture = [
@@ -237,7 +295,25 @@ def test_a_page_that_is_read_twice_is_noticed(off: Path, tmp_path: Path) -> None
         trace.frame("moe_kernels")
 
 
-def test_every_page_of_the_kernel_table_lost(off: Path, tmp_path: Path) -> None:
+def test_rows_that_a_damaged_page_no_longer_counts(off: Path, tmp_path: Path) -> None:
+    """A leaf that forgot ten of its rows decodes without an error as well."""
+    content = bytearray(off.read_bytes())
+    with closing(sqlite3.connect(off)) as database:
+        root = database.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'CUPTI_ACTIVITY_KIND_KERNEL'"
+        ).fetchone()[0]
+    interior = (root - 1) * 4096
+    last = (int.from_bytes(content[interior + 8 : interior + 12], "big") - 1) * 4096
+    assert content[last] == 13, "the last leaf of the table"
+    cells = int.from_bytes(content[last + 3 : last + 5], "big")
+    content[last + 3 : last + 5] = (cells - 10).to_bytes(2, "big")
+    path = tmp_path / "forgetful.sqlite"
+    path.write_bytes(content)
+    with nsysmoe.open(path) as trace, pytest.raises(InputError, match="damaged"):
+        trace.frame("moe_kernels")
+
+
+def test_pages_lost_all_over_the_file(off: Path, tmp_path: Path) -> None:
     """A zeroed page never becomes a number: an error, or the same answer."""
     content = off.read_bytes()
     expected = sum(kernel_durations(off)["fused_moe_kernel"])
@@ -271,3 +347,18 @@ def test_batches_hold_the_same_rows(off: Path) -> None:
         batches = list(trace.batches("moe_kernels", ("dur_ns",), rows=100))
         total = trace.frame("moe_kernels", ("dur_ns",))["dur_ns"].sum()
     assert sum(sum(batch.column("dur_ns").to_pylist()) for batch in batches) == total
+
+
+def test_a_reader_that_is_not_used_up_blocks_nobody(off: Path) -> None:
+    with nsysmoe.open(off) as trace:
+        reader = trace.batches("kernels", ("dur_ns",), rows=10)
+        reader.read_next_batch()
+        assert trace.frame("moe_kernels").height == 384
+        assert reader.read_next_batch().num_rows > 0
+
+
+def test_many_threads_ask_one_trace(off: Path) -> None:
+    with nsysmoe.open(off) as trace, ThreadPoolExecutor(8) as threads:
+        views = ["kernels", "moe_kernels", "collectives", "kernel_classes"] * 4
+        heights = list(threads.map(lambda view: trace.frame(view).height, views))
+    assert heights == heights[:4] * 4

@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 
 def render(document: Document) -> str:
     """Return the records; None is an empty field."""
-    if not document.records:
-        return "".join(f"{column.title}," for column in document.tables[0].columns)[:-1] + "\n"
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([visible(str(name)) for name in document.records[0]])
+    titles = [column.title for column in document.tables[0].columns]
+    header = document.records[0] if document.records else titles
+    writer.writerow([visible(str(name)) for name in header])
     writer.writerows([_field(value) for value in record.values()] for record in document.records)
     return buffer.getvalue()
 

@@ -116,11 +116,13 @@ def _metrics_table(comparison: Comparison, metrics: Sequence[Metric], what: str)
         Column("Verdict", "left"),
     )
     changes = {change.metric: change for change in comparison.metrics}
-    return Table(
-        f"{what}{baseline.label} against {candidate.label}",
-        columns,
-        tuple(_metric_row(metric, changes[metric.key], name) for metric in metrics),
-    )
+    # A comparison that an older version saved lacks the metrics that came later.
+    rows = [
+        _metric_row(metric, changes[metric.key], name)
+        for metric in metrics
+        if metric.key in changes
+    ]
+    return Table(f"{what}{baseline.label} against {candidate.label}", columns, tuple(rows))
 
 
 def _metric_row(metric: Metric, change: Change, name: str) -> Row:
