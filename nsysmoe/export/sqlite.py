@@ -117,7 +117,7 @@ class SqliteExport:
 
     def strings(self, ids: Iterable[int]) -> dict[int, str]:
         """Return the texts of ``StringIds`` for some ids; an id that it lacks is left out."""
-        if not (self.has_column("StringIds", "id") and self.has_column("StringIds", "value")):
+        if not self.has_table("StringIds"):
             return {}
         # SQLite takes at most 999 variables a statement in its older builds.
         wanted = sorted(set(ids))
@@ -141,7 +141,7 @@ class SqliteExport:
         with self._connection() as connection:
             verdict = connection.execute(f"pragma quick_check({_quoted(table)})").fetchone()[0]
         if verdict != b"ok":
-            raise damaged(self.path)
+            raise damaged(self.path, verdict.decode("utf-8", "replace").splitlines()[-1])
 
     def _mended(self, value: Any) -> Any:
         if not isinstance(value, bytes):

@@ -176,6 +176,8 @@ class Store:
         }
         if referring <= self._resolved:
             return
+        self._check_needed(_STRINGS, "StringIds", catalogue().sources[_STRINGS])
+        self._check_pages("StringIds")
         queries = [f'select distinct "{column}" from {table}' for table, column in referring]
         ids = [row[0] for row in self.fetch(" union ".join(queries)) if row[0] is not None]
         found = self._export.strings(ids)
@@ -222,14 +224,16 @@ class Store:
             raise InputError(
                 f"{self.path}: times in {name} are beyond 292 years; export the report again"
             )
-        if name not in self._checked:
-            # A page that was lost or doubled decodes as well as any other: only SQLite's own
-            # check of the table's tree tells.
+        self._check_pages(name)
+
+    def _check_pages(self, name: str) -> None:
+        """Have a table's pages checked, once: lost or doubled ones decode as well as any."""
+        if name not in self._checked and self._export.has_table(name):
             self._export.check(name)
             self._checked.add(name)
 
     def _unreadable(self, name: str, reason: str) -> InputError:
-        if "Type mismatch" in reason:
+        if "Type mismatch" in reason or "nvalid unicode" in reason:
             return InputError(
                 f"{self.path}: table {name} holds a value that is not an integer where nsys "
                 "writes one; export the report again with a released nsys"

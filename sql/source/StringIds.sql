@@ -2,5 +2,5 @@
 -- holds whole environment blocks.
 create table nsys.StringIds (
     id bigint primary key,
-    value varchar
+    value varchar not null
 );

@@ -211,6 +211,7 @@ def test_secrets_are_not_even_loaded(written: Write) -> None:
 @pytest.mark.parametrize(
     ("statement", "error", "message"),
     [
+        ("ALTER TABLE StringIds RENAME COLUMN value TO text", InputError, "no column value"),
         ("DELETE FROM CUPTI_ACTIVITY_KIND_KERNEL", MissingDataError, "no GPU kernels"),
         ("DROP TABLE CUPTI_ACTIVITY_KIND_KERNEL", MissingDataError, "no GPU kernels"),
         ('ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL DROP COLUMN "end"', InputError, "no column end"),
