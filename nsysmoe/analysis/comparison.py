@@ -29,7 +29,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+_SEVERITIES = {name: name for name in ("info", "warning", "error")}
 _GROUPS = {MOE_GEMM: "moe_kernel", COLLECTIVE: "communication"}
+
+
+_GROUP_NAMES = {name: name for name in _GROUPS.values()}
 
 
 @dataclass(frozen=True)
@@ -120,14 +124,16 @@ class Comparison:
                     f"{path} has schema version {values['schema_version']}, this nsysmoe reads "
                     f"{SCHEMA_VERSION}; compare the traces again"
                 )
-            return cls.from_dict(values)
+            comparison = cls.from_dict(values)
+            _check_types(comparison)
         except OSError as error:
             raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError(
                 f"{path} is not a comparison that nsysmoe saved; write one with "
                 "nsysmoe compare --format json"
             ) from error
+        return comparison
 
 
 def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
@@ -233,6 +239,26 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
         "sources": list(side.sources),
         "breakdown": [asdict(row) for row in side.breakdown],
     }
+
+
+def _check_types(comparison: Comparison) -> None:
+    """Raise TypeError where a value that was read from JSON is not of its kind."""
+    number, text, count = (int, float, type(None)), (str,), (int,)
+    checks: list[tuple[object, tuple[type, ...]]] = []
+    for side in (comparison.baseline, comparison.candidate):
+        checks += [(side.label, text), *((source, text) for source in side.sources)]
+        for row in side.breakdown:
+            checks += [(row.kernel, text), (row.launches, count), (row.total_ns, count)]
+            checks += [(row.process, number), (row.device, number), (_GROUP_NAMES[row.group], text)]
+    for change in comparison.metrics:
+        checks += [(v, number) for v in (change.baseline, change.candidate, change.change)]
+        checks += [(change.metric, text), (change.verdict, (str, type(None)))]
+    for finding in comparison.findings:
+        checks += [(finding.code, text), (finding.message, text), (finding.evidence, (dict,))]
+        checks += [(_SEVERITIES[finding.severity], text)]
+    for value, kinds in checks:
+        if not isinstance(value, kinds) or (isinstance(value, int) and abs(value) >= 2**63):
+            raise TypeError(value)
 
 
 def _known(kind: type[T], values: dict[str, Any]) -> T:

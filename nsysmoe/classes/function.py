@@ -14,8 +14,6 @@ _CLOSERS = {")": "(", "]": "[", "}": "{"}
 # Ten times what CUTLASS needs: a hostile name must not cost time that grows with its square.
 _LONGEST_NAME = 65_536
 _ANONYMOUS = "(anonymous namespace)"
-# Compilers mark copies of a function behind its parameters: "[clone .kd]".
-_CLONE = re.compile(r"\s*\[clone [^\]]*\]$")
 # Triton up to 2.1 appends what it specialised on: fused_moe_kernel_0d1d2d3c4de5.
 _TRITON_SPECIALISATION = re.compile(r"_0(?=[0-9cde]*[cd])[0-9cde]+$")
 _IDENTIFIER = re.compile(r"[A-Za-z_$~][\w$]*")
@@ -60,7 +58,7 @@ def parse_function(kernel_name: str) -> Function:
     """
     if len(kernel_name) > _LONGEST_NAME:
         return Function(kernel_name)
-    text = _CLONE.sub("", kernel_name.strip())
+    text = _without_clone(kernel_name.strip())
     if text.startswith("_Z"):
         return _parse_mangled(text)
     text = text.replace(_ANONYMOUS, "<unnamed>").removesuffix(" const").rstrip()
@@ -106,6 +104,12 @@ def _open_of(text: str, close: int) -> int:
         if not stack:
             return index
     return 0
+
+
+def _without_clone(text: str) -> str:
+    """Drop the mark that compilers put behind a copied function: ``f(int) [clone .kd]``."""
+    start = text.rfind("[clone ")
+    return text[:start].rstrip() if start > 0 and text.endswith("]") else text
 
 
 def _split_identifier(text: str) -> tuple[str, str]:

@@ -12,7 +12,18 @@ import click
 from nsysmoe import __version__
 from nsysmoe.errors import NsysmoeError
 
-COMMANDS = ("compare", "summary", "kernels", "info", "sql", "views", "render")
+COMMANDS = (
+    "compare",
+    "summary",
+    "kernels",
+    "collectives",
+    "imbalance",
+    "phases",
+    "info",
+    "sql",
+    "views",
+    "render",
+)
 _DEBUG = "NSYSMOE_DEBUG"
 
 
@@ -43,6 +54,8 @@ class LazyGroup(click.Group):
             raise _failure(str(error)) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except OSError as error:
+            raise _failure(f"cannot write ({error.strerror}); choose another place") from error
         except Exception as error:
             if os.environ.get(_DEBUG):
                 raise
@@ -56,6 +69,9 @@ SUMMARIES = {
     "compare": "Two traces in, the paper's Table 1 out.",
     "summary": "The metrics of Table 1 for one trace, by device.",
     "kernels": "Every kernel's launches and durations.",
+    "collectives": "Communication: transfer, and waiting for the last rank.",
+    "imbalance": "Balance of the experts across ranks, in time.",
+    "phases": "Prefill, decode and mixed steps.",
     "info": "What a trace is and holds.",
     "sql": "Ask the views anything, in SQL.",
     "views": "The views and columns that sql can ask.",
@@ -78,6 +94,11 @@ def main() -> None:
     Example:
       nsysmoe compare off.sqlite on.sqlite
     """
+    if sys.stderr is None:
+        # Closed by the caller: what would have been said is not an error.
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    if sys.stdout is None:
+        raise click.ClickException("standard output is closed; name a file with -o")
     for stream in (sys.stdout, sys.stderr):
         # A terminal that lacks × or σ still gets the numbers.
         if hasattr(stream, "reconfigure"):

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, class_map, emit, input_options, not_empty, output_options
 from nsysmoe.cli.progress import working
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
@@ -18,10 +18,18 @@ if TYPE_CHECKING:
 @click.argument("baseline", type=FILE)
 @click.argument("candidate", type=FILE)
 @click.option(
-    "--baseline-label", default=BASELINE_LABEL, show_default=True, help="Name of the first."
+    "--baseline-label",
+    callback=not_empty,
+    default=BASELINE_LABEL,
+    show_default=True,
+    help="Name of the first.",
 )
 @click.option(
-    "--candidate-label", default=CANDIDATE_LABEL, show_default=True, help="Name of the second."
+    "--candidate-label",
+    callback=not_empty,
+    default=CANDIDATE_LABEL,
+    show_default=True,
+    help="Name of the second.",
 )
 @click.option(
     "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."

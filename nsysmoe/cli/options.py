@@ -51,6 +51,13 @@ def input_options(function: F) -> F:
     )(function)
 
 
+def not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:
+    """Refuse a label that nobody would see."""
+    if not value.strip():
+        raise click.BadParameter("a label must not be empty")
+    return value
+
+
 def class_map(classes: Path | None) -> ClassMap | None:
     """Return the shipped classes with the user's before them; None means the shipped ones."""
     from nsysmoe.classes import default_class_map

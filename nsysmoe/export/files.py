@@ -27,6 +27,8 @@ def identify(path: Path) -> Kind:
     head = _head(path)
     if head.startswith(_SQLITE_MAGIC):
         return "sqlite"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "csv"
     if path.suffix in _REPORT_SUFFIXES:
         return "report"
     if not head:

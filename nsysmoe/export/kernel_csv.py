@@ -11,6 +11,7 @@ Two layouts, told apart by their values and never by the file's name:
 from __future__ import annotations
 
 import csv
+import io
 import re
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 _UNITS = {"ns": 1, "us": 1_000, "ms": 1_000_000, "s": 1_000_000_000}
 _UNITS |= {"nsec": 1, "usec": 1_000, "msec": 1_000_000, "sec": 1_000_000_000}
-_VALUE = re.compile(r"([0-9][0-9,]*(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?)\s*([a-zA-Zµμ]*)")
+_VALUE = re.compile(r"([0-9][0-9,]{0,29}(?:\.[0-9]{1,30})?(?:[eE][+-]?[0-9]{1,2})?) *([a-zA-Zµμ]*)")
 _THOUSANDS = re.compile(r"[0-9]{1,3}(,[0-9]{3})+")
 _HEADER_UNIT = re.compile(r"\(([a-zA-Zµμ]+)\)")
 # Header without unit and blanks, lower case, to our name; older nsys spells three of them out.
@@ -44,6 +45,7 @@ _COLUMNS = {
 }
 _NEEDED = ("name", "total_ns", "launches")
 _HEADER_SEARCH_LINES = 50
+_INT64_MAX = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -72,18 +74,25 @@ def read_kernel_csv(path: Path) -> list[KernelRow]:
         InputError: The file is no kernel summary, or a value cannot be understood.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig", errors="replace").replace("\0", "\ufffd")
+        raw = path.read_bytes()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its rights") from error
+    encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
+    text = raw.decode(encoding, "replace").replace("\0", "\ufffd")
+    # The module's limit is 128 KiB a field; names of kernels have no limit.
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     rows = [_row(path, line, values) for line, values in _records(path, text)]
     if not rows:
         raise InputError(f"{path} has a header but no kernels; copy the whole table")
+    if sum(row.total_ns for row in rows) > _INT64_MAX or sum(r.launches for r in rows) > _INT64_MAX:
+        raise InputError(f"{path}: the times add up to over 292 years; copy the table again")
     return rows
 
 
 def _records(path: Path, text: str) -> Iterator[tuple[int, dict[str, tuple[str, str]]]]:
     """Yield line number and, for each known column, its value and the unit of its header."""
-    lines = text.splitlines(keepends=True)
+    # By line feeds alone: a name may hold what Unicode calls a line's end.
+    lines = io.StringIO(text).readlines()
     header = _find_header(path, lines)
     reader = csv.reader(lines[header.line :], delimiter=header.delimiter, strict=True)
     try:
@@ -144,16 +153,20 @@ def _row(path: Path, line: int, values: dict[str, tuple[str, str]]) -> KernelRow
 
     launches = values["launches"][0].replace(",", "").strip()
     total = time("total_ns")
-    if not launches.isdecimal() or int(launches) < 1 or total is None:
+    is_count = launches.isascii() and launches.isdecimal() and len(launches) < 19
+    if not is_count or int(launches) < 1 or total is None:
         raise InputError(f"{path}, line {line}: a kernel needs its launches and its total time")
+    shortest, longest = time("min_ns"), time("max_ns")
+    if shortest is not None and longest is not None and shortest > longest:
+        raise InputError(f"{path}, line {line}: the minimum is above the maximum")
     return KernelRow(
         name=values["name"][0],
         launches=int(launches),
         total_ns=round(total),
         mean_ns=_float(time("mean_ns")),
         median_ns=_float(time("median_ns")),
-        min_ns=_int(time("min_ns")),
-        max_ns=_int(time("max_ns")),
+        min_ns=_int(shortest),
+        max_ns=_int(longest),
         # One launch has no deviation; nsys prints 0 for it.
         stddev_ns=_float(time("stddev_ns")) if int(launches) > 1 else None,
         is_rounded=bool(_VALUE.fullmatch(values["total_ns"][0].strip()).group(2)),  # type: ignore[union-attr]
@@ -169,7 +182,10 @@ def _time(text: str, header_unit: str, where: str) -> Decimal:
     unit = ((match and match.group(2)) or header_unit or "ns").replace("μ", "u").replace("µ", "u")
     if not number or unit not in _UNITS:
         raise InputError(f"{where}: {text!r} is not a time such as 102.664 s or 102664000")
-    return Decimal(number.replace(",", "")) * _UNITS[unit]
+    value = Decimal(number.replace(",", "")) * _UNITS[unit]
+    if value > _INT64_MAX:
+        raise InputError(f"{where}: {text!r} is over 292 years")
+    return value
 
 
 def _int(value: Decimal | None) -> int | None:

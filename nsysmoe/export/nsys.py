@@ -35,14 +35,17 @@ def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
     # nsys may leave an unpacked report beside its input: a link keeps that in our folder.
     link = folder / report.name
     link.symlink_to(report.resolve())
-    done = subprocess.run(  # noqa: S603 - the user's own nsys, arguments as a list
-        [*command, "-o", str(output), str(link)],
-        capture_output=True,
-        text=True,
-        errors="replace",
-        check=False,
-        stdin=subprocess.DEVNULL,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own nsys, arguments as a list
+            [*command, "-o", str(output), str(link)],
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError as error:
+        raise InputError(f"{program} cannot be run ({error.strerror}); check --nsys") from error
     if done.returncode != 0 or not output.exists():
         said = (done.stderr.strip() or done.stdout.strip()).splitlines()
         reason = said[-1].strip() if said else f"exit status {done.returncode}"

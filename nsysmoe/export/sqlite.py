@@ -8,6 +8,8 @@ standard library, the only route that survives invalid UTF-8.
 
 from __future__ import annotations
 
+import os
+import re
 import sqlite3
 import struct
 from contextlib import closing, contextmanager
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BATCH_ROWS = "16384"
+_BROKEN_VALUE = re.compile(r"(?:NULL|NUMERIC|TEXT|non-\w+) value in (\w+)\.")
 _REPLACEMENT = "\ufffd"
 # Any of these says that nsys made the file: some lack one, none lacks all.
 _NSYS_TABLES = (
@@ -98,21 +101,16 @@ class SqliteExport:
         return ArrowStream(_uri(self.path), f"select {names} from {_quoted(table)}")
 
     def rows(
-        self, table: str, columns: Sequence[str], name_patterns: Sequence[str] = ("*",)
+        self, table: str, columns: Sequence[str], condition: str = "1"
     ) -> list[tuple[Any, ...]]:
-        """Return rows of a small table, texts mended to valid UTF-8 without NUL.
+        """Return the rows of a table for which a condition of ours holds.
 
-        Where the table has a column ``name``, only rows whose name matches one of the GLOB
-        patterns are read.
+        Texts come mended to valid UTF-8 without NUL. The condition is SQLite's SQL.
         """
         names = ", ".join(_quoted(column) for column in columns)
-        query = f"select {names} from {_quoted(table)}"
-        if tuple(name_patterns) != ("*",):
-            query += " where " + " or ".join(["name glob ?"] * len(name_patterns))
-        else:
-            name_patterns = ()
+        query = f"select {names} from {_quoted(table)} where {condition}"
         with self._connection() as connection:
-            rows = connection.execute(query, name_patterns).fetchall()
+            rows = connection.execute(query).fetchall()
         return [tuple(map(self._mended, row)) for row in rows]
 
     def strings(self, ids: Iterable[int]) -> dict[int, str]:
@@ -128,20 +126,27 @@ class SqliteExport:
                 marks = ", ".join("?" * len(part))
                 query = f"select id, value from StringIds where id in ({marks})"
                 for key, value in connection.execute(query, part):
-                    if value is not None:
+                    if value is not None and isinstance(key, int):
                         found[key] = str(self._mended(value))
         return found
 
-    def check(self, table: str) -> None:
-        """Have SQLite verify the pages of a table.
+    def check(self, tables: Iterable[str]) -> None:
+        """Have SQLite verify the file: a page that was lost or doubled decodes as well as any.
+
+        The whole file, since a damaged page may have come from another table. Values that break
+        a table's own rules (a NULL in a NOT NULL column) count only in ``tables``.
 
         Raises:
-            InputError: They are damaged.
+            InputError: The file is damaged.
         """
         with self._connection() as connection:
-            verdict = connection.execute(f"pragma quick_check({_quoted(table)})").fetchone()[0]
-        if verdict != b"ok":
-            raise damaged(self.path, verdict.decode("utf-8", "replace").splitlines()[-1])
+            rows = connection.execute("pragma quick_check").fetchall()
+        read = {table.lower() for table in tables}
+        for (line,) in rows:
+            text = line.decode("utf-8", "replace").splitlines()[-1]
+            value = _BROKEN_VALUE.match(text)
+            if text != "ok" and (value is None or value.group(1).lower() in read):
+                raise damaged(self.path, text)
 
     def _mended(self, value: Any) -> Any:
         if not isinstance(value, bytes):
@@ -234,21 +239,16 @@ def damaged(path: Path, reason: str = "") -> InputError:
 
 def _check_complete(path: Path) -> None:
     """Refuse what SQLite would read without complaint until it meets the missing part."""
-    journal = path.with_name(path.name + "-journal")
     try:
         with path.open("rb") as file:
             header = file.read(100)
         size = path.stat().st_size
-        with journal.open("rb") as file:
-            is_hot = file.read(8) == _JOURNAL_MAGIC
-    except FileNotFoundError:
-        is_hot = False
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check its rights") from error
-    if is_hot:
+    if _has_hot_journal(path):
         raise InputError(
-            f"{path} is half written ({journal.name} lies beside it): let the export finish, or "
-            f"export again: {export_hint(path)}"
+            f"{path} is half written ({path.name}-journal lies beside it): let the export finish, "
+            f"or export again: {export_hint(path)}"
         )
     if len(header) < 100:
         raise InputError(f"{path} is truncated; export the report again: {export_hint(path)}")
@@ -264,6 +264,15 @@ def _check_complete(path: Path) -> None:
         )
 
 
+def _has_hot_journal(path: Path) -> bool:
+    try:
+        with path.with_name(path.name + "-journal").open("rb") as file:
+            return file.read(8) == _JOURNAL_MAGIC
+    except OSError:
+        # None there, or a name so long that SQLite could not have made one.
+        return False
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(_uri(path), uri=True, check_same_thread=False)
     connection.text_factory = bytes
@@ -273,7 +282,9 @@ def _connect(path: Path) -> sqlite3.Connection:
 
 
 def _uri(path: Path) -> str:
-    return f"file:{quote(str(path.absolute()))}?mode=ro&immutable=1"
+    # One leading slash: after two, a URI names a host. Bytes: a name need not be UTF-8.
+    name = b"/" + os.fsencode(path.absolute()).lstrip(b"/")
+    return f"file:{quote(name)}?mode=ro&immutable=1"
 
 
 def _tables_of(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:

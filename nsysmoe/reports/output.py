@@ -15,29 +15,38 @@ if TYPE_CHECKING:
 
 
 def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
-    """Write a file whole or not at all; an input is never overwritten.
+    """Write a file whole or not at all; an input, or what SQLite keeps beside it, never.
 
     Raises:
         OutputError: The place cannot be written, or is one of the inputs.
     """
-    for source in inputs:
-        if path.exists() and source.exists() and path.samefile(source):
-            raise OutputError(f"{path} is an input of this command; choose another name for -o")
     try:
+        for source in inputs:
+            if _belongs_to(path, source):
+                raise OutputError(f"{path} is an input of this command; choose another name for -o")
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             if path.is_dir():
                 raise OutputError(f"{path} is a directory; name a file in it")
             path.write_text(text, encoding="utf-8")
         else:
             _replace(text, path.resolve())
-    except OSError as error:
+    except (OSError, RuntimeError) as error:
+        # A link to itself is a RuntimeError before Python 3.13.
+        reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"{path} cannot be written ({error.strerror}); choose another place for -o"
+            f"{path} cannot be written ({reason}); choose another place for -o"
         ) from error
 
 
+def _belongs_to(path: Path, source: Path) -> bool:
+    sides = [source.with_name(source.name + end) for end in ("-wal", "-shm", "-journal")]
+    return path.absolute() in [side.absolute() for side in sides] or (
+        path.exists() and source.exists() and path.samefile(source)
+    )
+
+
 def _replace(text: str, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".nsysmoe-")
     partial = Path(name)
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:

@@ -6,6 +6,7 @@ the export, and looked over before anybody sees them.
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import duckdb
 
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Column, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Column, Demand, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
@@ -29,17 +30,21 @@ _STRINGS = "nsys.StringIds"
 FUNCTIONS = "nsysmoe.kernel_functions"
 _INT64_MAX = 2**63 - 1
 _EXPORT_SETTINGS = (
-    "EXPORT_PRODUCT_VERSION",
-    "EXPORT_SCHEMA_VERSION",
-    "EXPORT_PARAM_TIME_NORMALIZE",
-    "EXPORT_PARAM_TIME_SHIFT",
+    "name in ('EXPORT_PRODUCT_VERSION', 'EXPORT_SCHEMA_VERSION', 'EXPORT_PARAM_TIME_NORMALIZE', "
+    "'EXPORT_PARAM_TIME_SHIFT')"
 )
-# Tables whose other rows hold environments, command lines and users are read by an allow list.
-_ALLOWED_NAMES = {
-    "nsys.META_DATA_CAPTURE": ("*CUDA_GRAPH_TRACE_OPTIONS:MODE",),
-    "nsys.TARGET_INFO_SYSTEM_ENV": ("Hostname",),
+_CONDITION_COLUMNS = {"nsys.NVTX_EVENTS": ("eventType", "text", "textId")}
+# Which rows are read of tables that hold more than is wanted: the other rows of the first four
+# are environments, command lines and users; of the last, ten million ranges that nobody asks for.
+_CONDITIONS = {
+    "nsys.META_DATA_CAPTURE": "name glob '*CUDA_GRAPH_TRACE_OPTIONS:MODE'",
+    "nsys.TARGET_INFO_SYSTEM_ENV": "name = 'Hostname'",
     "nsys.META_DATA_EXPORT": _EXPORT_SETTINGS,
     "nsys.EXPORT_META_DATA": _EXPORT_SETTINGS,
+    "nsys.NVTX_EVENTS": (
+        """eventType in (59, 60) and "end" >= start and (text glob 'execute_context_*' """
+        "or textId in (select id from StringIds where value glob 'execute_context_*'))"
+    ),
 }
 
 
@@ -59,7 +64,7 @@ class Store:
         self._class_map = class_map
         self._loaded: dict[str, frozenset[str]] = {}
         self._resolved: set[tuple[str, str]] = set()
-        self._checked: set[str] = set()
+        self._is_checked = False
         self.connection = duckdb.connect(":memory:")
         close_connection(self.connection)
         self._create_views()
@@ -86,6 +91,17 @@ class Store:
     def read_for(self, query: str) -> None:
         """Read the columns that a query needs; names and classes follow from what was read."""
         demand = catalogue().demand(query)
+        if self._is_checked:
+            self._read_demand(demand)
+            return
+        with ThreadPoolExecutor(1) as beside:
+            # Beside the reading: both go through the file, and neither holds Python's lock.
+            check = beside.submit(self._export.check, _source_names())
+            self._read_demand(demand)
+            check.result()
+        self._is_checked = True
+
+    def _read_demand(self, demand: Demand) -> None:
         for table, columns in demand.items():
             if table not in {_STRINGS, FUNCTIONS} and not columns <= self._columns_of(table):
                 self._load(table, columns | self._columns_of(table))
@@ -103,9 +119,16 @@ class Store:
         self._check_needed(table, name, contract)
         columns = [c for c in contract if c.name in wanted]
         present = [c for c in columns if self._export.has_column(name, c.name)]
-        if present and self._export.has_table(name):
+        if present and self._export.has_table(name) and self._can_tell_rows(table, name):
             self._read(table, name, present)
         self._loaded[table] = frozenset(c.name for c in columns)
+
+    def _can_tell_rows(self, table: str, name: str) -> bool:
+        """Tell whether a table has the columns that say which of its rows may be read."""
+        columns = _CONDITION_COLUMNS.get(table, ("name",) if table in _CONDITIONS else ())
+        return all(self._export.has_column(name, column) for column in columns) and (
+            table != "nsys.NVTX_EVENTS" or self._export.has_column("StringIds", "value")
+        )
 
     def _check_needed(self, table: str, name: str, contract: tuple[Column, ...]) -> None:
         if table == KERNELS and not self._export.has_rows(name):
@@ -144,8 +167,8 @@ class Store:
     def _read_texts(self, table: str, name: str, present: list[Column]) -> None:
         import polars as pl  # noqa: PLC0415
 
-        patterns = _ALLOWED_NAMES.get(table, ("*",))
-        rows = self._export.rows(name, [column.name for column in present], patterns)
+        condition = _CONDITIONS.get(table, "1")
+        rows = self._export.rows(name, [column.name for column in present], condition)
         schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in present}
         casts = [_casts(column) for column in present]
         data = [tuple(cast(value) for cast, value in zip(casts, row, strict=True)) for row in rows]
@@ -177,7 +200,6 @@ class Store:
         if referring <= self._resolved:
             return
         self._check_needed(_STRINGS, "StringIds", catalogue().sources[_STRINGS])
-        self._check_pages("StringIds")
         queries = [f'select distinct "{column}" from {table}' for table, column in referring]
         ids = [row[0] for row in self.fetch(" union ".join(queries)) if row[0] is not None]
         found = self._export.strings(ids)
@@ -193,7 +215,7 @@ class Store:
         """Apply the class map to the distinct names of the kernels."""
         import polars as pl  # noqa: PLC0415
 
-        self.read_for('select "name" from staging.stg_kernel_names')
+        self._read_demand(catalogue().demand('select "name" from staging.stg_kernel_names'))
         names = self.fetch('select distinct "name" from staging.stg_kernel_names order by "name"')
         rows = []
         for number, (name,) in enumerate(names):
@@ -224,13 +246,6 @@ class Store:
             raise InputError(
                 f"{self.path}: times in {name} are beyond 292 years; export the report again"
             )
-        self._check_pages(name)
-
-    def _check_pages(self, name: str) -> None:
-        """Have a table's pages checked, once: lost or doubled ones decode as well as any."""
-        if name not in self._checked and self._export.has_table(name):
-            self._export.check(name)
-            self._checked.add(name)
 
     def _unreadable(self, name: str, reason: str) -> InputError:
         if "Type mismatch" in reason or "nvalid unicode" in reason:
@@ -240,7 +255,10 @@ class Store:
             )
         if "malformed" in reason or "corrupt" in reason or "not a database" in reason:
             return damaged(self.path)
-        return InputError(f"{self.path}: table {name} cannot be read ({reason.splitlines()[0]})")
+        return InputError(
+            f"{self.path}: table {name} cannot be read ({reason.splitlines()[0]}); "
+            "export the report again with a released nsys"
+        )
 
     def _create_views(self) -> None:
         for schema in (*SCHEMAS, "loaded"):
@@ -272,6 +290,11 @@ def no_kernels(path: Path, export: SqliteExport) -> MissingDataError:
         f"{path} holds no GPU kernels; capture again with --trace=cuda,nvtx on a node "
         "whose driver nsys supports"
     )
+
+
+def _source_names() -> list[str]:
+    """Return nsys's names of the tables that are read at all."""
+    return [table.partition(".")[2] for table in catalogue().sources]
 
 
 def _store(table: str) -> str:

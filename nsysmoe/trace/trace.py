@@ -112,7 +112,7 @@ class Trace:
             import polars as pl  # noqa: PLC0415
 
             try:
-                return _frame(self._store.relation(query))
+                return _frame(_without_times(self._store, query))
             except duckdb.Error as error:
                 raise QueryError(f"the query failed: {error}") from error
             except pl.exceptions.DuplicateError as error:
@@ -247,6 +247,23 @@ def open_trace(
     except BaseException:
         folder.cleanup()
         raise
+
+
+def _without_times(store: Store, query: str) -> duckdb.DuckDBPyRelation:
+    """Return a query's answer with dates, times and intervals as text.
+
+    DuckDB's reach beyond those of Arrow and polars, which end the process over some of them.
+    """
+    relation = store.relation(query)
+    kinds = [str(kind) for kind in relation.types]
+    if not any(part in kind for kind in kinds for part in ("DATE", "TIME", "INTERVAL")):
+        return relation
+    columns = ", ".join(
+        f'"{name.replace(chr(34), chr(34) * 2)}"::varchar as "{name.replace(chr(34), chr(34) * 2)}"'
+        for name in relation.columns
+    )
+    inner = query.strip().rstrip(";")
+    return store.connection.sql(f"select {columns} from (\n{inner}\n)")
 
 
 def _frame(relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:

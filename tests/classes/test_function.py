@@ -66,6 +66,8 @@ def test_takes_names_apart(name: str, expected: Function) -> None:
         "<" * 60_000,
         "f(" * 30_000 + ")" * 30_000,
         "x" * 1_000_000,
+        "a" + " " * 60_000 + "b",
+        "a" + "[clone " * 9_000,
     ],
 )
 def test_hostile_names_cost_no_time(name: str) -> None:

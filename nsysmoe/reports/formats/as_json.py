@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -24,4 +25,7 @@ def _plain(value: Any) -> Any:
         return None
     if value is None or isinstance(value, str | int | float | bool):
         return value
+    if isinstance(value, Decimal) and value.is_finite():
+        # DuckDB's sums of integers come as decimals.
+        return int(value) if value == value.to_integral_value() else float(value)
     return str(value)

@@ -24,7 +24,7 @@ _COMMANDS = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
+    '"': r"\char34{}",
     "σ": r"$\sigma$",
     "μ": r"$\mu$",
     "×": r"$\times$",
@@ -65,7 +65,9 @@ def _table(table: Table, title: str) -> str:
 
 
 def _line(cells: list[str] | tuple[str, ...]) -> str:
-    return " & ".join(_text(cell) for cell in cells) + r" \\"
+    line = " & ".join(_text(cell) for cell in cells)
+    # After the line before, "[" and "*" would be arguments of its line break.
+    return ("{}" if line.startswith(("[", "*")) else "") + line + r" \\"
 
 
 def _text(text: str) -> str:

@@ -1,0 +1,37 @@
+"""What communication kernels did with their time: transfer, and waiting for the last rank."""
+
+from __future__ import annotations
+
+import polars as pl
+
+
+def collective_times(events: pl.DataFrame) -> pl.DataFrame:
+    """Summarise collectives that were paired across ranks, by kernel and device.
+
+    Args:
+        events: One row a kernel execution; ``function``, ``global_pid``, ``process_id``,
+            ``device_id``, ``is_matched``, ``dur_ns``, ``wait_ns``, ``transfer_ns``, ``is_last``
+            (the last three null where not matched; times in ns).
+
+    Returns:
+        ``collective`` (function name), ``process``, ``device``, ``matched`` and ``unmatched``
+        (launches), ``total_ns`` (durations), ``transfer_ns`` (last arrival to first end),
+        ``wait_ns`` (own start to last arrival), ``arrived_last`` (launches), the largest total
+        first. A matched launch is wait + transfer + the skew of the ends.
+    """
+    keys = ["function", "global_pid", "process_id", "device_id"]
+    matched = pl.col("is_matched")
+    return (
+        events.group_by(keys)
+        .agg(
+            matched.sum().cast(pl.Int64).alias("matched"),
+            (~matched).sum().cast(pl.Int64).alias("unmatched"),
+            pl.col("dur_ns").sum().alias("total_ns"),
+            pl.col("transfer_ns").sum(),
+            pl.col("wait_ns").sum(),
+            pl.col("is_last").sum().cast(pl.Int64).alias("arrived_last"),
+        )
+        .sort("total_ns", *keys, descending=[True, *[False] * 4])
+        .drop("global_pid")
+        .rename({"function": "collective", "process_id": "process", "device_id": "device"})
+    )

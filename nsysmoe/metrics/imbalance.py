@@ -1,0 +1,66 @@
+"""How unequal the experts' work is across ranks, in time and not in percent alone."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MEASURES = (
+    "cells",
+    "p50",
+    "p95",
+    "max",
+    "weighted_p50",
+    "weighted_p95",
+    "critical_ns",
+    "mean_ns",
+    "excess_ns",
+    "critical_over_mean",
+)
+
+
+def imbalance(cells: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+    """Summarise cells, overall or by some columns.
+
+    Args:
+        cells: One row a cell (one MoE product of one layer in one step); ``slowest_ns`` (Int64)
+            and ``mean_ns`` (Float64) over ranks, and the columns of ``by``.
+        by: Columns to group by; one row comes back where it is empty.
+
+    Returns:
+        ``by``, then ``MEASURES``. ``p50``, ``p95`` and ``max`` are of slowest / mean, linear
+        interpolation, every cell counting alike; ``weighted_*`` count each cell by its slowest
+        time, so they say of what half and 95 % of critical time is made. ``critical_ns`` is the
+        sum of the slowest, which is what a step waits for; it is ``mean_ns`` + ``excess_ns``.
+        ``critical_over_mean`` is the share of time that balance could save, plus 1.
+    """
+    ratio = pl.col("slowest_ns") / pl.col("mean_ns")
+    measures = [
+        pl.len().cast(pl.Int64).alias("cells"),
+        ratio.quantile(0.5, "linear").alias("p50"),
+        ratio.quantile(0.95, "linear").alias("p95"),
+        ratio.max().alias("max"),
+        _weighted_quantile(ratio, 0.5).alias("weighted_p50"),
+        _weighted_quantile(ratio, 0.95).alias("weighted_p95"),
+        pl.col("slowest_ns").sum().alias("critical_ns"),
+        pl.col("mean_ns").sum().alias("mean_ns"),
+        (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+    ]
+    frame = cells.group_by(by).agg(measures) if by else cells.select(measures)
+    over = pl.when(pl.col("mean_ns") > 0).then(pl.col("critical_ns") / pl.col("mean_ns"))
+    return (
+        frame.with_columns(over.alias("critical_over_mean"))
+        .select(*by, *MEASURES)
+        .sort(by or "cells")
+    )
+
+
+def _weighted_quantile(ratio: pl.Expr, part: float) -> pl.Expr:
+    """Return the smallest ratio below which that part of critical time lies."""
+    weight = pl.col("slowest_ns").sort_by(ratio)
+    reached = weight.cum_sum() >= part * weight.sum()
+    return ratio.sort_by(ratio).filter(reached).first()
