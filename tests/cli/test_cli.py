@@ -227,6 +227,85 @@ def test_an_input_is_never_overwritten(off: Path, on: Path, tmp_path: Path) -> N
     assert copy.read_bytes() == off.read_bytes()
 
 
+def test_odd_places_for_the_output(off: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copy(off, tmp_path / "off.sqlite"))
+    loop = tmp_path / "loop.json"
+    loop.symlink_to(loop)
+    for place, message in (
+        (tmp_path / "off.sqlite-wal", "is an input"),
+        (loop, "cannot be written"),
+        (tmp_path / ("l" * 300 + ".json"), "cannot be written"),
+        (tmp_path, "is a directory"),
+    ):
+        found = run("summary", copy, "--format", "json", "-o", place)
+        assert found.exit_code == 1, place
+        assert message in found.stderr
+        assert "defect" not in found.stderr
+
+
+def test_a_long_name_for_the_output(off: Path, tmp_path: Path) -> None:
+    assert run("summary", off, "-o", tmp_path / ("l" * 248 + ".json")).exit_code == 0
+
+
+def test_closed_and_full_streams(off: Path) -> None:
+    command = f"{sys.executable} -m nsysmoe summary {off}"
+    for redirect, code, said in ((">&-", 1, "closed"), (">/dev/full", 1, "cannot write")):
+        done = subprocess.run(
+            ["sh", "-c", command + redirect], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        assert done.returncode == code
+        assert said in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+    done = subprocess.run(
+        ["sh", "-c", command + " 2>&-"], capture_output=True, text=True, check=False, cwd=ROOT
+    )
+    assert (done.returncode, "MoE Total Time" in done.stdout) == (0, True)
+
+
+def test_empty_labels_are_refused(off: Path, on: Path) -> None:
+    assert run("compare", off, on, "--baseline-label", " ").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"baseline": {"label": 1, "sources": [], "breakdown": []}},
+        {"findings": [{"code": "a", "severity": "loud", "message": "", "evidence": {}}]},
+        {"metrics": 5},
+        {"metrics": [{"group": "g", "metric": "cv", "baseline": "1", "candidate": 1,
+                      "change": None, "verdict": None}]},
+        {"metrics": [{"group": "g", "metric": "cv", "baseline": 10**400, "candidate": 1,
+                      "change": None, "verdict": None}]},
+    ],
+)  # fmt: skip
+def test_render_refuses_what_nobody_saved(
+    off: Path, on: Path, tmp_path: Path, change: dict[str, object]
+) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(nsysmoe.compare(off, on).to_dict() | change))
+    found = run("render", path)
+    assert found.exit_code == 1
+    assert "is not a comparison" in found.stderr
+
+
+def test_json_of_collectives_imbalance_and_phases(off: Path) -> None:
+    rows = json.loads(run("collectives", off, "--format", "json").stdout)
+    assert list(rows[0]) == [
+        "collective", "process", "device", "matched", "unmatched", "total_ns", "transfer_ns",
+        "wait_ns", "arrived_last",
+    ]  # fmt: skip
+    row = json.loads(run("imbalance", off, "--format", "json").stdout)
+    assert {"cells", "p50", "p95", "max", "critical_ns", "mean_ns", "excess_ns", "attribution"} <= (
+        row.keys()
+    )
+    rows = json.loads(run("imbalance", off, "--by", "layer", "--format", "json").stdout)
+    assert [row["layer"] for row in rows] == list(range(8))
+    rows = json.loads(run("phases", off, "--format", "json").stdout)
+    assert list(rows[0]) == [
+        "phase", "steps", "launches", "moe_total_ns", "critical_ns", "tokens",
+    ]  # fmt: skip
+
+
 def test_no_partial_file_is_left(off: Path, on: Path, tmp_path: Path) -> None:
     found = run("compare", off, on, "-o", tmp_path / "missing" / "x.json")
     assert found.exit_code == 1

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from nsysmoe.errors import InputError
+from nsysmoe.export.files import identify
 from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
 from tests.conftest import TABLE1
 
@@ -76,6 +77,19 @@ def test_nsys_of_2020_and_other_units(csv) -> None:  # type: ignore[no-untyped-d
     assert row.median_ns is None
 
 
+def test_long_names_and_names_with_line_ends_of_unicode(csv) -> None:  # type: ignore[no-untyped-def]
+    long = "f" * 200_000
+    rows = read_kernel_csv(csv(f"Total Time,Instances,Name\n1,1,{long}\n2,1,a\x0cb\u2028c\n"))
+    assert [row.name for row in rows] == [long, "a\x0cb\u2028c"]
+
+
+def test_utf_16_as_some_editors_save(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("Total Time,Instances,Name\n383.682 μs,2,k\n", encoding="utf-16")
+    assert identify(path) == "csv"
+    assert read_kernel_csv(path)[0].total_ns == 383_682
+
+
 def test_tabs_and_a_byte_order_mark(tmp_path: Path) -> None:
     path = tmp_path / "a.tsv"
     path.write_bytes("\ufeffTotal Time\tInstances\tName\n1 ms\t1\ta, b\n".encode())
@@ -95,6 +109,12 @@ def test_tabs_and_a_byte_order_mark(tmp_path: Path) -> None:
         ("Total Time,Instances,Name\n1 ms,0,k\n", "needs its launches"),
         ("Total Time,Instances,Name\n1 ms,x,k\n", "needs its launches"),
         ('Total Time,Instances,Name\n1 ms,1,"k\n', "cut off"),
+        ("Total Time,Instances,Name\n1e99999999,1,k\n", "not a time"),
+        ("Total Time,Instances,Name\n9e30,1,k\n", "over 292 years"),
+        ("Total Time,Instances,Name\n9e18,1,k\n9e18,1,k\n", "over 292 years"),
+        (f"Total Time,Instances,Name\n1 ms,{'9' * 5000},k\n", "needs its launches"),
+        ("Total Time,Instances,Min,Max,Name\n9,1,5,4,k\n", "minimum is above the maximum"),
+        ("x" * 200_000 + "\n", "not a kernel summary"),
     ],
 )
 def test_bad_tables(csv, text: str, message: str | None) -> None:  # type: ignore[no-untyped-def]

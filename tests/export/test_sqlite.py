@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from contextlib import closing
@@ -31,6 +32,13 @@ def test_odd_names_of_files(off: Path, tmp_path: Path) -> None:
     odd = tmp_path / "a b%20#?&'\"é.sqlite"
     shutil.copy(off, odd)
     assert open_export(odd).count_rows("CUPTI_ACTIVITY_KIND_KERNEL") == 4304
+
+
+def test_names_that_are_no_utf_8_long_or_begin_with_two_slashes(off: Path, tmp_path: Path) -> None:
+    for name in (os.fsdecode(b"a\xff.sqlite"), "l" * 250):
+        shutil.copy(off, tmp_path / name)
+        assert open_export(tmp_path / name).has_table("StringIds")
+    assert open_export(Path(f"/{off}")).has_table("StringIds")
 
 
 def test_reads_from_a_read_only_folder_and_leaves_nothing(copy: Path) -> None:

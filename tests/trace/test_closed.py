@@ -38,6 +38,21 @@ def test_the_shapes_of_select(small: Path, query: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("select 'infinity'::date", "infinity"),
+        ("select date '290000-01-01'", "290000-01-01"),
+        ("select '-infinity'::timestamptz", "-infinity"),
+        ("select [interval 1 day]", "[1 day]"),
+        ('select timestamp \'2026-01-02 03:04:05\' as "a""b";', "2026-01-02 03:04:05"),
+    ],
+)
+def test_times_come_as_text(small: Path, query: str, expected: str) -> None:
+    with nsysmoe.open(small) as trace:
+        assert trace.ask(query).item() == expected
+
+
+@pytest.mark.parametrize(
     "query",
     [
         "copy kernels to '{file}'",
@@ -63,6 +78,8 @@ def test_the_shapes_of_select(small: Path, query: str) -> None:
         "with a as (select * from disable_logging()) select * from a",
         "select * from duckdb_settings()",
         "select * from query('select 1')",
+        "select * from json_execute_serialized_sql(json_serialize_sql('select 1'))",
+        "select content from read_text('.tmp/x.txt')",
         "select * from kernels where dur_ns in (select count(*) from read_text('{file}'))",
         "pivot kernels on name using sum(dur_ns)",
         "select * from sniff_csv('{file}')",
