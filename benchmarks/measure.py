@@ -7,6 +7,7 @@ import resource
 import statistics
 import subprocess
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -22,10 +23,11 @@ class Run:
     peak_mib: float
 
 
-def run(commands: Sequence[Sequence[str]]) -> Run:
-    """Run commands one after the other and return what they took together."""
+def run(commands: Sequence[Sequence[str]], *, at_once: bool = False) -> Run:
+    """Run commands, one after the other or at once, and return what they took together."""
     start = time.perf_counter()
-    peak = max(_peak_of(command) for command in commands)
+    with ThreadPoolExecutor(len(commands) if at_once else 1) as threads:
+        peak = max(threads.map(_peak_of, commands))
     return Run(time.perf_counter() - start, peak / 1024)
 
 
@@ -41,11 +43,14 @@ def _peak_of(command: Sequence[str]) -> int:
 
 
 def side_by_side(candidates: dict[str, Sequence[Sequence[str]]], rounds: int) -> None:
-    """Print medians, and ratios to the last candidate pair by pair; the first round is warm-up."""
+    """Print medians, and ratios to the last candidate pair by pair; the first round is warm-up.
+
+    The commands of a candidate run one after the other; at once where its name ends so.
+    """
     results: dict[str, list[Run]] = {name: [] for name in candidates}
     for number in range(rounds + 1):
         for name, commands in candidates.items():
-            measured = run(commands)
+            measured = run(commands, at_once=name.endswith("at once"))
             if number:
                 results[name].append(measured)
     last = list(results)[-1]

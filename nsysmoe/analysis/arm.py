@@ -17,7 +17,9 @@ from nsysmoe.trace import Trace, open_trace
 if TYPE_CHECKING:
     import polars as pl
 
+_CELLS = ("ranks", "slowest_ns", "mean_ns")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
+_COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,10 @@ class Arm:
             ``name_id``, from a summary also its other statistics.
         moe_events: One row a launch of an MoE kernel (``name_id``, ``global_pid``,
             ``process_id``, ``device_id``, ``dur_ns``); None from a summary, which has no events.
-        collective_events: The same for communication.
+        collective_events: The same for communication, with ``is_matched``, ``wait_ns`` and
+            ``transfer_ns`` (null where not matched).
+        cells: One row a cell (``ranks``, ``slowest_ns``, ``mean_ns``); no rows where ranks
+            launched different numbers of MoE kernels; None from a summary.
         gpus: How many GPUs ran MoE kernels; None where the input does not tell.
         graph_launches: CUDA graphs recorded as a whole, and their time in ns.
         findings: What was odd about the input.
@@ -41,6 +46,7 @@ class Arm:
     kernels: pl.DataFrame
     moe_events: pl.DataFrame | None = None
     collective_events: pl.DataFrame | None = None
+    cells: pl.DataFrame | None = None
     gpus: int | None = None
     graph_launches: tuple[int, int] = (0, 0)
     findings: list[Finding] = field(default_factory=list)
@@ -78,7 +84,11 @@ class Arm:
 
 
 def read_arm(
-    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: str | Path,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    threads: int | None = None,
 ) -> Arm:
     """Read one side of a comparison.
 
@@ -86,6 +96,7 @@ def read_arm(
         path: A ``.sqlite`` export, a report, or a kernel summary as CSV.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
+        threads: Threads that DuckDB may use; one for each core where left out.
 
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
@@ -94,19 +105,23 @@ def read_arm(
     class_map = class_map or default_class_map()
     if identify(path) == "csv":
         return _arm_of_csv(path, class_map)
-    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+    with open_trace(path, class_map=class_map, nsys=nsys, threads=threads) as trace:
         return arm_of_trace(trace)
 
 
 def arm_of_trace(trace: Trace) -> Arm:
     """Read from an opened trace what a comparison needs of it."""
+    trace.read_ahead(
+        ("moe_kernels", _EVENTS), ("moe_cells", _CELLS), ("matched_collectives", _COLLECTIVES)
+    )
     moe_events = trace.frame("moe_kernels", _EVENTS)
     launches = trace.frame("graph_launches", ("dur_ns",))
     return Arm(
         path=trace.path,
         kernels=trace.frame("kernel_classes"),
         moe_events=moe_events,
-        collective_events=trace.frame("collectives", _EVENTS),
+        collective_events=trace.frame("matched_collectives", _COLLECTIVES),
+        cells=trace.frame("moe_cells", _CELLS),
         gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         findings=trace.findings(),
@@ -120,10 +135,18 @@ def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
     is one process on one GPU, and helpers launch no experts.
     """
     gpu_ids = {
-        (row["global_pid"], row["device_id"]): row["gpu_id"] for row in trace.rows("devices")
+        (row["process_id"], row["device_id"]): row["gpu_id"] for row in trace.rows("cuda_devices")
     }
-    ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
-    return len({rank if gpu_ids[rank] is None else gpu_ids[rank] for rank in ranks})
+    ranks = moe_events.select("global_pid", "process_id", "device_id").unique().iter_rows()
+    return len(
+        {
+            (vm, gpu_ids[process, device])
+            if (process, device) in gpu_ids
+            else (vm, process, device)
+            for global_pid, process, device in ranks
+            for vm in [None if global_pid is None else global_pid >> 48]
+        }
+    )
 
 
 def require_moe_kernels(arm: Arm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from importlib import import_module
@@ -161,8 +162,10 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
     with ThreadPoolExecutor(3) as threads:
         # Importing takes a fifth of a second of one core, which loading leaves idle at first.
         threads.submit(_import_frames)
+        # Two arms share the cores.
+        cores = max(1, (os.cpu_count() or 2) // 2)
         arms = [
-            threads.submit(read_arm, path, class_map=class_map, nsys=nsys)
+            threads.submit(read_arm, path, class_map=class_map, nsys=nsys, threads=cores)
             for path in (baseline, candidate)
         ]
         return compare_arms(arms[0].result(), arms[1].result(), baseline_label, candidate_label)
@@ -214,7 +217,7 @@ def _breakdown(arm: Arm) -> list[Breakdown]:
     counted = arm.kernels.filter(pl.col("class").is_in(list(_GROUPS)))
     if arm.moe_events is not None and arm.collective_events is not None:
         per_device = (
-            pl.concat([arm.moe_events, arm.collective_events])
+            pl.concat([arm.moe_events, arm.collective_events.select(arm.moe_events.columns)])
             .group_by("name_id", "global_pid", "process_id", "device_id")
             .agg(
                 pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("total_ns")

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import filecmp
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from nsysmoe.classes import COLLECTIVE, UNCLASSIFIED
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.communication import class_shares
-from nsysmoe.metrics.table1 import relative_change
+from nsysmoe.metrics.imbalance import imbalance
+from nsysmoe.metrics.table1 import relative_change, verdict
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.arm import Arm
@@ -91,6 +92,98 @@ def lost_device(baseline: Arm, candidate: Arm) -> Finding | None:
         "every worker was traced",
         {"baseline_gpus": baseline.gpus, "candidate_gpus": candidate.gpus},
     )
+
+
+def totals_mislead(baseline: Arm, candidate: Arm) -> Finding | None:
+    """The total over ranks and what ranks wait for point in opposite directions."""
+    before, after = _balance(baseline), _balance(candidate)
+    if before is None or after is None:
+        return None
+    totals = [int(arm.durations["total_ns"].item()) for arm in (baseline, candidate)]
+    said, meant = verdict(*totals), verdict(before["critical_ns"], after["critical_ns"])
+    if {said, meant} != {"better", "worse"}:
+        return None
+    slowest = [_slowest_rank_ns(arm) for arm in (baseline, candidate)]
+    evidence = {
+        "total_time_change": relative_change(*totals),
+        "critical_change": relative_change(before["critical_ns"], after["critical_ns"]),
+        "slowest_rank_change": relative_change(*slowest),
+        "slowest_rank_ns": {"baseline": slowest[0], "candidate": slowest[1]},
+    }
+    return Finding(
+        "totals_mislead",
+        "warning",
+        f"Table 1's total says {said} ({evidence['total_time_change']:+.1%}), what ranks wait for "
+        f"says {meant}: critical MoE time {evidence['critical_change']:+.1%}, the busiest rank "
+        f"{evidence['slowest_rank_change']:+.1%}; a total over ranks cannot see balance",
+        evidence,
+    )
+
+
+def balance(baseline: Arm, candidate: Arm) -> Finding | None:
+    """What ranks wait for in MoE kernels: the slowest of each cell, mean and excess."""
+    before, after = _balance(baseline), _balance(candidate)
+    if before is None or after is None:
+        return None
+    change = relative_change(before["critical_ns"], after["critical_ns"]) or 0.0
+    return Finding(
+        "balance",
+        "info",
+        f"critical MoE time (the slowest rank of each cell) went from "
+        f"{before['critical_ns'] / 1e6:,.1f} to {after['critical_ns'] / 1e6:,.1f} ms "
+        f"({change:+.1%}); the part that balance could save from "
+        f"{before['excess_ns'] / 1e6:,.1f} to {after['excess_ns'] / 1e6:,.1f} ms",
+        {"baseline": before, "candidate": after, "critical_change": change},
+    )
+
+
+def waiting(baseline: Arm, candidate: Arm) -> Finding | None:
+    """How much of communication is waiting for the last rank."""
+    parts = {"baseline": _waiting(baseline), "candidate": _waiting(candidate)}
+    known = {name: part for name, part in parts.items() if part}
+    if not known:
+        return None
+    shares = " and ".join(
+        f"{part['wait_ratio']:.1%} of the {name}'s" for name, part in known.items()
+    )
+    return Finding(
+        "waiting",
+        "info",
+        f"{shares} communication time is waiting for the last rank, not transfer",
+        parts,
+    )
+
+
+def _balance(arm: Arm) -> dict[str, Any] | None:
+    """Return the sums over cells; None where ranks cannot be paired."""
+    if arm.cells is None or arm.cells.is_empty() or arm.cells["ranks"].max() == 1:
+        return None
+    row = imbalance(arm.cells).row(0, named=True)
+    return {key: row[key] for key in ("cells", "critical_ns", "mean_ns", "excess_ns")}
+
+
+def _slowest_rank_ns(arm: Arm) -> int:
+    """Return the largest sum of MoE time of any rank."""
+    assert arm.moe_events is not None  # noqa: S101 - cells exist only with events
+    ranks = arm.moe_events.group_by("global_pid", "device_id").agg(pl.col("dur_ns").sum())
+    return int(ranks["dur_ns"].max())  # type: ignore[arg-type]
+
+
+def _waiting(arm: Arm) -> dict[str, Any] | None:
+    """Return sums over the communication kernels that could be paired across ranks."""
+    if arm.collective_events is None:
+        return None
+    matched = arm.collective_events.filter("is_matched")
+    if matched.is_empty():
+        return None
+    wait, transfer, total = (int(matched[c].sum()) for c in ("wait_ns", "transfer_ns", "dur_ns"))
+    return {
+        "wait_ns": wait,
+        "transfer_ns": transfer,
+        "total_ns": total,
+        "wait_ratio": wait / total if total else 0.0,
+        "matched": matched.height,
+    }
 
 
 def cuda_graph_mode(baseline: Arm, candidate: Arm) -> Finding | None:
@@ -233,6 +326,9 @@ RULES = (
     same_file,
     lost_device,
     cuda_graph_mode,
+    totals_mislead,
+    balance,
+    waiting,
     unequal_work,
     single_run,
     other_allreduce,

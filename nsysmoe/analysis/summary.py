@@ -88,7 +88,11 @@ def _devices(arm: Arm) -> list[DeviceSummary]:
     keys = ["global_pid", "process_id", "device_id"]
     names = arm.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
     found = []
-    pairs = pl.concat([arm.moe_events, arm.collective_events]).select(keys).unique().sort(keys)
+    pairs = (
+        pl.concat([frame.select(keys) for frame in (arm.moe_events, arm.collective_events)])
+        .unique()
+        .sort(keys)
+    )
     for global_pid, process, device in pairs.iter_rows():
         here = pl.col("global_pid").eq_missing(global_pid) & (pl.col("device_id") == device)
         collectives = (

@@ -58,14 +58,19 @@ class Store:
         connection: DuckDB, shut off from everything but what was read.
     """
 
-    def __init__(self, path: Path, export: SqliteExport, class_map: ClassMap) -> None:
+    def __init__(
+        self, path: Path, export: SqliteExport, class_map: ClassMap, threads: int | None = None
+    ) -> None:
         self.path = path
         self._export = export
         self._class_map = class_map
         self._loaded: dict[str, frozenset[str]] = {}
         self._resolved: set[tuple[str, str]] = set()
         self._is_checked = False
-        self.connection = duckdb.connect(":memory:")
+        config: dict[str, str | bool | int | float | list[str]] = (
+            {} if threads is None else {"threads": threads}
+        )
+        self.connection = duckdb.connect(":memory:", config=config)
         close_connection(self.connection)
         self._create_views()
 
@@ -88,9 +93,12 @@ class Store:
         """Tell whether anything of a source table has been read."""
         return table in self._loaded
 
-    def read_for(self, query: str) -> None:
-        """Read the columns that a query needs; names and classes follow from what was read."""
-        demand = catalogue().demand(query)
+    def read_for(self, *queries: str) -> None:
+        """Read the columns that queries need; names and classes follow from what was read."""
+        demand: dict[str, frozenset[str]] = {}
+        for query in queries:
+            for table, columns in catalogue().demand(query).items():
+                demand[table] = demand.get(table, frozenset()) | columns
         if self._is_checked:
             self._read_demand(demand)
             return

@@ -49,12 +49,13 @@ class Trace:
         export: SqliteExport,
         class_map: ClassMap,
         folder: tempfile.TemporaryDirectory[str] | None = None,
+        threads: int | None = None,
     ) -> None:
         self.path = path
         self._folder = folder
         self._export = export
         self._lock = RLock()
-        self._store = Store(path, export, class_map)
+        self._store = Store(path, export, class_map, threads)
 
     def __enter__(self) -> Trace:
         return self
@@ -85,6 +86,15 @@ class Trace:
         """
         with self._answering():
             return _frame(self._store.relation(_select(view, columns)))
+
+    def read_ahead(self, *wanted: tuple[str, tuple[str, ...] | None]) -> None:
+        """Read at once what several calls of ``frame`` are going to need: (view, columns) each.
+
+        Without it each call reads the columns that the one before did not, and a table of a
+        million rows is read again for one of them.
+        """
+        with self._answering():
+            self._store.read_for(*(_select(view, columns) for view, columns in wanted))
 
     def batches(
         self, view: str, columns: tuple[str, ...] | None = None, *, rows: int = 100_000
@@ -221,7 +231,11 @@ class Trace:
 
 
 def open_trace(
-    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: str | Path,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    threads: int | None = None,
 ) -> Trace:
     """Open an nsys export (``.sqlite``) or a report (``.nsys-rep``, ``.qdrep``).
 
@@ -230,6 +244,7 @@ def open_trace(
             temporary folder that goes with the trace.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
+        threads: Threads that DuckDB may use; one for each core where left out.
 
     Raises:
         InputError: The file is missing, unreadable, damaged or not nsys's.
@@ -239,11 +254,12 @@ def open_trace(
     if kind == "csv":
         raise InputError(f"{path} is a table, not a trace; this command needs the .sqlite export")
     if kind == "sqlite":
-        return Trace(path, open_export(path), class_map or default_class_map())
+        return Trace(path, open_export(path), class_map or default_class_map(), None, threads)
     folder = tempfile.TemporaryDirectory(prefix="nsysmoe-")
     try:
         exported = export_report(path, Path(folder.name), nsys)
-        return Trace(path, open_export(exported), class_map or default_class_map(), folder)
+        export = open_export(exported)
+        return Trace(path, export, class_map or default_class_map(), folder, threads)
     except BaseException:
         folder.cleanup()
         raise

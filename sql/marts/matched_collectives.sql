@@ -1,23 +1,30 @@
 create view main.matched_collectives as
-with ordered as (
+with counted as (
+    select
+        name_id,
+        global_pid,
+        device_id,
+        count(*) as launches
+    from main.collectives
+    group by name_id, global_pid, device_id
+),
+
+-- Ranks that launched different numbers cannot be paired by order: none is guessed.
+pairable as (
+    select name_id
+    from counted
+    group by name_id
+    having min(launches) = max(launches) and count(*) > 1
+),
+
+ordered as (
     select
         *,
         row_number() over (
             partition by name_id, global_pid, device_id
-            order by start_ns, kernel_id
-        ) - 1 as ordinal,
-        count(*) over (partition by name_id, global_pid, device_id) as launches
+            order by start_ns, dur_ns
+        ) - 1 as ordinal
     from main.collectives
-),
-
-pairable as (
-    select
-        name_id,
-        count(distinct (global_pid, device_id)) as ranks
-    from ordered
-    group by name_id
-    -- Ranks that launched different numbers cannot be paired by order: none is guessed.
-    having min(launches) = max(launches) and count(distinct (global_pid, device_id)) > 1
 ),
 
 meetings as (
@@ -38,6 +45,7 @@ select
     ordered.global_pid,
     ordered.process_id,
     ordered.device_id,
+    ordered.name_id,
     ordered.function,
     ordered.collective,
     ordered.data_type,
@@ -59,6 +67,7 @@ comment on column main.matched_collectives.kernel_id is 'Row number in CUPTI_ACT
 comment on column main.matched_collectives.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.matched_collectives.process_id is 'Process id on its host, or in its container';
 comment on column main.matched_collectives.device_id is 'CUDA ordinal of the GPU, as this process counts';
+comment on column main.matched_collectives.name_id is 'Number of the kernel''s name';
 comment on column main.matched_collectives.function is 'Function component of the kernel''s name';
 comment on column main.matched_collectives.collective is 'all_reduce, all_gather, reduce_scatter, broadcast, reduce, send_recv, all_to_all or other';
 comment on column main.matched_collectives.data_type is 'Element type by the name; NULL where the name has none';

@@ -10,7 +10,7 @@ select
     dense_rank() over (order by device_id, global_pid) - 1 as rank,
     row_number() over (
         partition by global_pid, device_id
-        order by start_ns, kernel_id
+        order by start_ns, dur_ns
     ) - 1 as ordinal
 from main.moe_kernels;
 

@@ -74,6 +74,33 @@ def test_the_real_pair_shows_the_trap_of_totals(off: Path, on: Path) -> None:
     assert slowest[1] < 0.86 * slowest[0]
 
 
+def test_what_the_totals_hide_is_said(off: Path, on: Path) -> None:
+    found = nsysmoe.compare(off, on)
+    assert codes(found)[:3] == ["totals_mislead", "balance", "waiting"]
+    evidence = {finding.code: finding.evidence for finding in found.findings}
+    misled = evidence["totals_mislead"]
+    assert misled["total_time_change"] == pytest.approx(0.0098, abs=1e-4)
+    assert misled["critical_change"] < -0.1
+    assert misled["slowest_rank_change"] == pytest.approx(106448857 / 125923854 - 1)
+    balance = evidence["balance"]
+    for side in ("baseline", "candidate"):
+        part = balance[side]
+        assert part["mean_ns"] + part["excess_ns"] == pytest.approx(part["critical_ns"])
+    assert evidence["waiting"]["baseline"]["wait_ratio"] > 0.9
+
+
+def test_totals_that_agree_with_balance_mislead_nobody(small: Path) -> None:
+    found = codes(nsysmoe.compare(small, small))
+    assert "totals_mislead" not in found
+    assert "balance" in found
+
+
+def test_ranks_that_cannot_be_paired_say_nothing_of_balance(small: Path, written: Write) -> None:
+    one = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
+    found = codes(nsysmoe.compare(small, one))
+    assert not {"totals_mislead", "balance"} & set(found)
+
+
 def test_json_has_the_promised_keys(off: Path, on: Path) -> None:
     found = json.loads(json.dumps(nsysmoe.compare(off, on).to_dict()))
     assert found["schema_version"] == 1
