@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from nsysmoe.classes import COLLECTIVE, UNCLASSIFIED
+from nsysmoe.classes import COLLECTIVE, EPLB, UNCLASSIFIED
 from nsysmoe.findings import Finding
-from nsysmoe.metrics.communication import class_shares
+from nsysmoe.metrics.communication import class_shares, nccl_mix
 from nsysmoe.metrics.imbalance import imbalance
 from nsysmoe.metrics.table1 import relative_change, verdict
 
@@ -186,6 +186,83 @@ def _waiting(arm: Arm) -> dict[str, Any] | None:
     }
 
 
+def eplb_activity(baseline: Arm, candidate: Arm) -> Finding | None:
+    """What shows EPLB at work in each arm: its map kernel, and transfers of weights."""
+    parts = {"baseline": _eplb(baseline), "candidate": _eplb(candidate)}
+    before, after = (part["map_launches"] > 0 for part in parts.values())
+    if before and not after:
+        return Finding(
+            "eplb_activity",
+            "error",
+            "EPLB's kernels run in the baseline and not in the candidate: are the arms swapped?",
+            parts,
+        )
+    if after and not before:
+        sent = parts["candidate"]["send_recv_launches"]
+        moved = (
+            f"{sent:,} SendRecv kernels, which move weights when experts are rearranged "
+            f"({parts['candidate']['send_recv_ns'] / 1e6:,.1f} ms over all GPUs)"
+            if sent
+            else "no rearrangement falls into the capture (no SendRecv kernel)"
+        )
+        message = f"EPLB is at work in the candidate alone: {moved}"
+        return Finding("eplb_activity", "info", message, parts)
+    where = "both arms" if before else "neither arm"
+    return Finding(
+        "eplb_activity",
+        "warning",
+        f"{where} shows EPLB at work (its map kernel is there from vLLM 0.20.2 on): the "
+        "comparison may not be of EPLB",
+        parts,
+    )
+
+
+def _eplb(arm: Arm) -> dict[str, int]:
+    """Return launches of EPLB's map kernel, and launches and time of NCCL's SendRecv."""
+    maps = arm.kernels.filter(pl.col("class") == EPLB)
+    sent = arm.kernels.filter((pl.col("class") == COLLECTIVE) & (pl.col("role") == "send_recv"))
+    return {
+        "map_launches": int(maps["launches"].sum()),
+        "send_recv_launches": int(sent["launches"].sum()),
+        "send_recv_ns": int(sent["total_ns"].sum()),
+    }
+
+
+# A collective's share of NCCL time that moves by less is the same traffic.
+_NOTABLE_SHIFT = 0.05
+
+
+def communication_mix(baseline: Arm, candidate: Arm) -> Finding | None:
+    """Which collective NCCL's time is made of, and whether the arms use others."""
+    mixes = [
+        {row["collective"]: row for row in nccl_mix(arm.kernels).to_dicts()}
+        for arm in (baseline, candidate)
+    ]
+    if not all(mixes):
+        return None
+    parts = dict(zip(("baseline", "candidate"), mixes, strict=True))
+    largest = next(iter(mixes[0]))
+    shares = [_share(mix, largest) for mix in mixes]
+    message = f"{shares[0]:.1%} and {shares[1]:.1%} of NCCL time is {largest}"
+    moved = [
+        f"{name} went from {_ms(mixes[0], name)} to {_ms(mixes[1], name)} ms"
+        for name in dict.fromkeys([*mixes[0], *mixes[1]])
+        if name != largest
+        and abs(_share(mixes[1], name) - _share(mixes[0], name)) >= _NOTABLE_SHIFT
+    ]
+    if moved:
+        message += f"; the arms communicate differently: {', '.join(moved)}"
+    return Finding("communication_mix", "info", message, parts)
+
+
+def _share(mix: dict[str, Any], name: str) -> float:
+    return float(mix[name]["time_ratio"]) if name in mix else 0.0
+
+
+def _ms(mix: dict[str, Any], name: str) -> str:
+    return f"{mix[name]['total_ns'] / 1e6:,.1f}" if name in mix else "0"
+
+
 def cuda_graph_mode(baseline: Arm, candidate: Arm) -> Finding | None:
     """CUDA graphs were recorded as a whole in an arm, so kernels are missing from it."""
     arms = {"the baseline": baseline, "the candidate": candidate}
@@ -332,6 +409,8 @@ RULES = (
     unequal_work,
     single_run,
     other_allreduce,
+    eplb_activity,
+    communication_mix,
     bookkeeping_allreduce,
     unclassified_kernels,
 )

@@ -3,6 +3,7 @@
 from nsysmoe.classes.function import Function, parse_function
 from nsysmoe.classes.rules import (
     COLLECTIVE,
+    EPLB,
     MOE_GEMM,
     UNCLASSIFIED,
     ClassMap,
@@ -12,6 +13,7 @@ from nsysmoe.classes.rules import (
 
 __all__ = [
     "COLLECTIVE",
+    "EPLB",
     "MOE_GEMM",
     "UNCLASSIFIED",
     "ClassMap",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 UNCLASSIFIED = "unclassified"
 COLLECTIVE = "collective"
 MOE_GEMM = "moe_gemm"
+EPLB = "eplb"
 # NCCL up to 2.18 names a reduction in all of its kernels, also in those that have none.
 _REDUCING_ROLES = {"all_reduce", "reduce_scatter", "reduce"}
 _RULE_KEYS = {"class", "backend", "role", "function", "scope", "template"}

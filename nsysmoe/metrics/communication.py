@@ -33,6 +33,25 @@ def communication_totals(kernels: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+def nccl_mix(kernels: pl.DataFrame) -> pl.DataFrame:
+    """Return which collectives NCCL's time is made of, the largest first.
+
+    Args:
+        kernels: One row a kernel name; ``class``, ``backend``, ``role``, ``launches``,
+            ``total_ns``.
+
+    Returns:
+        ``collective``, ``launches``, ``total_ns`` (ns), ``time_ratio`` (0 to 1).
+    """
+    nccl = kernels.filter((pl.col("class") == COLLECTIVE) & (pl.col("backend") == "nccl"))
+    return (
+        nccl.group_by(pl.col("role").alias("collective"))
+        .agg(pl.col("launches", "total_ns").sum())
+        .with_columns((pl.col("total_ns") / pl.col("total_ns").sum()).alias("time_ratio"))
+        .sort("total_ns", "collective", descending=[True, False])
+    )
+
+
 def class_shares(kernels: pl.DataFrame) -> pl.DataFrame:
     """Return launches, total time and share of GPU time by class, the largest first.
 

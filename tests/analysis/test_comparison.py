@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from nsysmoe import Comparison
+    from nsysmoe.findings import Finding
 
     Write = Callable[[TraceBuilder], Path]
 
@@ -197,6 +198,41 @@ def test_bookkeeping_and_other_allreduce(small: Path, written: Write) -> None:
     outside = next(f for f in found.findings if f.code == "other_allreduce")
     assert outside.evidence["candidate_ns"] == 77
     assert found.metric("allreduce_total_ns").candidate == 0
+
+
+def _with_eplb(*, sends: int = 0) -> TraceBuilder:
+    build = TraceBuilder().kernel("fused_moe_kernel", 0, 5)
+    build.kernel("_eplb_map_and_record_i32_kernel", 10, 1)
+    for number in range(sends):
+        build.kernel("ncclDevKernel_SendRecv(x)", 20 + 10 * number, 5)
+    return build
+
+
+def test_signs_of_eplb(written: Write) -> None:
+    without = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
+    with_eplb, moving = written(_with_eplb()), written(_with_eplb(sends=3))
+
+    def said(baseline: Path, candidate: Path) -> Finding:
+        found = nsysmoe.compare(baseline, candidate).findings
+        return next(finding for finding in found if finding.code == "eplb_activity")
+
+    assert "no rearrangement falls into the capture" in said(without, with_eplb).message
+    assert "3 SendRecv kernels" in said(without, moving).message
+    assert said(without, moving).evidence["candidate"] == {
+        "map_launches": 1,
+        "send_recv_launches": 3,
+        "send_recv_ns": 15,
+    }
+    assert "swapped?" in said(with_eplb, without).message
+    assert "neither arm" in said(without, without).message
+    assert "both arms" in said(with_eplb, with_eplb).message
+
+
+def test_what_communication_is_made_of(off: Path, on: Path) -> None:
+    mix = next(f for f in nsysmoe.compare(off, on).findings if f.code == "communication_mix")
+    for side in ("baseline", "candidate"):
+        assert sum(part["time_ratio"] for part in mix.evidence[side].values()) == pytest.approx(1)
+    assert "broadcast went from 0 to" in mix.message
 
 
 def test_one_launch_has_no_deviation(written: Write) -> None:
