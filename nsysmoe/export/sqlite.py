@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 import struct
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -184,20 +184,28 @@ class ArrowStream:
             AdbcDatabase,
             AdbcStatement,
         )
+        from adbc_driver_manager import Error as AdbcError  # noqa: PLC0415
 
         database = AdbcDatabase(driver=adbc_driver_sqlite._driver_path(), uri=self._uri)  # noqa: SLF001
         connection = AdbcConnection(database)
         statement = AdbcStatement(connection)
         statement.set_options(**{"adbc.sqlite.query.batch_rows": _BATCH_ROWS})
         statement.set_sql_query(self._query)
-        handle, _ = statement.execute_query()
         self._resources = [statement, connection, database]
+        try:
+            handle, _ = statement.execute_query()
+        except AdbcError as error:
+            raise OSError(str(error)) from error
         return handle.__arrow_c_stream__(requested_schema)
 
     def close(self) -> None:
         """Free the query; the batches that were handed out stay valid."""
+        from adbc_driver_manager import Error as AdbcError  # noqa: PLC0415
+
         for resource in self._resources:
-            resource.close()
+            # A statement that failed says so again when it is closed.
+            with suppress(AdbcError):
+                resource.close()
         self._resources = []
 
 
