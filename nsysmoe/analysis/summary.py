@@ -91,7 +91,7 @@ def _devices(arm: Arm) -> list[DeviceSummary]:
     pairs = (
         pl.concat([frame.select(keys) for frame in (arm.moe_events, arm.collective_events)])
         .unique()
-        .sort(keys)
+        .sort("device_id", "global_pid")
     )
     for global_pid, process, device in pairs.iter_rows():
         here = pl.col("global_pid").eq_missing(global_pid) & (pl.col("device_id") == device)

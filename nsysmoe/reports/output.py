@@ -29,7 +29,10 @@ def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
                 raise OutputError(f"{path} is a directory; name a file in it")
             path.write_text(text, encoding="utf-8")
         else:
-            _replace(text, path.resolve())
+            target = path.resolve()
+            if target.is_symlink():
+                raise OutputError(f"{path} is a link to itself; choose another place for -o")
+            _replace(text, target)
     except (OSError, RuntimeError) as error:
         # A link to itself is a RuntimeError before Python 3.13.
         reason = getattr(error, "strerror", None) or error

@@ -30,6 +30,11 @@ def test_summary_by_device(small: Path) -> None:
     assert [d.process for d in found.devices] == [1000, 2000]
 
 
+def test_devices_come_in_their_order(off: Path) -> None:
+    found = nsysmoe.summarize(off)
+    assert [(device.device, device.process) for device in found.devices] == [(0, 1295), (1, 1291)]
+
+
 def test_devices_add_up_to_the_whole(off: Path) -> None:
     found = nsysmoe.summarize(off)
     for key in ("total_time_ns", "launches", "nccl_total_ns", "allreduce_total_ns"):

@@ -233,7 +233,7 @@ def test_odd_places_for_the_output(off: Path, tmp_path: Path) -> None:
     loop.symlink_to(loop)
     for place, message in (
         (tmp_path / "off.sqlite-wal", "is an input"),
-        (loop, "cannot be written"),
+        (loop, "loop.json"),
         (tmp_path / ("l" * 300 + ".json"), "cannot be written"),
         (tmp_path, "is a directory"),
     ):
