@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.trace import Trace
 
+_PHASED = ("phase", "dur_ns")
+_PAIRED = (
+    "function",
+    "global_pid",
+    "process_id",
+    "device_id",
+    "is_matched",
+    "dur_ns",
+    "wait_ns",
+    "transfer_ns",
+    "is_last",
+)
 ImbalanceBy = Literal["layer", "phase", "step", "gemm"]
 
 
@@ -40,7 +52,7 @@ def collectives(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        events = trace.frame("matched_collectives")
+        events = trace.frame("matched_collectives", _PAIRED)
         findings = trace.findings()
 
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
@@ -67,10 +79,11 @@ def imbalance(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(("moe_cells", None), ("moe_cell_places", None), ("moe_launches", _PHASED))
         cells = trace.frame("moe_cells")
         _require_cells(trace, cells)
         places = trace.frame("moe_cell_places")
-        attribution = _attribution(trace.frame("moe_launches", ("phase", "dur_ns")))
+        attribution = _attribution(trace.frame("moe_launches", _PHASED))
         findings = trace.findings()
 
     from nsysmoe.metrics.imbalance import imbalance as measure  # noqa: PLC0415 - imports polars
@@ -91,8 +104,14 @@ def phases(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(
+            ("steps", None),
+            ("moe_launches", _PHASED),
+            ("moe_cells", None),
+            ("moe_cell_places", None),
+        )
         steps = trace.frame("steps")
-        launches = trace.frame("moe_launches", ("phase", "dur_ns"))
+        launches = trace.frame("moe_launches", _PHASED)
         cells = trace.frame("moe_cells").join(trace.frame("moe_cell_places"), on="cell")
         findings = trace.findings()
 
