@@ -38,10 +38,17 @@ class Table:
 
 @dataclass(frozen=True)
 class Picture:
-    """A plotly figure, drawn only by the formats that show pictures."""
+    """A plotly figure, drawn only by the formats that show pictures.
+
+    Attributes:
+        caption: Stands above it.
+        draw: Returns the figure, or None where there is nothing to draw: the page says so.
+        note: What it shows and how to read it, in a sentence or two below it.
+    """
 
     caption: str
     draw: Callable[[], Any]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,6 +63,7 @@ class Document:
         findings: What to know before believing the tables.
         notes: Sentences below the tables.
         pictures: For the formats that can show them.
+        lead: Sentences that open every output but CSV and JSON; the first is the verdict.
     """
 
     title: str
@@ -65,3 +73,4 @@ class Document:
     findings: tuple[Finding, ...] = ()
     notes: tuple[str, ...] = ()
     pictures: tuple[Picture, ...] = field(default=())
+    lead: tuple[str, ...] = ()

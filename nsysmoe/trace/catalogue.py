@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from importlib.abc import Traversable
 
-LAYERS = ("source", "staging", "marts")
-SCHEMAS = ("nsys", "nsysmoe", "staging")
-_REFERENCE = re.compile(r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|main)\.\w+)")
+LAYERS = ("source", "staging", "intervals", "marts")
+SCHEMAS = ("nsys", "nsysmoe", "staging", "intervals")
+_REFERENCE = re.compile(r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|intervals|main)\.\w+)")
 
 
 @dataclass(frozen=True)

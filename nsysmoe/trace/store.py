@@ -33,6 +33,14 @@ _EXPORT_SETTINGS = (
     "name in ('EXPORT_PRODUCT_VERSION', 'EXPORT_SCHEMA_VERSION', 'EXPORT_PARAM_TIME_NORMALIZE', "
     "'EXPORT_PARAM_TIME_SHIFT')"
 )
+
+
+def _ranges_like(column: str) -> str:
+    """Return the condition for names of steps and layers: `execute_context_…`, `model.layers.3`."""
+    patterns = ("execute_context_*", "*[Ll]ayer[._][0-9]*", "*[Ll]ayers[._][0-9]*")
+    return " or ".join(f"{column} glob '{pattern}'" for pattern in patterns)
+
+
 _CONDITION_COLUMNS = {"nsys.NVTX_EVENTS": ("eventType", "text", "textId")}
 # Which rows are read of tables that hold more than is wanted: the other rows of the first four
 # are environments, command lines and users; of the last, ten million ranges that nobody asks for.
@@ -42,8 +50,8 @@ _CONDITIONS = {
     "nsys.META_DATA_EXPORT": _EXPORT_SETTINGS,
     "nsys.EXPORT_META_DATA": _EXPORT_SETTINGS,
     "nsys.NVTX_EVENTS": (
-        """eventType in (59, 60) and "end" >= start and (text glob 'execute_context_*' """
-        "or textId in (select id from StringIds where value glob 'execute_context_*'))"
+        f"""eventType in (59, 60) and "end" >= start and ({_ranges_like("text")} """
+        f"or textId in (select id from StringIds where {_ranges_like('value')}))"
     ),
 }
 

@@ -1,43 +1,82 @@
 create view main.matched_collectives as
-with counted as (
+with fits as (
     select
-        name_id,
-        global_pid,
-        device_id,
-        count(*) as launches
-    from main.collectives
-    group by name_id, global_pid, device_id
+        rank,
+        offset_ns,
+        drift_ppm / 1e6 as drift,
+        (select min(end_ns) from staging.stg_collective_arrivals where is_sampled and rank = 0)
+            as zero_ns
+    from main.clocks
+    where is_applied
+),
+
+-- Times as rank 0's clock would have told them.
+ordered as (
+    select
+        events.*,
+        events.start_ns - coalesce(
+            fits.offset_ns + fits.drift * (events.start_ns - fits.zero_ns), 0
+        )::bigint as arrival_ns,
+        events.end_ns - coalesce(
+            fits.offset_ns + fits.drift * (events.end_ns - fits.zero_ns), 0
+        )::bigint as departure_ns
+    from staging.stg_collective_arrivals as events
+    left join fits on events.rank = fits.rank
 ),
 
 -- Ranks that launched different numbers cannot be paired by order: none is guessed.
 pairable as (
     select name_id
-    from counted
+    from ordered
     group by name_id
-    having min(launches) = max(launches) and count(*) > 1
+    having min(launches) = max(launches)
 ),
 
-ordered as (
+-- Those whose kernels of a name overlap at the same places of the order are one communicator.
+pairs as (
     select
-        *,
-        row_number() over (
-            partition by name_id, global_pid, device_id
-            order by start_ns, dur_ns
-        ) - 1 as ordinal
-    from main.collectives
+        theirs.name_id,
+        theirs.rank,
+        ours.rank as peer
+    from ordered as ours
+    inner join ordered as theirs
+        on
+            ours.name_id = theirs.name_id
+            and ours.ordinal = theirs.ordinal
+            and ours.rank != theirs.rank
+    inner join pairable on ours.name_id = pairable.name_id
+    where ours.is_sampled
+    group by theirs.name_id, theirs.rank, ours.rank
+    having
+        2 * count(*) filter (
+            where ours.arrival_ns < theirs.departure_ns and theirs.arrival_ns < ours.departure_ns
+        ) >= count(*)
+),
+
+communicators as (
+    select
+        name_id,
+        rank,
+        least(rank, min(peer)) as communicator
+    from pairs
+    group by name_id, rank
 ),
 
 meetings as (
     select
         ordered.name_id,
+        communicators.communicator,
         ordered.ordinal,
-        max(ordered.start_ns) as last_arrival_ns,
-        min(ordered.end_ns) as first_end_ns
+        count(*) as ranks,
+        max(ordered.arrival_ns) as last_arrival_ns,
+        max(ordered.arrival_ns, 2)[2] as previous_arrival_ns,
+        min(ordered.departure_ns) as first_departure_ns
     from ordered
-    inner join pairable on ordered.name_id = pairable.name_id
-    group by ordered.name_id, ordered.ordinal
-    -- Ranks meet in a collective: kernels that never overlap are not one.
-    having max(ordered.start_ns) < min(ordered.end_ns)
+    inner join communicators
+        on ordered.name_id = communicators.name_id and ordered.rank = communicators.rank
+    group by ordered.name_id, communicators.communicator, ordered.ordinal
+    -- Kernels that never overlap are not one collective.
+    having max(ordered.arrival_ns) < min(ordered.departure_ns) and count(*) > 1
 )
 
 select
@@ -50,19 +89,27 @@ select
     ordered.collective,
     ordered.data_type,
     ordered.ordinal,
+    meetings.communicator,
+    meetings.ranks,
     meetings.name_id is not null as is_matched,
     ordered.start_ns,
     ordered.end_ns,
-    ordered.dur_ns,
-    meetings.last_arrival_ns - ordered.start_ns as wait_ns,
-    meetings.first_end_ns - meetings.last_arrival_ns as transfer_ns,
-    meetings.last_arrival_ns = ordered.start_ns as is_last
+    ordered.end_ns - ordered.start_ns as dur_ns,
+    meetings.last_arrival_ns - ordered.arrival_ns as wait_ns,
+    meetings.first_departure_ns - meetings.last_arrival_ns as transfer_ns,
+    meetings.last_arrival_ns = ordered.arrival_ns as is_last,
+    meetings.last_arrival_ns - meetings.previous_arrival_ns as margin_ns
 from ordered
+left join communicators
+    on ordered.name_id = communicators.name_id and ordered.rank = communicators.rank
 left join meetings
-    on ordered.name_id = meetings.name_id and ordered.ordinal = meetings.ordinal;
+    on
+        ordered.name_id = meetings.name_id
+        and communicators.communicator = meetings.communicator
+        and ordered.ordinal = meetings.ordinal;
 
 comment on view main.matched_collectives is
-'Communication kernels paired across ranks, by kernel name and order. Grain: one kernel execution on one GPU. Key: kernel_id. Invariant: the rows of collectives; wait_ns + transfer_ns <= dur_ns where matched.';
+'Communication kernels paired across ranks, by communicator, kernel name and order. Grain: one kernel execution on one GPU. Key: kernel_id. Invariant: the rows of collectives; wait_ns + transfer_ns <= dur_ns where matched.';
 comment on column main.matched_collectives.kernel_id is 'Row number in CUPTI_ACTIVITY_KIND_KERNEL';
 comment on column main.matched_collectives.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.matched_collectives.process_id is 'Process id on its host, or in its container';
@@ -72,6 +119,8 @@ comment on column main.matched_collectives.function is 'Function component of th
 comment on column main.matched_collectives.collective is 'all_reduce, all_gather, reduce_scatter, broadcast, reduce, send_recv, all_to_all or other';
 comment on column main.matched_collectives.data_type is 'Element type by the name; NULL where the name has none';
 comment on column main.matched_collectives.ordinal is 'Place in the order of the rank''s kernels of this name, from 0';
+comment on column main.matched_collectives.communicator is 'Lowest number of the ranks that meet in this kernel (clocks.rank); NULL where not matched';
+comment on column main.matched_collectives.ranks is 'Ranks that met; NULL where not matched';
 comment on column main.matched_collectives.is_matched is 'Whether every rank launched as many of this name, and this one overlaps its peers';
 comment on column main.matched_collectives.start_ns is 'Start, ns since the zero of the capture: when this rank arrived';
 comment on column main.matched_collectives.end_ns is 'End, ns since the zero of the capture';
@@ -79,3 +128,4 @@ comment on column main.matched_collectives.dur_ns is 'Duration, ns';
 comment on column main.matched_collectives.wait_ns is 'Last arrival less own start, ns; NULL where not matched';
 comment on column main.matched_collectives.transfer_ns is 'First end less last arrival, ns; NULL where not matched';
 comment on column main.matched_collectives.is_last is 'Whether this rank arrived last; NULL where not matched';
+comment on column main.matched_collectives.margin_ns is 'How much later the last rank came than the one before it, ns: below clocks.residual_ns nobody can say who was last; NULL where not matched';

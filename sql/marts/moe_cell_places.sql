@@ -14,7 +14,7 @@ group by ordinal;
 comment on view main.moe_cell_places is
 'Where a cell stands in the model and the schedule; apart from moe_cells, since it takes the API calls and the ranges to know. Grain: one cell. Key: cell.';
 comment on column main.moe_cell_places.cell is 'The cell (moe_cells.cell)';
-comment on column main.moe_cell_places.step is 'Step (the lowest number among ranks); NULL outside any range';
-comment on column main.moe_cell_places.phase is 'Phase of the step; mixed where ranks of one cell are in different phases; NULL outside any range';
+comment on column main.moe_cell_places.step is 'Step (the lowest number among ranks); NULL where none is known';
+comment on column main.moe_cell_places.phase is 'Phase of the step; mixed where ranks of one cell are in different phases; NULL where none is known';
 comment on column main.moe_cell_places.layer is 'MoE layer, from 0; NULL where it is not sure';
-comment on column main.moe_cell_places.gemm is 'w13 or w2; NULL where it is not sure';
+comment on column main.moe_cell_places.gemm is 'w13 or w2';

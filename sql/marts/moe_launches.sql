@@ -1,69 +1,113 @@
 create view main.moe_launches as
-with stepped as (
+with placed as (
     select
         launches.*,
         steps.step,
-        steps.phase
+        steps.phase,
+        ranges.layer as named_layer,
+        periods.layers as period,
+        launches.layer_ordinal + coalesce((periods.layers - periods.first_layers) % periods.layers, 0)
+            as period_ordinal
     from staging.stg_moe_launches as launches
-    left join staging.stg_moe_steps as steps on launches.kernel_id = steps.kernel_id
+    left join staging.stg_step_calls as steps
+        on
+            launches.global_pid = steps.global_pid
+            and launches.correlation_id = steps.correlation_id
+    left join staging.stg_layer_calls as ranges
+        on
+            launches.global_pid = ranges.global_pid
+            and launches.correlation_id = ranges.correlation_id
+    left join staging.stg_step_periods as periods on launches.rank = periods.rank
 ),
 
 per_step as (
     select
         rank,
         step,
-        count(*) as launches,
-        min(ordinal) as first_ordinal
-    from stepped
+        count(*) filter (where gemm = 'w13') as layers,
+        min(layer_ordinal) as first_layer,
+        arg_min(gemm, ordinal) as first_gemm
+    from placed
     where step is not null
     group by rank, step
 ),
 
--- Two products a layer, w13 then w2. The number of layers is sure only where every step launches
--- as many as every other, and none begins in the middle of another.
+-- The number of layers is sure only where every step launches as many as every other, and none
+-- begins in the middle of another.
 layout as (
     select
         case
             when
-                min(launches) = max(launches)
-                and min(launches) % 2 = 0
-                and max(first_ordinal % launches) = 0
-                then min(launches) // 2
+                min(layers) = max(layers)
+                and min(layers) > 0
+                and bool_and(first_gemm = 'w13')
+                and max(first_layer % layers) = 0
+                then min(layers)
         end as layers
     from per_step
+),
+
+sized as (
+    select
+        rank,
+        layer_ordinal,
+        max(blocks) filter (where gemm = 'w13') as blocks
+    from staging.stg_moe_launches
+    group by rank, layer_ordinal
 )
 
 select
-    stepped.kernel_id,
-    stepped.global_pid,
-    stepped.process_id,
-    stepped.device_id,
-    stepped.rank,
-    stepped.ordinal,
-    stepped.step,
-    stepped.phase,
-    stepped.ordinal // 2 % layout.layers as layer,
+    placed.kernel_id,
+    placed.name_id,
+    placed.global_pid,
+    placed.process_id,
+    placed.device_id,
+    placed.rank,
+    placed.ordinal,
+    coalesce(placed.step, placed.period_ordinal // placed.period) as step,
     case
-        when layout.layers is null then null
-        when stepped.ordinal % 2 = 0 then 'w13'
-        else 'w2'
-    end as gemm,
-    stepped.start_ns,
-    stepped.dur_ns
-from stepped
-cross join layout;
+        when grids.largest_decode_blocks is null then placed.phase
+        when sized.blocks <= grids.largest_decode_blocks then 'decode'
+        when sized.blocks > grids.largest_decode_blocks then 'prefill'
+    end as phase,
+    case
+        when placed.phase is not null then 'nvtx'
+        when grids.largest_decode_blocks is not null and sized.blocks is not null then 'grid'
+    end as phase_source,
+    coalesce(
+        placed.named_layer,
+        placed.layer_ordinal % layout.layers,
+        placed.period_ordinal % placed.period
+    ) as layer,
+    case
+        when placed.named_layer is not null then 'nvtx'
+        when layout.layers is not null or placed.period is not null then 'order'
+    end as layer_source,
+    placed.gemm,
+    placed.blocks,
+    placed.start_ns,
+    placed.dur_ns
+from placed
+cross join layout
+left join staging.stg_grid_phases as grids on true
+left join sized
+    on placed.rank = sized.rank and placed.layer_ordinal = sized.layer_ordinal;
 
 comment on view main.moe_launches is
 'MoE kernels with rank, step, phase, layer and product. Grain: one kernel execution on a GPU. Key: kernel_id. Invariant: the rows of moe_kernels.';
 comment on column main.moe_launches.kernel_id is 'Row number in CUPTI_ACTIVITY_KIND_KERNEL';
+comment on column main.moe_launches.name_id is 'Number of the kernel''s name: equal exactly where the name is';
 comment on column main.moe_launches.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.moe_launches.process_id is 'Process id on its host, or in its container';
 comment on column main.moe_launches.device_id is 'CUDA ordinal of the GPU, as this process counts';
 comment on column main.moe_launches.rank is 'Number of the process and device among those that ran MoE kernels, from 0';
 comment on column main.moe_launches.ordinal is 'Place in the order of the rank''s MoE kernels, from 0: equal ordinals are one cell';
-comment on column main.moe_launches.step is 'Step of the process (steps.step) by the API call that launched the kernel; NULL outside any range';
-comment on column main.moe_launches.phase is 'Phase of that step; NULL outside any range';
-comment on column main.moe_launches.layer is 'MoE layer, from 0, by the order within a step; NULL where steps differ in launches';
-comment on column main.moe_launches.gemm is 'w13 (gate and up) or w2 (down), by the order within a layer; NULL as layer';
+comment on column main.moe_launches.step is 'Step of the process (steps.step) by the API call that launched the kernel; without ranges, by the kernels that run once a step; NULL where neither tells';
+comment on column main.moe_launches.phase is 'Phase of that step; without ranges, decode or prefill by the grid size of the layer''s first product; NULL where neither tells';
+comment on column main.moe_launches.phase_source is 'How the phase is known: nvtx or grid; NULL where it is not';
+comment on column main.moe_launches.layer is 'MoE layer: by NVTX ranges that name layers, else from 0 by the order within a step; NULL where steps differ in launches';
+comment on column main.moe_launches.layer_source is 'How the layer is known: nvtx or order; NULL where it is not';
+comment on column main.moe_launches.gemm is 'w13 (gate and up, after routing) or w2 (down), by the kernels before it, or by order alone where nothing routes';
+comment on column main.moe_launches.blocks is 'Blocks in the grid: grows with the tokens of the launch';
 comment on column main.moe_launches.start_ns is 'Start, ns since the zero of the capture';
 comment on column main.moe_launches.dur_ns is 'Duration, ns';

@@ -4,5 +4,6 @@ create table nsys.CUPTI_ACTIVITY_KIND_RUNTIME (
     start bigint not null,
     "end" bigint not null,
     globalTid bigint,
-    correlationId bigint
+    correlationId bigint,
+    nameId bigint references nsys.StringIds (id)
 );

@@ -19,20 +19,30 @@ _CONFIG = {"displayModeBar": False, "responsive": True}
 
 def render(document: Document) -> str:
     """Return the page; every text in it is escaped, the pictures carry their own plotly.js."""
+    figures = [(picture, picture.draw()) for picture in document.pictures]
+    drawn = [(picture, figure) for picture, figure in figures if figure is not None]
     return _template().render(
         document=document,
         pictures=[
-            {"caption": picture.caption, "html": _drawn(picture.draw(), first=number == 0)}
-            for number, picture in enumerate(document.pictures)
+            {"caption": picture.caption, "note": picture.note, "html": _drawn(figure, number)}
+            for number, (picture, figure) in enumerate(drawn)
         ],
+        missing=[picture.caption for picture, figure in figures if figure is None],
     )
 
 
-def _drawn(figure: object, *, first: bool) -> Markup:
+def _drawn(figure: object, number: int) -> Markup:
     import plotly.io as pio  # noqa: PLC0415 - only pages with pictures pay for it
 
     # plotly writes "<", ">" and "/" in its JSON as escapes, so no text can end the script.
-    drawn = pio.to_html(figure, full_html=False, include_plotlyjs=first, config=_CONFIG)
+    drawn = pio.to_html(
+        figure,
+        full_html=False,
+        include_plotlyjs=number == 0,
+        config=_CONFIG,
+        # Not by chance: the same input gives the same page.
+        div_id=f"picture-{number + 1}",
+    )
     return Markup(drawn)  # noqa: S704
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from nsysmoe.reports.escape import visible
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from nsysmoe.reports.document import Document, Table
 
 _COMMANDS = {
@@ -33,12 +35,19 @@ _SIGNED = re.compile(r"^-(?=[\d.])")
 
 
 def render(document: Document) -> str:
-    """Return one table environment a table; notes and findings stand as comments."""
+    """Return one table environment a table; lead, notes and findings stand as comments.
+
+    A paper has its own text around its tables: only tables are set.
+    """
     parts = [_table(table, document.title) for table in document.tables]
     remarks = [*document.notes, *(f"{f.code}: {f.message}" for f in document.findings)]
+    lead, comments = _comments(document.lead), _comments(remarks)
+    return (lead + "\n" if lead else "") + "\n".join(parts) + ("\n" + comments if comments else "")
+
+
+def _comments(remarks: Sequence[str]) -> str:
     # A line break in a remark would leave the comment: visible() has none.
-    comments = "".join(f"% {visible(remark)}\n" for remark in remarks)
-    return "\n".join(parts) + ("\n" + comments if comments else "")
+    return "".join(f"% {visible(remark)}\n" for remark in remarks)
 
 
 def _table(table: Table, title: str) -> str:

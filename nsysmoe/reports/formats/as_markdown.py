@@ -17,14 +17,22 @@ _HARMLESS = re.compile(r"\\([()+#!])(?!\()")
 
 
 def render(document: Document) -> str:
-    """Return a heading, the tables, the notes and the findings."""
-    parts = [f"# {_text(document.title)}"]
+    """Return a heading, the lead, the tables, the notes and the findings."""
+    parts = [f"# {_text(document.title)}", *_lead(document.lead)]
     parts += [_table(table) for table in document.tables]
     if document.notes:
         parts.append("\n".join(_text(note) for note in document.notes))
     if document.findings:
         parts.append("\n".join(_finding(finding) for finding in document.findings))
     return "\n\n".join(parts) + "\n"
+
+
+def _lead(sentences: tuple[str, ...]) -> list[str]:
+    """Return the first sentence as a paragraph of its own, the others as a list."""
+    paragraphs = [f"**{_text(sentence)}**" for sentence in sentences[:1]]
+    if len(sentences) > 1:
+        paragraphs.append("\n".join(f"- {_text(sentence)}" for sentence in sentences[1:]))
+    return paragraphs
 
 
 def _table(table: Table) -> str:

@@ -42,8 +42,10 @@ def show(document: Document, stream: TextIO) -> None:
 
 
 def _print(document: Document, console: Console, *, plain: bool) -> None:
+    for number, sentence in enumerate(document.lead):
+        console.print(Text(visible(sentence), style="" if number else "bold"))
     for number, table in enumerate(document.tables):
-        if number:
+        if number or document.lead:
             console.print()
         if table.caption:
             console.print(Text(visible(table.caption), style="bold"))

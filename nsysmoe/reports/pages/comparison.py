@@ -32,10 +32,10 @@ _FORMATTERS: dict[str, Callable[[Value], str]] = {
 def comparison_page(comparison: Comparison, *, full: bool = False) -> Document:
     """Return Table 1; ``full`` adds the metrics beside it and the time by kernel and device."""
     baseline, candidate = comparison.baseline, comparison.candidate
-    tables = [_metrics_table(comparison, TABLE_1, "Table 1: ")]
+    tables = [metrics_table(comparison, TABLE_1, "Table 1: ")]
     if full:
         tables += [
-            _metrics_table(comparison, BESIDE, "Beside Table 1: "),
+            metrics_table(comparison, BESIDE, "Beside Table 1: "),
             *(
                 breakdown_table(side.breakdown, f"Where the time of {side.label} went")
                 for side in (baseline, candidate)
@@ -47,7 +47,7 @@ def comparison_page(comparison: Comparison, *, full: bool = False) -> Document:
         data=comparison.to_dict(),
         records=tuple(asdict(change) for change in comparison.metrics),
         findings=comparison.findings,
-        notes=(_counted(comparison),),
+        notes=(counted_note(comparison),),
         pictures=(
             Picture(
                 "Kernel time by function, both arms",
@@ -104,7 +104,8 @@ def breakdown_table(rows: Sequence[Breakdown], caption: str) -> Table:
     )
 
 
-def _metrics_table(comparison: Comparison, metrics: Sequence[Metric], what: str) -> Table:
+def metrics_table(comparison: Comparison, metrics: Sequence[Metric], what: str) -> Table:
+    """Return these metrics of both arms, the change and its verdict."""
     baseline, candidate = comparison.baseline, comparison.candidate
     functions = sorted({*baseline.moe_functions(), *candidate.moe_functions()})
     name = moe_name(functions)
@@ -139,7 +140,8 @@ def _metric_row(metric: Metric, change: Change, name: str) -> Row:
     )
 
 
-def _counted(comparison: Comparison) -> str:
+def counted_note(comparison: Comparison) -> str:
+    """Return what counts as the MoE kernel, and how to read the table."""
     functions = {*comparison.baseline.moe_functions(), *comparison.candidate.moe_functions()}
     return (
         f"MoE kernel: {', '.join(sorted(functions))}. Times are sums over all GPUs; StdDev is the "

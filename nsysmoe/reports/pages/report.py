@@ -1,0 +1,155 @@
+"""The report: the verdict, Table 1, what to know before believing it, and the pictures."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.metrics.table1 import BESIDE, TABLE_1
+from nsysmoe.reports import numbers, pictures
+from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.pages.comparison import counted_note, metrics_table
+from nsysmoe.reports.pages.timeline import TIMELINE_NOTE
+from nsysmoe.reports.pictures.look import place
+from nsysmoe.reports.pictures.stacks import PHASE_PARTS, WINDOW_PARTS, mean_time_use
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from nsysmoe.analysis.comparison import Comparison
+    from nsysmoe.analysis.portrait import Portrait
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A picture of both portraits: how it is drawn, its caption, and how to read it."""
+
+    draw: Callable[[Sequence[Portrait]], Any]
+    caption: str
+    note: str
+
+
+# In the order of the page.
+_PICTURES = (
+    _Drawn(
+        pictures.where_time_went,
+        "Where the time went",
+        "Each bar is a GPU's whole window, from the first kernel to the last. Transfer and wait "
+        "are what communication took while nothing was computed; idle is when nothing ran.",
+    ),
+    _Drawn(
+        pictures.critical_by_phase,
+        "Critical MoE time by phase",
+        "A step waits for its slowest rank. The left part is what MoE would cost if all ranks "
+        "were equally fast, the right part is what imbalance adds.",
+    ),
+    _Drawn(
+        pictures.duration_distributions,
+        "How long MoE launches took",
+        "How many launches took how long. Both axes are logarithmic: what stands far right is "
+        "rare, and still decides the maximum and the standard deviation.",
+    ),
+    _Drawn(
+        pictures.wait_and_transfer,
+        "Waiting and transferring in collectives",
+        "Wait is from a rank's own start to the last rank's, so the fastest rank waits longest. "
+        "Unmatched kernels have no partner on other ranks: their wait is unknown.",
+    ),
+    _Drawn(
+        pictures.layer_heatmap,
+        "MoE time by layer and rank",
+        "A rank's time in a layer over the mean of all ranks: orange is slower than the mean, "
+        "blue is faster, and with perfect balance all is pale. One scale for both arms.",
+    ),
+    _Drawn(
+        pictures.cells_over_time,
+        "Balance over time",
+        "The slowest rank over the mean of ranks in each step: 1 is perfect balance. A band marks "
+        "a rearrangement of experts, a cross a step that something else distorted. "
+        "Drag to zoom, double-click to go back.",
+    ),
+    _Drawn(
+        pictures.step_timeline,
+        "One step, kernel by kernel",
+        TIMELINE_NOTE,
+    ),
+)
+_CHANGES_NOTE = (
+    "Each metric's change, and the interval that it lies in where one is known. An interval that "
+    "crosses 0 may be no change at all."
+)
+
+
+def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) -> Document:
+    """Return the whole report of two arms."""
+    baseline, candidate = comparison.baseline, comparison.candidate
+    return Document(
+        title=f"{baseline.label} against {candidate.label}",
+        lead=tuple(part.sentence for part in getattr(comparison, "verdict", ())),
+        tables=(
+            metrics_table(comparison, TABLE_1, "Table 1: "),
+            metrics_table(comparison, BESIDE, "Beside Table 1: "),
+            _time_use_table(portraits),
+            _phases_table(portraits),
+        ),
+        # A comparison that can be loaded again, with the portraits beside it.
+        data={**comparison.to_dict(), "portraits": [asdict(portrait) for portrait in portraits]},
+        records=tuple(asdict(change) for change in comparison.metrics),
+        findings=comparison.findings,
+        notes=(
+            counted_note(comparison),
+            *(
+                f"{portrait.label}: {reduced}"
+                for portrait in portraits
+                for reduced in portrait.reduced
+            ),
+        ),
+        pictures=(
+            Picture(
+                "Changes of Table 1",
+                partial(pictures.change_intervals, comparison.metrics),
+                _CHANGES_NOTE,
+            ),
+            *(
+                Picture(drawn.caption, partial(drawn.draw, portraits), drawn.note)
+                for drawn in _PICTURES
+            ),
+        ),
+    )
+
+
+def _time_use_table(portraits: Sequence[Portrait]) -> Table:
+    columns = (
+        Column("GPU", "left"),
+        *(Column(f"{part.name.capitalize()} (ms)") for part in WINDOW_PARTS),
+        Column("Window (ms)"),
+    )
+    keys = (*(part.key for part in WINDOW_PARTS), "window_ns")
+    rows = []
+    for arm in portraits:
+        rows += [_times_row(place(row), row, keys, arm.label) for row in arm.time_use]
+        if len(arm.time_use) > 1:
+            rows.append(_times_row("mean", mean_time_use(arm.time_use), keys, arm.label))
+    return Table("Where the time went", columns, tuple(rows))
+
+
+def _phases_table(portraits: Sequence[Portrait]) -> Table:
+    columns = (
+        Column("Phase", "left"),
+        Column("Cells"),
+        *(Column(f"{part.name.capitalize()} (ms)") for part in PHASE_PARTS),
+        Column("Critical (ms)"),
+    )
+    keys = (*(part.key for part in PHASE_PARTS), "critical_ns")
+    rows = []
+    for arm in portraits:
+        for row in arm.phases:
+            times = _times_row(str(row["phase"]), row, keys, arm.label)
+            name, *rest = times.cells
+            rows.append(Row((name, numbers.count(row["cells"]), *rest), times.group))
+    return Table("Critical MoE time by phase", columns, tuple(rows))
+
+
+def _times_row(name: str, row: dict[str, Any], keys: Sequence[str], group: str) -> Row:
+    return Row((name, *(numbers.milliseconds(row.get(key)) for key in keys)), group)

@@ -1,0 +1,104 @@
+create view main.clocks as
+with sampled as (
+    select
+        rank,
+        any_value(global_pid) over (partition by rank) as global_pid,
+        any_value(process_id) over (partition by rank) as process_id,
+        any_value(device_id) over (partition by rank) as device_id,
+        name_id,
+        ordinal,
+        launches,
+        end_ns
+    from staging.stg_collective_arrivals
+    where
+        is_sampled
+        -- These end on all ranks within a few us; a broadcast, a reduce or a send may not.
+        and collective in ('all_reduce', 'all_gather', 'reduce_scatter', 'all_to_all')
+),
+
+-- What their ends differ by is the clock.
+differences as (
+    select
+        theirs.rank,
+        theirs.global_pid,
+        theirs.process_id,
+        theirs.device_id,
+        ours.end_ns - min(ours.end_ns) over () as at_ns,
+        theirs.end_ns - ours.end_ns as apart_ns
+    from sampled as ours
+    inner join sampled as theirs
+        on
+            ours.name_id = theirs.name_id
+            and ours.ordinal = theirs.ordinal
+            and ours.launches = theirs.launches
+    where ours.rank = 0
+),
+
+medians as (
+    select
+        rank,
+        median(apart_ns) as offset_ns,
+        mad(apart_ns) as spread_ns
+    from differences
+    group by rank
+),
+
+-- One late end (a page fault, another kernel on the same GPU) must not tilt the line.
+inliers as (
+    select differences.*
+    from differences
+    inner join medians on differences.rank = medians.rank
+    where abs(differences.apart_ns - medians.offset_ns) <= 10 * medians.spread_ns + 1000
+),
+
+lines as (
+    select
+        rank,
+        coalesce(regr_slope(apart_ns, at_ns), 0) as drift,
+        coalesce(regr_intercept(apart_ns, at_ns), avg(apart_ns)) as offset_ns
+    from inliers
+    group by rank
+),
+
+fitted as (
+    select
+        differences.rank,
+        any_value(differences.global_pid) as global_pid,
+        any_value(differences.process_id) as process_id,
+        any_value(differences.device_id) as device_id,
+        count(*) as meetings,
+        any_value(lines.offset_ns) as offset_ns,
+        any_value(lines.drift) as drift,
+        quantile_cont(
+            abs(differences.apart_ns - lines.offset_ns - lines.drift * differences.at_ns), 0.95
+        ) as residual_ns
+    from differences
+    inner join lines on differences.rank = lines.rank
+    group by differences.rank
+)
+
+select
+    rank,
+    global_pid,
+    process_id,
+    device_id,
+    meetings,
+    offset_ns,
+    drift * 1e6 as drift_ppm,
+    residual_ns,
+    -- GPUs of one host share a clock, and a ring completes within some 20 us: only what is more
+    -- than that, fits well and rests on enough meetings is a clock that is off.
+    meetings >= 20 and abs(offset_ns) > 25000 and residual_ns < abs(offset_ns) / 2 as is_applied
+from fitted;
+
+comment on view main.clocks is
+'How far the clock of each rank is from that of rank 0, fitted on the ends of collectives that both took part in: offset and drift by least squares without outliers. Grain: one rank that shares collectives with rank 0. Key: rank.';
+comment on column main.clocks.rank is 'Number of the process and device among those that communicate, from 0';
+comment on column main.clocks.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
+comment on column main.clocks.process_id is 'Process id on its host, or in its container';
+comment on column main.clocks.device_id is 'CUDA ordinal of the GPU, as this process counts';
+comment on column main.clocks.meetings is 'Collectives that the fit rests on';
+comment on column main.clocks.offset_ns is 'Its ends less those of rank 0 at the first meeting, ns';
+comment on column main.clocks.drift_ppm is 'Change of the offset, us for each second';
+comment on column main.clocks.residual_ns is '95 % of ends lie within this of the fit, ns: a skew below it is not evidence';
+comment on column main.clocks.is_applied is 'Whether waits are corrected by the fit: more than 25 us off, on at least 20 meetings, with a residual below half of it';

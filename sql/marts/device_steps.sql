@@ -1,0 +1,127 @@
+create view main.device_steps as
+with spans as (
+    select
+        global_pid,
+        any_value(process_id) as process_id,
+        device_id,
+        min(start_ns) as first_ns,
+        max(end_ns) as last_ns
+    from staging.stg_kernels
+    group by global_pid, device_id
+),
+
+ranged as (
+    select
+        events.global_pid,
+        events.device_id,
+        calls.step,
+        min(events.start_ns) as start_ns
+    from staging.stg_kernels as events
+    inner join staging.stg_step_calls as calls
+        on
+            events.global_pid = calls.global_pid
+            and events.correlation_id = calls.correlation_id
+    group by events.global_pid, events.device_id, calls.step
+),
+
+-- Without ranges the first MoE kernel of a step has to do.
+counted as (
+    select
+        global_pid,
+        device_id,
+        step,
+        arg_min(phase, start_ns) as phase,
+        min(start_ns) as start_ns
+    from main.moe_launches
+    where step is not null and not exists (select 1 from main.steps)
+    group by global_pid, device_id, step
+),
+
+begun as (
+    select
+        ranged.global_pid,
+        ranged.device_id,
+        ranged.step,
+        steps.phase,
+        ranged.start_ns
+    from ranged
+    inner join main.steps
+        on ranged.global_pid = steps.global_pid and ranged.step = steps.step
+    union all
+    select
+        global_pid,
+        device_id,
+        step,
+        phase,
+        start_ns
+    from counted
+),
+
+-- What runs before the first step belongs to none.
+opened as (
+    select
+        global_pid,
+        device_id,
+        step,
+        phase,
+        start_ns
+    from begun
+    union all
+    select
+        spans.global_pid,
+        spans.device_id,
+        null as step,
+        null as phase,
+        spans.first_ns as start_ns
+    from spans
+    left join begun
+        on
+            spans.global_pid is not distinct from begun.global_pid
+            and spans.device_id = begun.device_id
+            and spans.first_ns = begun.start_ns
+    where begun.start_ns is null
+),
+
+closed as (
+    select
+        opened.global_pid,
+        spans.process_id,
+        opened.device_id,
+        opened.step,
+        opened.phase,
+        opened.start_ns,
+        coalesce(
+            lead(opened.start_ns) over (
+                partition by opened.global_pid, opened.device_id
+                order by opened.start_ns
+            ),
+            spans.last_ns
+        ) as end_ns
+    from opened
+    inner join spans
+        on
+            opened.global_pid is not distinct from spans.global_pid
+            and opened.device_id = spans.device_id
+)
+
+select
+    global_pid,
+    process_id,
+    device_id,
+    step,
+    phase,
+    start_ns,
+    end_ns,
+    end_ns - start_ns as wall_ns
+from closed;
+
+comment on view main.device_steps is
+'The time of each GPU, cut where a step''s first kernel starts. Grain: one step on one device of one process. Key: (global_pid, device_id, start_ns). Invariant: the rows of a device touch one another and cover its kernels from the first start to the last end.';
+comment on column main.device_steps.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
+comment on column main.device_steps.process_id is 'Process id on its host, or in its container';
+comment on column main.device_steps.device_id is 'CUDA ordinal of the GPU, as this process counts';
+comment on column main.device_steps.step is 'Step of the process (steps.step); without ranges, as moe_launches counts; NULL before the first';
+comment on column main.device_steps.phase is 'Phase of the step; NULL where none is known';
+comment on column main.device_steps.start_ns is 'Start of the step''s first kernel, ns since the zero of the capture';
+comment on column main.device_steps.end_ns is 'Start of the next step''s first kernel, or the last end, ns since the zero of the capture';
+comment on column main.device_steps.wall_ns is 'Time from start to end, ns';
