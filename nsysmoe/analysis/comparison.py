@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nsysmoe.analysis.arm import Arm, read_arm, require_moe_kernels
+from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
@@ -165,7 +165,7 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
         # Two arms share the cores.
         cores = max(1, (os.cpu_count() or 2) // 2)
         arms = [
-            threads.submit(read_arm, path, class_map=class_map, nsys=nsys, threads=cores)
+            threads.submit(read_run, path, class_map=class_map, nsys=nsys, threads=cores)
             for path in (baseline, candidate)
         ]
         return compare_arms(arms[0].result(), arms[1].result(), baseline_label, candidate_label)
@@ -177,7 +177,7 @@ def _import_frames() -> None:
 
 
 def compare_arms(
-    baseline: Arm, candidate: Arm, baseline_label: str, candidate_label: str
+    baseline: Run, candidate: Run, baseline_label: str, candidate_label: str
 ) -> Comparison:
     """Compare two arms that were read.
 
@@ -207,11 +207,11 @@ def compare_arms(
     )
 
 
-def _side(arm: Arm, label: str) -> Side:
+def _side(arm: Run, label: str) -> Side:
     return Side(label, (str(arm.path),), tuple(_breakdown(arm)))
 
 
-def _breakdown(arm: Arm) -> list[Breakdown]:
+def _breakdown(arm: Run) -> list[Breakdown]:
     import polars as pl  # noqa: PLC0415
 
     counted = arm.kernels.filter(pl.col("class").is_in(list(_GROUPS)))

@@ -18,30 +18,30 @@ from nsysmoe.metrics.imbalance import imbalance
 from nsysmoe.metrics.table1 import relative_change, verdict
 
 if TYPE_CHECKING:
-    from nsysmoe.analysis.arm import Arm
+    from nsysmoe.analysis.run import Run
 
 # Below this share of GPU time, what nobody classified cannot change a verdict of Table 1.
 _NOTABLE_UNCLASSIFIED_RATIO = 0.01
 
 
-def diagnose(baseline: Arm, candidate: Arm) -> list[Finding]:
+def diagnose(baseline: Run, candidate: Run) -> list[Finding]:
     """Return what the two arms together show, then what was odd about each input."""
     found = [rule(baseline, candidate) for rule in RULES]
     return [finding for finding in found if finding] + baseline.findings + candidate.findings
 
 
-def diagnose_one(arm: Arm) -> list[Finding]:
-    """Return what one arm shows by itself."""
-    source = str(arm.path)
+def diagnose_one(run: Run) -> list[Finding]:
+    """Return what one run shows by itself."""
+    source = str(run.path)
     found = [
-        None if arm.launches else no_moe_kernel(source),
-        hidden_kernels("this trace", source, *arm.graph_launches),
-        unclassified_time("it", arm),
+        None if run.launches else no_moe_kernel(source),
+        hidden_kernels("this trace", source, *run.graph_launches),
+        unclassified_time("it", run),
     ]
-    return [finding for finding in found if finding] + arm.findings
+    return [finding for finding in found if finding] + run.findings
 
 
-def same_file(baseline: Arm, candidate: Arm) -> Finding | None:
+def same_file(baseline: Run, candidate: Run) -> Finding | None:
     """Both arms are one file, or two copies of it."""
     if not baseline.path.samefile(candidate.path) and not (
         baseline.path.stat().st_size == candidate.path.stat().st_size
@@ -57,7 +57,7 @@ def same_file(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def unequal_work(baseline: Arm, candidate: Arm) -> Finding | None:
+def unequal_work(baseline: Run, candidate: Run) -> Finding | None:
     """The arms launched different numbers of MoE kernels."""
     before, after = baseline.launches, candidate.launches
     if before == after:
@@ -79,7 +79,7 @@ def unequal_work(baseline: Arm, candidate: Arm) -> Finding | None:
     return Finding("unequal_work", "warning", message, evidence)
 
 
-def lost_device(baseline: Arm, candidate: Arm) -> Finding | None:
+def lost_device(baseline: Run, candidate: Run) -> Finding | None:
     """One arm ran its experts on fewer GPUs than the other."""
     if baseline.gpus is None or candidate.gpus is None or baseline.gpus == candidate.gpus:
         return None
@@ -94,16 +94,16 @@ def lost_device(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def totals_mislead(baseline: Arm, candidate: Arm) -> Finding | None:
+def totals_mislead(baseline: Run, candidate: Run) -> Finding | None:
     """The total over ranks and what ranks wait for point in opposite directions."""
     before, after = _balance(baseline), _balance(candidate)
     if before is None or after is None:
         return None
-    totals = [int(arm.durations["total_ns"].item()) for arm in (baseline, candidate)]
+    totals = [int(run.durations["total_ns"].item()) for run in (baseline, candidate)]
     said, meant = verdict(*totals), verdict(before["critical_ns"], after["critical_ns"])
     if {said, meant} != {"better", "worse"}:
         return None
-    slowest = [_slowest_rank_ns(arm) for arm in (baseline, candidate)]
+    slowest = [_slowest_rank_ns(run) for run in (baseline, candidate)]
     evidence = {
         "total_time_change": relative_change(*totals),
         "critical_change": relative_change(before["critical_ns"], after["critical_ns"]),
@@ -120,7 +120,7 @@ def totals_mislead(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def balance(baseline: Arm, candidate: Arm) -> Finding | None:
+def balance(baseline: Run, candidate: Run) -> Finding | None:
     """What ranks wait for in MoE kernels: the slowest of each cell, mean and excess."""
     before, after = _balance(baseline), _balance(candidate)
     if before is None or after is None:
@@ -137,7 +137,7 @@ def balance(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def waiting(baseline: Arm, candidate: Arm) -> Finding | None:
+def waiting(baseline: Run, candidate: Run) -> Finding | None:
     """How much of communication is waiting for the last rank."""
     parts = {"baseline": _waiting(baseline), "candidate": _waiting(candidate)}
     known = {name: part for name, part in parts.items() if part}
@@ -154,26 +154,26 @@ def waiting(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def _balance(arm: Arm) -> dict[str, Any] | None:
+def _balance(run: Run) -> dict[str, Any] | None:
     """Return the sums over cells; None where ranks cannot be paired."""
-    if arm.cells is None or arm.cells.is_empty() or arm.cells["ranks"].max() == 1:
+    if run.cells is None or run.cells.is_empty() or run.cells["ranks"].max() == 1:
         return None
-    row = imbalance(arm.cells).row(0, named=True)
+    row = imbalance(run.cells).row(0, named=True)
     return {key: row[key] for key in ("cells", "critical_ns", "mean_ns", "excess_ns")}
 
 
-def _slowest_rank_ns(arm: Arm) -> int:
+def _slowest_rank_ns(run: Run) -> int:
     """Return the largest sum of MoE time of any rank."""
-    assert arm.moe_events is not None  # noqa: S101 - cells exist only with events
-    ranks = arm.moe_events.group_by("global_pid", "device_id").agg(pl.col("dur_ns").sum())
+    assert run.moe_events is not None  # noqa: S101 - cells exist only with events
+    ranks = run.moe_events.group_by("global_pid", "device_id").agg(pl.col("dur_ns").sum())
     return int(ranks["dur_ns"].max())  # type: ignore[arg-type]
 
 
-def _waiting(arm: Arm) -> dict[str, Any] | None:
+def _waiting(run: Run) -> dict[str, Any] | None:
     """Return sums over the communication kernels that could be paired across ranks."""
-    if arm.collective_events is None:
+    if run.collective_events is None:
         return None
-    matched = arm.collective_events.filter("is_matched")
+    matched = run.collective_events.filter("is_matched")
     if matched.is_empty():
         return None
     wait, transfer, total = (int(matched[c].sum()) for c in ("wait_ns", "transfer_ns", "dur_ns"))
@@ -186,7 +186,7 @@ def _waiting(arm: Arm) -> dict[str, Any] | None:
     }
 
 
-def eplb_activity(baseline: Arm, candidate: Arm) -> Finding | None:
+def eplb_activity(baseline: Run, candidate: Run) -> Finding | None:
     """What shows EPLB at work in each arm: its map kernel, and transfers of weights."""
     parts = {"baseline": _eplb(baseline), "candidate": _eplb(candidate)}
     before, after = (part["map_launches"] > 0 for part in parts.values())
@@ -217,10 +217,10 @@ def eplb_activity(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def _eplb(arm: Arm) -> dict[str, int]:
+def _eplb(run: Run) -> dict[str, int]:
     """Return launches of EPLB's map kernel, and launches and time of NCCL's SendRecv."""
-    maps = arm.kernels.filter(pl.col("class") == EPLB)
-    sent = arm.kernels.filter((pl.col("class") == COLLECTIVE) & (pl.col("role") == "send_recv"))
+    maps = run.kernels.filter(pl.col("class") == EPLB)
+    sent = run.kernels.filter((pl.col("class") == COLLECTIVE) & (pl.col("role") == "send_recv"))
     return {
         "map_launches": int(maps["launches"].sum()),
         "send_recv_launches": int(sent["launches"].sum()),
@@ -232,11 +232,11 @@ def _eplb(arm: Arm) -> dict[str, int]:
 _NOTABLE_SHIFT = 0.05
 
 
-def communication_mix(baseline: Arm, candidate: Arm) -> Finding | None:
+def communication_mix(baseline: Run, candidate: Run) -> Finding | None:
     """Which collective NCCL's time is made of, and whether the arms use others."""
     mixes = [
-        {row["collective"]: row for row in nccl_mix(arm.kernels).to_dicts()}
-        for arm in (baseline, candidate)
+        {row["collective"]: row for row in nccl_mix(run.kernels).to_dicts()}
+        for run in (baseline, candidate)
     ]
     if not all(mixes):
         return None
@@ -263,10 +263,10 @@ def _ms(mix: dict[str, Any], name: str) -> str:
     return f"{mix[name]['total_ns'] / 1e6:,.1f}" if name in mix else "0"
 
 
-def cuda_graph_mode(baseline: Arm, candidate: Arm) -> Finding | None:
+def cuda_graph_mode(baseline: Run, candidate: Run) -> Finding | None:
     """CUDA graphs were recorded as a whole in an arm, so kernels are missing from it."""
     arms = {"the baseline": baseline, "the candidate": candidate}
-    found = [hidden_kernels(n, str(arm.path), *arm.graph_launches) for n, arm in arms.items()]
+    found = [hidden_kernels(n, str(run.path), *run.graph_launches) for n, run in arms.items()]
     hidden = [finding for finding in found if finding]
     if len(hidden) < 2:
         return hidden[0] if hidden else None
@@ -288,7 +288,7 @@ def hidden_kernels(where: str, source: str, launches: int, total_ns: int) -> Fin
     return Finding("cuda_graph_mode", "error", _GRAPHS.format(where=where), evidence)
 
 
-def single_run(_baseline: Arm, _candidate: Arm) -> Finding | None:
+def single_run(_baseline: Run, _candidate: Run) -> Finding | None:
     """One run an arm says nothing about how runs differ from one another."""
     return Finding(
         "single_run",
@@ -299,10 +299,10 @@ def single_run(_baseline: Arm, _candidate: Arm) -> Finding | None:
     )
 
 
-def bookkeeping_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
+def bookkeeping_allreduce(baseline: Run, candidate: Run) -> Finding | None:
     """AllReduce of 32-bit integers carries counts, not the model's activations."""
     arms = {"baseline": baseline, "candidate": candidate}
-    totals = {name: arm.communication.row(0, named=True) for name, arm in arms.items()}
+    totals = {name: run.communication.row(0, named=True) for name, run in arms.items()}
     if not any(total["bookkeeping_allreduce_ns"] for total in totals.values()):
         return None
     parts = {
@@ -325,20 +325,20 @@ def bookkeeping_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def other_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
+def other_allreduce(baseline: Run, candidate: Run) -> Finding | None:
     """All-reduces by kernels outside NCCL are in neither communication row of Table 1."""
     arms = {"baseline": baseline, "candidate": candidate}
     totals = {
-        name: int(arm.communication["other_allreduce_total_ns"].item())
-        for name, arm in arms.items()
+        name: int(run.communication["other_allreduce_total_ns"].item())
+        for name, run in arms.items()
     }
     if not any(totals.values()):
         return None
     functions = sorted(
         {
             function
-            for arm in arms.values()
-            for function in arm.kernels.filter(
+            for run in arms.values()
+            for function in run.kernels.filter(
                 (pl.col("class") == COLLECTIVE)
                 & (pl.col("role") == "all_reduce")
                 & (pl.col("backend") != "nccl")
@@ -359,7 +359,7 @@ def other_allreduce(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def unclassified_kernels(baseline: Arm, candidate: Arm) -> Finding | None:
+def unclassified_kernels(baseline: Run, candidate: Run) -> Finding | None:
     """A notable part of GPU time is in kernels that the class map does not know."""
     found = [
         unclassified_time("the baseline", baseline),
@@ -369,9 +369,9 @@ def unclassified_kernels(baseline: Arm, candidate: Arm) -> Finding | None:
     return max(known, key=lambda finding: finding.evidence["time_ratio"]) if known else None
 
 
-def unclassified_time(where: str, arm: Arm) -> Finding | None:
-    """A notable part of an arm's GPU time is in kernels that the class map does not know."""
-    shares = class_shares(arm.kernels).filter(pl.col("class") == UNCLASSIFIED)
+def unclassified_time(where: str, run: Run) -> Finding | None:
+    """A notable part of a run's GPU time is in kernels that the class map does not know."""
+    shares = class_shares(run.kernels).filter(pl.col("class") == UNCLASSIFIED)
     if shares.is_empty() or (shares["time_ratio"].item() or 0) < _NOTABLE_UNCLASSIFIED_RATIO:
         return None
     row = shares.row(0, named=True)
@@ -381,7 +381,7 @@ def unclassified_time(where: str, arm: Arm) -> Finding | None:
         f"{row['kernels']} kernels with {row['time_ratio']:.1%} of the GPU time of {where} match "
         "no class; `nsysmoe kernels` lists them, --classes FILE teaches nsysmoe what they are",
         {
-            "source": str(arm.path),
+            "source": str(run.path),
             "kernels": row["kernels"],
             "total_ns": row["total_ns"],
             "time_ratio": row["time_ratio"],
@@ -416,9 +416,9 @@ RULES = (
 )
 
 
-def _change_of(baseline: Arm, candidate: Arm, statistic: str) -> float:
+def _change_of(baseline: Run, candidate: Run, statistic: str) -> float:
     """Return the change of a statistic of MoE kernels; 0 where the baseline's is 0."""
-    before, after = (arm.durations[statistic].item() for arm in (baseline, candidate))
+    before, after = (run.durations[statistic].item() for run in (baseline, candidate))
     return relative_change(before, after) or 0.0
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.arm import read_arm
+from nsysmoe.analysis.run import read_run
 from nsysmoe.export.files import identify
 from nsysmoe.trace import open_trace
 
@@ -105,15 +105,15 @@ def _of_summary(
     from nsysmoe.errors import MissingDataError  # noqa: PLC0415
     from nsysmoe.metrics.durations import pooled_statistics  # noqa: PLC0415
 
-    arm = read_arm(path, class_map=class_map)
+    run = read_run(path, class_map=class_map)
     if by == "device":
         raise MissingDataError(f"{path} does not tell devices apart; give the .sqlite export")
     keys = list(_KEYS[by])
-    groups = arm.kernels.partition_by(keys, as_dict=True, maintain_order=True)
+    groups = run.kernels.partition_by(keys, as_dict=True, maintain_order=True)
     pooled = [
         pooled_statistics(rows).with_columns(
             **{key: pl.lit(value) for key, value in zip(keys, group, strict=True)}
         )
         for group, rows in groups.items()
     ]
-    return pl.concat(pooled).sort("total_ns", descending=True), arm.findings
+    return pl.concat(pooled).sort("total_ns", descending=True), run.findings

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.analysis.attribution import attribution, read_cells, read_launches
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.trace import open_trace
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.trace import Trace
 
-_PHASED = ("phase", "dur_ns")
+_PHASED = ("rank", "step", "layer_source")
 _PAIRED = (
     "function",
     "global_pid",
@@ -79,17 +80,17 @@ def imbalance(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(("moe_cells", None), ("moe_cell_places", None), ("moe_launches", _PHASED))
-        cells = trace.frame("moe_cells")
+        trace.read_ahead(("moe_cells", None), ("moe_launches", None))
+        launches = read_launches(trace, _PHASED)
+        cells = read_cells(trace, launches)
         _require_cells(trace, cells)
-        places = trace.frame("moe_cell_places")
-        attribution = _attribution(trace.frame("moe_launches", _PHASED))
         findings = trace.findings()
 
     from nsysmoe.metrics.imbalance import imbalance as measure  # noqa: PLC0415 - imports polars
 
-    frame = measure(cells.join(places, on="cell"), [by] if by else [])
-    rows = tuple({**row, "attribution": attribution} for row in frame.to_dicts())
+    frame = measure(cells, [by] if by else [])
+    known = attribution(launches)
+    rows = tuple({**row, "attribution": known} for row in frame.to_dicts())
     return Measured(str(path), rows, tuple(findings))
 
 
@@ -104,32 +105,18 @@ def phases(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(
-            ("steps", None),
-            ("moe_launches", _PHASED),
-            ("moe_cells", None),
-            ("moe_cell_places", None),
-        )
+        trace.read_ahead(("steps", None), ("moe_launches", None), ("moe_cells", None))
         steps = trace.frame("steps")
-        launches = trace.frame("moe_launches", _PHASED)
-        cells = trace.frame("moe_cells").join(trace.frame("moe_cell_places"), on="cell")
+        launches = read_launches(trace, _PHASED)
+        cells = read_cells(trace, launches)
         findings = trace.findings()
 
     from nsysmoe.metrics.phases import phase_times  # noqa: PLC0415 - imports polars
 
     rows = phase_times(steps, launches, cells).to_dicts()
     if steps.is_empty():
-        findings.append(_no_steps(str(path)))
+        findings.append(_no_ranges(str(path), attribution(launches)))
     return Measured(str(path), tuple(rows), tuple(findings))
-
-
-def _attribution(launches: pl.DataFrame) -> dict[str, Any]:
-    known = launches.drop_nulls("phase")
-    total = int(launches["dur_ns"].sum())
-    return {
-        "method": "nvtx" if known.height else None,
-        "time_ratio": int(known["dur_ns"].sum()) / total if total else None,
-    }
 
 
 def _require_cells(trace: Trace, cells: pl.DataFrame) -> None:
@@ -164,11 +151,19 @@ def _unmatched(source: str, rows: list[dict[str, Any]]) -> list[Finding]:
     ]
 
 
-def _no_steps(source: str) -> Finding:
+_WITHOUT_RANGES = {
+    "grid": "by grid size: a small prefill looks like decode, and mixed steps like prefill",
+    "duration": "by duration alone (low confidence): capture with NVTX to be sure",
+    None: "not at all: grid sizes and durations do not fall apart into two",
+}
+
+
+def _no_ranges(source: str, known: dict[str, Any]) -> Finding:
     return Finding(
-        "no_steps",
+        "no_step_ranges",
         "warning",
-        "no step can be told: the trace holds no execute_context_… ranges; capture vLLM 0.15.1 or "
-        "later with --trace=cuda,nvtx and its CUDA profiler",
-        {"source": source},
+        "the trace holds no execute_context_… ranges (vLLM 0.15.1 or later writes them with "
+        "--trace=cuda,nvtx and its CUDA profiler), so phases are told "
+        f"{_WITHOUT_RANGES[known['method']]}",
+        {"source": source, **known},
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.arm import Arm, read_arm
+from nsysmoe.analysis.run import Run, read_run
 from nsysmoe.classes import COLLECTIVE
 from nsysmoe.metrics.table1 import METRICS, Value, metric_values
 
@@ -63,45 +63,45 @@ def summarize(
 ) -> Summary:
     """Summarise one trace, report or kernel summary.
 
-    Takes and raises what ``read_arm`` does; an input without MoE kernels is summarised with a
+    Takes and raises what ``read_run`` does; an input without MoE kernels is summarised with a
     finding that says so.
     """
-    from nsysmoe.analysis.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the arm
+    from nsysmoe.analysis.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the run
 
-    arm = read_arm(path, class_map=class_map, nsys=nsys)
+    run = read_run(path, class_map=class_map, nsys=nsys)
     return Summary(
-        str(arm.path),
-        _measured(arm.durations, arm.communication),
-        tuple(_devices(arm)),
-        tuple(diagnose_one(arm)),
+        str(run.path),
+        _measured(run.durations, run.communication),
+        tuple(_devices(run)),
+        tuple(diagnose_one(run)),
     )
 
 
-def _devices(arm: Arm) -> list[DeviceSummary]:
+def _devices(run: Run) -> list[DeviceSummary]:
     import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.communication import communication_totals  # noqa: PLC0415
     from nsysmoe.metrics.durations import duration_statistics  # noqa: PLC0415
 
-    if arm.moe_events is None or arm.collective_events is None:
+    if run.moe_events is None or run.collective_events is None:
         return []
     keys = ["global_pid", "process_id", "device_id"]
-    names = arm.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
+    names = run.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
     found = []
     pairs = (
-        pl.concat([frame.select(keys) for frame in (arm.moe_events, arm.collective_events)])
+        pl.concat([frame.select(keys) for frame in (run.moe_events, run.collective_events)])
         .unique()
         .sort("device_id", "global_pid")
     )
     for global_pid, process, device in pairs.iter_rows():
         here = pl.col("global_pid").eq_missing(global_pid) & (pl.col("device_id") == device)
         collectives = (
-            arm.collective_events.filter(here)
+            run.collective_events.filter(here)
             .group_by("name_id")
             .agg(pl.col("dur_ns").sum().alias("total_ns"))
             .join(names, on="name_id")
         )
-        durations = duration_statistics(arm.moe_events.filter(here))
+        durations = duration_statistics(run.moe_events.filter(here))
         metrics = _measured(durations, communication_totals(collectives))
         found.append(DeviceSummary(process, device, metrics))
     return found

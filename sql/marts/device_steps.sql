@@ -24,7 +24,8 @@ ranged as (
     group by events.global_pid, events.device_id, calls.step
 ),
 
--- Without ranges the first MoE kernel of a step has to do.
+-- Without ranges, and in passes outside any (a data-parallel rank without requests keeps step with
+-- the others), the first MoE kernel has to do.
 counted as (
     select
         global_pid,
@@ -33,8 +34,8 @@ counted as (
         arg_min(phase, start_ns) as phase,
         min(start_ns) as start_ns
     from main.moe_launches
-    where step is not null and not exists (select 1 from main.steps)
-    group by global_pid, device_id, step
+    where phase_source is distinct from 'nvtx' and pass is not null
+    group by global_pid, device_id, step, pass
 ),
 
 begun as (
@@ -120,7 +121,7 @@ comment on view main.device_steps is
 comment on column main.device_steps.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.device_steps.process_id is 'Process id on its host, or in its container';
 comment on column main.device_steps.device_id is 'CUDA ordinal of the GPU, as this process counts';
-comment on column main.device_steps.step is 'Step of the process (steps.step); without ranges, as moe_launches counts; NULL before the first';
+comment on column main.device_steps.step is 'Step of the process (steps.step); without ranges, as moe_launches counts; NULL before the first, and in passes outside any range';
 comment on column main.device_steps.phase is 'Phase of the step; NULL where none is known';
 comment on column main.device_steps.start_ns is 'Start of the step''s first kernel, ns since the zero of the capture';
 comment on column main.device_steps.end_ns is 'Start of the next step''s first kernel, or the last end, ns since the zero of the capture';

@@ -1,13 +1,19 @@
 create view main.matched_collectives as
-with fits as (
+with zero as (
+    select min(end_ns) as zero_ns
+    from staging.stg_collective_arrivals
+    where is_sampled and rank = 0
+),
+
+fits as (
     select
-        rank,
-        offset_ns,
-        drift_ppm / 1e6 as drift,
-        (select min(end_ns) from staging.stg_collective_arrivals where is_sampled and rank = 0)
-            as zero_ns
-    from main.clocks
-    where is_applied
+        clocks.rank,
+        clocks.offset_ns,
+        clocks.drift_ppm / 1e6 as drift,
+        zero.zero_ns
+    from main.clocks as clocks
+    cross join zero
+    where clocks.is_applied
 ),
 
 -- Times as rank 0's clock would have told them.

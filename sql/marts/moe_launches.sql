@@ -4,19 +4,20 @@ with placed as (
         launches.*,
         steps.step,
         steps.phase,
-        ranges.layer as named_layer,
+        layers.layer as named_layer,
         periods.layers as period,
-        launches.layer_ordinal + coalesce((periods.layers - periods.first_layers) % periods.layers, 0)
+        launches.layer_ordinal
+        + coalesce((periods.layers - periods.first_layers) % periods.layers, 0)
             as period_ordinal
     from staging.stg_moe_launches as launches
     left join staging.stg_step_calls as steps
         on
             launches.global_pid = steps.global_pid
             and launches.correlation_id = steps.correlation_id
-    left join staging.stg_layer_calls as ranges
+    left join staging.stg_layer_calls as layers
         on
-            launches.global_pid = ranges.global_pid
-            and launches.correlation_id = ranges.correlation_id
+            launches.global_pid = layers.global_pid
+            and launches.correlation_id = layers.correlation_id
     left join staging.stg_step_periods as periods on launches.rank = periods.rank
 ),
 
@@ -47,6 +48,11 @@ layout as (
     from per_step
 ),
 
+ranges as (
+    select count(*) > 0 as has_ranges
+    from main.steps
+),
+
 sized as (
     select
         rank,
@@ -64,7 +70,11 @@ select
     placed.device_id,
     placed.rank,
     placed.ordinal,
-    coalesce(placed.step, placed.period_ordinal // placed.period) as step,
+    case
+        when ranges.has_ranges then placed.step
+        else placed.period_ordinal // placed.period
+    end as step,
+    placed.period_ordinal // placed.period as pass,
     case
         when grids.largest_decode_blocks is null then placed.phase
         when sized.blocks <= grids.largest_decode_blocks then 'decode'
@@ -89,6 +99,7 @@ select
     placed.dur_ns
 from placed
 cross join layout
+cross join ranges
 left join staging.stg_grid_phases as grids on true
 left join sized
     on placed.rank = sized.rank and placed.layer_ordinal = sized.layer_ordinal;
@@ -103,6 +114,7 @@ comment on column main.moe_launches.device_id is 'CUDA ordinal of the GPU, as th
 comment on column main.moe_launches.rank is 'Number of the process and device among those that ran MoE kernels, from 0';
 comment on column main.moe_launches.ordinal is 'Place in the order of the rank''s MoE kernels, from 0: equal ordinals are one cell';
 comment on column main.moe_launches.step is 'Step of the process (steps.step) by the API call that launched the kernel; without ranges, by the kernels that run once a step; NULL where neither tells';
+comment on column main.moe_launches.pass is 'Forward pass of the model by the kernels that run once in each, from 0, passes outside any range (the dummy ones of a data-parallel rank without requests) counted; NULL where no kernels tell';
 comment on column main.moe_launches.phase is 'Phase of that step; without ranges, decode or prefill by the grid size of the layer''s first product; NULL where neither tells';
 comment on column main.moe_launches.phase_source is 'How the phase is known: nvtx or grid; NULL where it is not';
 comment on column main.moe_launches.layer is 'MoE layer: by NVTX ranges that name layers, else from 0 by the order within a step; NULL where steps differ in launches';

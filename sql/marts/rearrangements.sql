@@ -7,21 +7,20 @@ with balancing as (
 
 sent as (
     select
-        kernel_id,
-        global_pid,
-        device_id,
-        start_ns,
-        end_ns,
-        dur_ns,
-        wait_ns,
+        moved.global_pid,
+        moved.device_id,
+        moved.start_ns,
+        moved.end_ns,
+        moved.dur_ns,
+        moved.wait_ns,
         -- Sends that no other send of any rank reaches into begin something new.
-        start_ns - max(end_ns) over (
-            order by start_ns, end_ns
+        moved.start_ns - max(moved.end_ns) over (
+            order by moved.start_ns, moved.end_ns
             rows between unbounded preceding and 1 preceding
         ) as since_ns
-    from main.matched_collectives
+    from main.matched_collectives as moved
     cross join balancing
-    where collective = 'send_recv' and balancing.is_on
+    where moved.collective = 'send_recv' and balancing.is_on
 ),
 
 typical as (

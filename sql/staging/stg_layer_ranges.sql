@@ -26,7 +26,7 @@ nested as (
         *,
         max(end_ns) over (
             partition by global_tid, layer
-            order by start_ns, end_ns desc
+            order by start_ns asc, end_ns desc
             rows between unbounded preceding and 1 preceding
         ) as covered_ns
     from numbered

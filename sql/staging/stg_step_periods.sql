@@ -7,7 +7,7 @@ with layers as (
         start_ns,
         layer_ordinal + 1 as begun
     from staging.stg_moe_launches
-    where gemm = 'w13' and not exists (select 1 from main.steps)
+    where gemm = 'w13'
 ),
 
 ranks as (
@@ -79,7 +79,7 @@ voted as (
         first_layers,
         row_number() over (
             partition by rank
-            order by count(*) desc, layers, first_layers
+            order by count(*) desc, layers, first_layers asc
         ) as place
     from regular
     group by rank, layers, first_layers
@@ -103,4 +103,4 @@ from elected
 where is_agreed;
 
 comment on view staging.stg_step_periods is
-'How many layers a step has, from the kernels that run once in as many: most of those that recur regularly agree on it. No rows where the trace has ranges of steps, or where ranks do not agree. first_layers: layers of the step that the capture began in the middle of. Grain: one rank. Key: rank.';
+'How many layers a step has, from the kernels that run once in as many: most of those that recur regularly agree on it. No rows where ranks do not agree. first_layers: layers of the step that the capture began in the middle of. Grain: one rank. Key: rank.';

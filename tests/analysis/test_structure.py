@@ -61,7 +61,9 @@ def test_cells_to_check_by_eye(written: Write) -> None:
     assert row["excess_ns"] == 11.0
     assert row["max"] == 1.5
     assert row["p50"] == pytest.approx((1.0 + 1.2) / 2)
-    assert row["attribution"] == {"method": "nvtx", "time_ratio": 1.0}
+    assert row["attribution"] == {
+        "method": "nvtx", "confidence": "high", "time_ratio": 1.0, "layers": "order"
+    }  # fmt: skip
 
 
 def test_cells_by_phase_layer_and_product(written: Write) -> None:
@@ -150,7 +152,9 @@ def test_without_ranges_nothing_is_attributed(written: Write) -> None:
     path = written(build)
     (row,) = imbalance(path).rows
     assert row["critical_ns"] == 60
-    assert row["attribution"] == {"method": None, "time_ratio": 0.0}
+    assert row["attribution"] == {
+        "method": None, "confidence": None, "time_ratio": 0.0, "layers": None
+    }  # fmt: skip
     found = phases(path)
     assert [r["phase"] for r in found.rows] == ["unattributed"]
     assert "no_steps" in [finding.code for finding in found.findings]

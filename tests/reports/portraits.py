@@ -144,8 +144,8 @@ def _kernel(rank: int, start: int, duration: int, name: str, kind: str) -> dict[
     return {"rank": rank, "start_ns": start, "dur_ns": duration, "name": name, "kind": kind}
 
 
-def at_once(one: Portrait) -> Portrait:
-    """Return the portrait with a first rearrangement where its steps begin."""
+def rearranged(one: Portrait) -> Portrait:
+    """Return the portrait whose rearrangements fall into its steps."""
     begin = one.steps[0]["start_ns"]
     moved = [
         {**row, "start_ns": begin + row["start_ns"], "end_ns": begin + row["end_ns"]}

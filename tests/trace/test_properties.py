@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.builder import VERSIONS, TraceBuilder
-from nsysmoe.analysis.arm import read_arm
+from nsysmoe.analysis.run import read_run
 from nsysmoe.analysis.kernels import kernel_table
 from tests.oracle import kernel_durations, statistics_of
 
@@ -54,14 +54,14 @@ def test_kernels_and_table_1(version: str, events: list[dict[str, Any]], seed: i
         path = build.write(Path(folder) / "t.sqlite")
         oracle = kernel_durations(path)
         rows = kernel_table(path).rows
-        arm = read_arm(path)
+        run = read_run(path)
     assert {row["name"] for row in rows} == oracle.keys()
     for row in rows:
         _assert_equal(row, statistics_of(oracle[row["name"]]))
     if moe := oracle.get("fused_moe_kernel"):
-        _assert_equal(arm.durations.row(0, named=True), statistics_of(moe))
+        _assert_equal(run.durations.row(0, named=True), statistics_of(moe))
     nccl = [d for name, found in oracle.items() if name.startswith("nccl") for d in found]
-    communication = arm.communication.row(0, named=True)
+    communication = run.communication.row(0, named=True)
     assert communication["nccl_total_ns"] == sum(nccl)
     assert communication["allreduce_total_ns"] == sum(
         oracle.get("ncclDevKernel_AllReduce_Sum_u32_RING_LL(x)", [])

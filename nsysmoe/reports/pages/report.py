@@ -12,7 +12,7 @@ from nsysmoe.reports.document import Column, Document, Picture, Row, Table
 from nsysmoe.reports.pages.comparison import counted_note, metrics_table
 from nsysmoe.reports.pages.timeline import TIMELINE_NOTE
 from nsysmoe.reports.pictures.look import place
-from nsysmoe.reports.pictures.stacks import PHASE_PARTS, WINDOW_PARTS, mean_time_use
+from nsysmoe.reports.pictures.stacks import PHASE_PARTS, WINDOW_PARTS, Part, mean_time_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -122,7 +122,7 @@ def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) ->
 def _time_use_table(portraits: Sequence[Portrait]) -> Table:
     columns = (
         Column("GPU", "left"),
-        *(Column(f"{part.name.capitalize()} (ms)") for part in WINDOW_PARTS),
+        *map(_time_column, WINDOW_PARTS),
         Column("Window (ms)"),
     )
     keys = (*(part.key for part in WINDOW_PARTS), "window_ns")
@@ -138,7 +138,7 @@ def _phases_table(portraits: Sequence[Portrait]) -> Table:
     columns = (
         Column("Phase", "left"),
         Column("Cells"),
-        *(Column(f"{part.name.capitalize()} (ms)") for part in PHASE_PARTS),
+        *map(_time_column, PHASE_PARTS),
         Column("Critical (ms)"),
     )
     keys = (*(part.key for part in PHASE_PARTS), "critical_ns")
@@ -149,6 +149,10 @@ def _phases_table(portraits: Sequence[Portrait]) -> Table:
             name, *rest = times.cells
             rows.append(Row((name, numbers.count(row["cells"]), *rest), times.group))
     return Table("Critical MoE time by phase", columns, tuple(rows))
+
+
+def _time_column(part: Part) -> Column:
+    return Column(f"{part.name[0].upper()}{part.name[1:]} (ms)")
 
 
 def _times_row(name: str, row: dict[str, Any], keys: Sequence[str], group: str) -> Row:

@@ -9,6 +9,7 @@ import plotly.graph_objects as go
 from nsysmoe.reports.pictures.look import (
     BLUE,
     ORANGE,
+    SKY,
     VERMILION,
     add_title,
     axes,
@@ -31,7 +32,7 @@ _DIVERGING = [[0, BLUE], [0.25, "#8fbbd6"], [0.5, "#f2f0ec"], [0.75, "#eaa87a"],
 _SMALLEST_SCALE = 0.05
 _BETWEEN_ARMS = 0.06
 _LAYER_PX, _FEWEST_PX, _MOST_PX = 18, 160, 760
-_AROUND_PX = 130
+_AROUND_PX = 120
 _TIME_PX = 190
 
 
@@ -49,11 +50,13 @@ def layer_heatmap(portraits: Sequence[Portrait]) -> go.Figure | None:
         [_heatmap(arm, layers, number) for number, arm in enumerate(shown, start=1)],
         height + _AROUND_PX,
         coloraxis=_scale([row["ratio"] for arm in shown for row in arm.layers]),
-        # Below: the ranks, their title, and the scale with its own.
+        # Below: the ranks, their title, and the scale.
         margin={"l": 8, "r": 12, "t": 30, "b": _AROUND_PX - 30},
     )
-    drawn.update_yaxes(type="category", autorange="reversed", showgrid=False, showticklabels=False)
-    drawn.update_xaxes(type="category", showgrid=False, title="rank")
+    drawn.update_yaxes(type="category", autorange="reversed", showticklabels=False)
+    drawn.update_xaxes(type="category", title="rank")
+    for update in (drawn.update_xaxes, drawn.update_yaxes):
+        update(showgrid=False, ticks="")
     drawn.update_layout(yaxis={"showticklabels": True, "title": "layer"})
     for number, (arm, domain) in enumerate(zip(shown, _columns(len(shown)), strict=True), start=1):
         found = axes(number)
@@ -93,7 +96,7 @@ def _scale(ratios: Sequence[float | None]) -> dict[str, Any]:
             "yanchor": "bottom",
             "outlinewidth": 0,
             "tickformat": ".2f",
-            "title": {"text": "time / mean of ranks", "side": "top"},
+            "ticksuffix": "×",
         },
     }
 
@@ -130,51 +133,46 @@ def cells_over_time(portraits: Sequence[Portrait]) -> go.Figure | None:
     if not shown:
         return None
     heights = [_TIME_PX] * len(shown)
+    worst = max((row["max"] or 1 for arm in shown for row in arm.steps), default=1)
+    room = 0.1 * max(worst - 1, 0.05)
     traces: list[Any] = []
     for number, arm in enumerate(shown, start=1):
-        for trace in _arm_over_time(arm):
+        for trace in _arm_over_time(arm, worst + room):
             first = trace.name not in {other.name for other in traces}
             trace.update(**axes(number), legendgroup=trace.name, showlegend=first)
             traces.append(trace)
     drawn = figure(traces, stacked_height(heights), hovermode="closest", dragmode="zoom")
     stack_rows(drawn, [label(arm.label, 36) for arm in shown], heights)
-    drawn.update_xaxes(matches="x", zeroline=False)
-    drawn.update_yaxes(matches="y", fixedrange=True, title="slowest / mean")
+    drawn.update_xaxes(zeroline=False)
+    drawn.update_yaxes(fixedrange=True, title="slowest / mean")
+    drawn.update_yaxes(range=[1 - room, worst + 2 * room], zeroline=False)
     drawn.update_layout({axis_name("x", len(shown)): {"title": {"text": "s since the first step"}}})
     for number, arm in enumerate(shown, start=1):
         _add_bands(drawn, arm, number)
     return drawn
 
 
-def _arm_over_time(arm: Portrait) -> list[Any]:
-    distorted = tuple(row for row in arm.steps if row.get("cause"))
+def _arm_over_time(arm: Portrait, top: float) -> list[go.Scatter]:
     begin = arm.steps[0]["start_ns"]
-    traces = [
-        _line(arm.steps, "max", begin, go.Scatter(name="worst cell", opacity=0.4), 1),
-        _line(arm.steps, "p50", begin, go.Scatter(name="median cell"), 1.8),
-    ]
-    if distorted:
-        crosses = go.Scatter(name="distorted step", mode="markers")
-        crosses.update(marker={"symbol": "x", "size": 8, "color": VERMILION})
-        traces.append(_points(crosses, distorted, "max", begin))
-    if arm.rearrangements:
-        traces.append(_rearrangements(arm, begin))
-    return traces
+    distorted = tuple(row for row in arm.steps if row.get("cause"))
+    worst = _points("worst cell", arm.steps, "max", begin)
+    worst.update(mode="lines", line={"color": SKY, "width": 1.2}, opacity=0.8)
+    median = _points("median cell", arm.steps, "p50", begin)
+    median.update(mode="lines", line={"color": BLUE, "width": 2})
+    crosses = _points("distorted step", distorted, "max", begin)
+    crosses.update(mode="markers", marker={"symbol": "x", "size": 8, "color": VERMILION})
+    marks = _rearrangements(arm, begin, top)
+    return [worst, median, *([crosses] if distorted else []), *([marks] if marks.x else [])]
 
 
-def _line(rows: Rows, key: str, begin: int, trace: go.Scatter, width: float) -> go.Scatter:
-    trace.update(mode="lines", line={"color": BLUE, "width": width})
-    return _points(trace, rows, key, begin)
-
-
-def _points(trace: go.Scatter, rows: Rows, key: str, begin: int) -> go.Scatter:
-    trace.update(
+def _points(name: str, rows: Rows, key: str, begin: int) -> go.Scatter:
+    return go.Scatter(
+        name=name,
         x=[_seconds(row["start_ns"] - begin) for row in rows],
         y=[_rounded(row[key]) for row in rows],
         text=[_step_hover(row) for row in rows],
-        hovertemplate="%{text}<br>slowest / mean: %{y:.3f}<extra>" + trace.name + "</extra>",
+        hovertemplate="%{text}<br>slowest / mean: %{y:.3f}<extra>" + name + "</extra>",
     )
-    return trace
 
 
 def _step_hover(row: dict[str, Any]) -> str:
@@ -183,15 +181,14 @@ def _step_hover(row: dict[str, Any]) -> str:
     return f"step {text(str(row['step']))}, {text(str(row['phase']))}{wall}{cause}"
 
 
-def _rearrangements(arm: Portrait, begin: int) -> go.Scatter:
+def _rearrangements(arm: Portrait, begin: int, top: float) -> go.Scatter:
     """Return marks to hover over; the bands behind them cannot be."""
-    ratios = [row["max"] for row in arm.steps if row["max"] is not None]
     return go.Scatter(
         name="rearrangement",
         mode="markers",
         marker={"symbol": "triangle-down", "size": 10, "color": ORANGE},
         x=[_seconds(row["start_ns"] - begin) for row in arm.rearrangements],
-        y=[_rounded(max(ratios, default=1))] * len(arm.rearrangements),
+        y=[_rounded(top)] * len(arm.rearrangements),
         text=[_rearrangement_hover(row) for row in arm.rearrangements],
         hovertemplate="%{text}<extra>rearrangement</extra>",
     )

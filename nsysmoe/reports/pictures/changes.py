@@ -88,20 +88,27 @@ def _points(rows: Sequence[tuple[int, Changed]], name: str) -> go.Scatter:
     colour, symbol = _LOOKS[name]
     changes = [change.change or 0.0 for _, change in rows]
     spans = [_interval(change) for _, change in rows]
-    reach = [span or (value, value) for span, value in zip(spans, changes, strict=True)]
+    # Where one point of a trace has an interval, all have: it is what the trace is called for.
+    known = [(*span, at) for span, at in zip(spans, changes, strict=True) if span is not None]
     return go.Scatter(
         name=name,
         mode="markers",
         x=[_percent(value) for value in changes],
         y=[row for row, _ in rows],
         error_x={
-            "array": [_percent(high - at) for (_, high), at in zip(reach, changes, strict=True)],
-            "arrayminus": [_percent(at - low) for (low, _), at in zip(reach, changes, strict=True)],
+            "visible": bool(known),
+            "array": [_percent(high - at) for _, high, at in known],
+            "arrayminus": [_percent(at - low) for low, _, at in known],
             "color": colour,
             "thickness": 2,
             "width": 5,
         },
-        marker={"color": colour, "symbol": symbol, "size": 10, "line": {"width": 1.5}},
+        marker={
+            "color": colour,
+            "symbol": symbol,
+            "size": 10,
+            "line": {"color": colour, "width": 1.5},
+        },
         text=[_hover(change) for _, change in rows],
         hovertemplate="%{text}<extra></extra>",
     )

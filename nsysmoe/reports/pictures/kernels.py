@@ -105,7 +105,7 @@ def duration_distributions(portraits: Sequence[Portrait]) -> go.Figure | None:
     drawn = figure(traces, stacked_height(heights), hovermode="closest")
     most = max(row["launches"] for arm in portraits for row in arm.durations)
     shared = {"type": "log", "dtick": 1}
-    drawn.update_xaxes(**shared, tickformat="~s", ticksuffix="s", matches="x")
+    drawn.update_xaxes(**shared, tickformat="~s", ticksuffix="s")
     span = [log10(_AXIS_BEGINS), log10(max(most, 1)) + 0.15]
     drawn.update_yaxes(**shared, tickformat="~s", title="launches", range=span)
     stack_rows(drawn, [text(str(phase)) for phase in phases], heights)

@@ -46,6 +46,7 @@ def figure(traces: Sequence[Any], height: float, **layout: Any) -> go.Figure:
             "yref": "container",
             "y": 1,
             "yanchor": "top",
+            "xref": "container",
             "x": 0,
             "traceorder": "normal",
         },
@@ -61,7 +62,8 @@ def figure(traces: Sequence[Any], height: float, **layout: Any) -> go.Figure:
     drawn.update_layout({name[0] + "axis" + name[1:]: {} for name in names})
     drawn.update_layout(**layout)
     drawn.update_xaxes(gridcolor=FAINT, zerolinecolor=FAINT, title={"standoff": 8})
-    drawn.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT, automargin=True, ticksuffix=" ")
+    drawn.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT, automargin=True)
+    drawn.update_yaxes(ticklabelstandoff=6)
     return drawn
 
 
@@ -81,7 +83,7 @@ def axis_name(letter: str, row: int) -> str:
 
 
 def stack_rows(drawn: go.Figure, titles: Sequence[str], heights: Sequence[float]) -> None:
-    """Put axes one above the other, each under its title.
+    """Put rows one above the other, each under its title, on x axes of one scale.
 
     Titles stand inside the plot's area: above it, they would run into the legend.
     """
@@ -89,11 +91,13 @@ def stack_rows(drawn: go.Figure, titles: Sequence[str], heights: Sequence[float]
     top = total
     for row, (title, height) in enumerate(zip(titles, heights, strict=True), start=1):
         top -= _TITLE_PX
+        # The same scale in every row; an axis that matched itself would be warned of.
+        follow = {"matches": "x"} if row > 1 else {}
         domain = [max(0.0, (top - height) / total), top / total]
         drawn.update_layout(
             {
                 axis_name("y", row): {"domain": domain, "anchor": axes(row)["xaxis"]},
-                axis_name("x", row): {"anchor": axes(row)["yaxis"]},
+                axis_name("x", row): {"anchor": axes(row)["yaxis"], **follow},
             }
         )
         add_title(drawn, title, x=0, y=top / total)

@@ -65,8 +65,10 @@ def step_timeline(portraits: Sequence[Portrait]) -> go.Figure | None:
     )
     stack_rows(drawn, [_title(arm) for arm in shown], heights)
     # The same scale in both arms: the longer step is the longer picture.
-    drawn.update_xaxes(matches="x", rangemode="tozero")
-    drawn.update_layout({axis_name("x", len(shown)): {"title": {"text": "us since step begin"}}})
+    drawn.update_xaxes(rangemode="tozero")
+    drawn.update_layout(
+        {axis_name("x", len(shown)): {"title": {"text": "us since the step began"}}}
+    )
     for number, arm in enumerate(shown, start=1):
         ranks = _ranks(arm)
         rows = {
@@ -101,20 +103,23 @@ def _kernels(arm: Portrait) -> list[go.Bar]:
     for kind, (name, colour, offset) in KINDS.items():
         rows = [row for row in arm.timeline if row["kind"] == kind]
         if rows:
+            durations = [_microseconds(row["dur_ns"]) for row in rows]
             trace = go.Bar(
                 name=name,
                 orientation="h",
                 y=[rows_of[row["rank"]] for row in rows],
                 base=[_microseconds(row["start_ns"] - begin) for row in rows],
-                x=[_microseconds(row["dur_ns"]) for row in rows],
+                x=durations,
+                customdata=durations,
                 text=[shorten(row["name"]) for row in rows],
                 textposition="none",
                 offset=offset,
                 width=_HALF,
                 # The line keeps a kernel visible that is narrower than a pixel.
                 marker={"color": colour, "line": {"width": 0.4, "color": colour}},
-                hovertemplate="%{text}<br>%{value:,} us from %{base:,} us<extra>%{fullData.name}"
-                "</extra>",
+                # plotly's value of a bar that has a base is where the bar ends.
+                hovertemplate="%{text}<br>%{customdata:,} us, from %{base:,} to %{value:,}"
+                "<extra>" + name + "</extra>",
             )
             bars.append(trace)
     return bars

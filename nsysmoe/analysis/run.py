@@ -1,12 +1,13 @@
-"""An arm of an experiment, read from whatever the user has: a trace, a report, or a summary."""
+"""An run of an experiment, read from whatever the user has: a trace, a report, or a summary."""
 
 from __future__ import annotations
 
 import functools
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.attribution import attribution, read_cells, read_launches
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
 from nsysmoe.export.files import identify
@@ -20,10 +21,48 @@ if TYPE_CHECKING:
 _CELLS = ("ranks", "slowest_ns", "mean_ns")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
 _COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
+_MET = (*_COLLECTIVES, "kernel_id", "collective", "start_ns", "is_last", "margin_ns")
+_SCHEDULE = (
+    ("moe_launches", None),
+    ("moe_cells", None),
+    ("matched_collectives", None),
+    ("collective_steps", None),
+    ("device_time", None),
+    ("steps", None),
+    ("rearrangements", None),
+    ("code_loads", None),
+)
 
 
 @dataclass(frozen=True)
-class Arm:
+class Schedule:
+    """When things happened in a run, and in which step; all times in ns.
+
+    Attributes:
+        launches: View ``moe_launches``; phases told by duration where nothing else tells them.
+        cells: Views ``moe_cells`` and ``moe_cell_places`` together.
+        collectives: ``matched_collectives`` with ``step`` and ``phase``.
+        device_time: View ``device_time``.
+        steps: View ``steps``, no rows where the trace has no ranges.
+        rearrangements: View ``rearrangements``.
+        code_loads: View ``code_loads``.
+        clocks: View ``clocks``.
+        attribution: How phases are known (``attribution.attribution``).
+    """
+
+    launches: pl.DataFrame
+    cells: pl.DataFrame
+    collectives: pl.DataFrame
+    device_time: pl.DataFrame
+    steps: pl.DataFrame
+    rearrangements: pl.DataFrame
+    code_loads: pl.DataFrame
+    clocks: pl.DataFrame
+    attribution: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
     """What one side of a comparison measured.
 
     Attributes:
@@ -39,6 +78,7 @@ class Arm:
             launched different numbers of MoE kernels; None from a summary.
         gpus: How many GPUs ran MoE kernels; None where the input does not tell.
         graph_launches: CUDA graphs recorded as a whole, and their time in ns.
+        schedule: When it all happened; None from a summary, or where it was not asked for.
         findings: What was odd about the input.
     """
 
@@ -49,6 +89,7 @@ class Arm:
     cells: pl.DataFrame | None = None
     gpus: int | None = None
     graph_launches: tuple[int, int] = (0, 0)
+    schedule: Schedule | None = None
     findings: list[Finding] = field(default_factory=list)
 
     @functools.cached_property
@@ -83,20 +124,23 @@ class Arm:
         return int(self.moe_kernels["launches"].sum())
 
 
-def read_arm(
+def read_run(
     path: str | Path,
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     threads: int | None = None,
-) -> Arm:
-    """Read one side of a comparison.
+    with_schedule: bool = False,
+) -> Run:
+    """Read one run.
 
     Args:
         path: A ``.sqlite`` export, a report, or a kernel summary as CSV.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
         threads: Threads that DuckDB may use; one for each core where left out.
+        with_schedule: Whether to read steps, phases and what GPUs did with their time as well:
+            API calls and ranges beside the kernels.
 
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
@@ -104,27 +148,51 @@ def read_arm(
     path = Path(path)
     class_map = class_map or default_class_map()
     if identify(path) == "csv":
-        return _arm_of_csv(path, class_map)
+        return _run_of_csv(path, class_map)
     with open_trace(path, class_map=class_map, nsys=nsys, threads=threads) as trace:
-        return arm_of_trace(trace)
+        return run_of_trace(trace, with_schedule=with_schedule)
 
 
-def arm_of_trace(trace: Trace) -> Arm:
+def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
     """Read from an opened trace what a comparison needs of it."""
-    trace.read_ahead(
-        ("moe_kernels", _EVENTS), ("moe_cells", _CELLS), ("matched_collectives", _COLLECTIVES)
+    wanted: tuple[tuple[str, tuple[str, ...] | None], ...] = (
+        ("moe_kernels", _EVENTS),
+        ("moe_cells", _CELLS),
+        ("matched_collectives", _COLLECTIVES),
     )
-    moe_events = trace.frame("moe_kernels", _EVENTS)
+    trace.read_ahead(*wanted, *(_SCHEDULE if with_schedule else ()))
+    schedule = _read_schedule(trace) if with_schedule else None
+    moe_events = schedule.launches if schedule else trace.frame("moe_kernels", _EVENTS)
     launches = trace.frame("graph_launches", ("dur_ns",))
-    return Arm(
+    return Run(
         path=trace.path,
         kernels=trace.frame("kernel_classes"),
         moe_events=moe_events,
-        collective_events=trace.frame("matched_collectives", _COLLECTIVES),
-        cells=trace.frame("moe_cells", _CELLS),
+        collective_events=(
+            schedule.collectives if schedule else trace.frame("matched_collectives", _COLLECTIVES)
+        ),
+        cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS),
         gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
+        schedule=schedule,
         findings=trace.findings(),
+    )
+
+
+def _read_schedule(trace: Trace) -> Schedule:
+    launches = read_launches(trace)
+    return Schedule(
+        launches=launches,
+        cells=read_cells(trace, launches),
+        collectives=trace.frame("matched_collectives", _MET).join(
+            trace.frame("collective_steps"), on="kernel_id"
+        ),
+        device_time=trace.frame("device_time"),
+        steps=trace.frame("steps"),
+        rearrangements=trace.frame("rearrangements"),
+        code_loads=trace.frame("code_loads"),
+        clocks=trace.frame("clocks"),
+        attribution=attribution(launches),
     )
 
 
@@ -149,25 +217,25 @@ def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
     )
 
 
-def require_moe_kernels(arm: Arm) -> None:
-    """Refuse an arm that a Table 1 would show as zeros.
+def require_moe_kernels(run: Run) -> None:
+    """Refuse a run that a Table 1 would show as zeros.
 
     Raises:
-        MissingDataError: No kernel of the arm is an MoE kernel.
+        MissingDataError: No kernel of the run is an MoE kernel.
     """
-    if arm.launches:
+    if run.launches:
         return
-    hidden, _ = arm.graph_launches
+    hidden, _ = run.graph_launches
     cause = (
         f"{hidden:,} CUDA graph launches hide theirs: capture again with --cuda-graph-trace=node"
         if hidden
         else "is this the right file? `nsysmoe kernels` lists what ran, --classes FILE teaches "
         "nsysmoe other MoE kernels"
     )
-    raise MissingDataError(f"{arm.path} holds no MoE kernel (class {MOE_GEMM}); {cause}")
+    raise MissingDataError(f"{run.path} holds no MoE kernel (class {MOE_GEMM}); {cause}")
 
 
-def _arm_of_csv(path: Path, class_map: ClassMap) -> Arm:
+def _run_of_csv(path: Path, class_map: ClassMap) -> Run:
     import polars as pl  # noqa: PLC0415
 
     rows = read_kernel_csv(path)
@@ -180,7 +248,7 @@ def _arm_of_csv(path: Path, class_map: ClassMap) -> Arm:
         },
         infer_schema_length=None,
     )
-    return Arm(path, kernels, findings=_rounded_input(path, rows))
+    return Run(path, kernels, findings=_rounded_input(path, rows))
 
 
 def _csv_row(row: KernelRow, class_map: ClassMap) -> dict[str, object]:

@@ -1,0 +1,187 @@
+"""A run cut into its steps: what each took, and which of them something else distorted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from nsysmoe.metrics.phases import UNATTRIBUTED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUMS = (
+    "wall_ns",
+    "launches",
+    "total_ns",
+    "squares",
+    "critical_ns",
+    "mean_ns",
+    "excess_ns",
+    "wait_ns",
+    "transfer_ns",
+    "nccl_total_ns",
+    "allreduce_total_ns",
+    "exposed_wait_ns",
+    "exposed_transfer_ns",
+    "idle_ns",
+)
+_DEVICE = ["global_pid", "device_id"]
+# A step with a cause at hand is distorted by half more than is usual; without one, by threefold.
+_RATIO_WITH_CAUSE = 1.5
+_RATIO_WITHOUT_CAUSE = 3.0
+_FEWEST_STEPS = 4
+
+
+def slices(device_time: pl.DataFrame) -> pl.DataFrame:
+    """Return the steps of the device whose window is longest: they cut the run into slices.
+
+    Args:
+        device_time: View ``device_time``.
+
+    Returns:
+        One row a step in order of time: ``slice`` (number), ``step``, ``phase``
+        (``unattributed`` where unknown), ``start_ns``, ``wall_ns``. They touch one another.
+    """
+    window = pl.col("window_ns").sum().over(_DEVICE)
+    longest = device_time.filter(window == window.max()).sort("device_id", "global_pid")
+    first = longest.head(1).select(_DEVICE)
+    return (
+        longest.join(first, on=_DEVICE, nulls_equal=True)
+        .sort("start_ns")
+        .select(
+            pl.int_range(pl.len()).alias("slice"),
+            "step",
+            pl.col("phase").fill_null(UNATTRIBUTED),
+            "start_ns",
+            pl.col("window_ns").alias("wall_ns"),
+        )
+    )
+
+
+def step_table(
+    cuts: pl.DataFrame,
+    launches: pl.DataFrame,
+    cells: pl.DataFrame,
+    collectives: pl.DataFrame,
+    device_time: pl.DataFrame,
+) -> pl.DataFrame:
+    """Sum what every slice of a run holds.
+
+    Args:
+        cuts: What ``slices`` returned.
+        launches: MoE launches; ``start_ns``, ``dur_ns``.
+        cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
+        collectives: Communication kernels; ``start_ns``, ``dur_ns``, ``wait_ns``,
+            ``transfer_ns``, ``is_nccl``, ``is_allreduce``.
+        device_time: View ``device_time``.
+
+    Returns:
+        ``cuts`` with ``SUMS`` (times in ns over all devices, ``squares`` in ns², exposed times
+        and idle the mean of devices), ``max_ns`` and ``min_ns`` of a launch (null without one).
+    """
+    duration = pl.col("dur_ns")
+    worked = _by_slice(
+        cuts,
+        launches,
+        [
+            pl.len().cast(pl.Int64).alias("launches"),
+            duration.sum().alias("total_ns"),
+            (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
+            duration.max().alias("max_ns"),
+            duration.min().alias("min_ns"),
+        ],
+    )
+    balanced = _by_slice(
+        cuts,
+        cells,
+        [
+            pl.col("slowest_ns").sum().alias("critical_ns"),
+            pl.col("mean_ns").sum(),
+            (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+        ],
+    )
+    communicated = _by_slice(
+        cuts,
+        collectives,
+        [
+            pl.col("wait_ns").sum(),
+            pl.col("transfer_ns").sum(),
+            duration.filter("is_nccl").sum().alias("nccl_total_ns"),
+            duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
+        ],
+    )
+    devices = device_time.select(_DEVICE).n_unique()
+    exposed = ["exposed_wait_ns", "exposed_transfer_ns", "idle_ns"]
+    # A step begins on one device a little before another: its middle says which slice it is.
+    middles = device_time.with_columns(start_ns=pl.col("start_ns") + pl.col("window_ns") // 2)
+    spent = _by_slice(cuts, middles, [pl.col(name).sum() / devices for name in exposed])
+    table = cuts
+    for part in (worked, balanced, communicated, spent):
+        table = table.join(part, on="slice", how="left", maintain_order="left")
+    return table.with_columns(pl.col(SUMS).fill_null(0))
+
+
+def distorted(
+    table: pl.DataFrame,
+    causes: Sequence[tuple[str, pl.DataFrame]],
+) -> pl.DataFrame:
+    """Return the steps whose length something other than the workload explains.
+
+    A step is distorted when it took half as long again as the median of its phase and a cause
+    falls into it, or three times that median without one (``stall``). A phase of fewer than
+    four steps has no usual length: then a cause and a device that idled for half of the step.
+
+    Args:
+        table: What ``step_table`` returned.
+        causes: Name and events (``start_ns``, ``end_ns``) of each cause, the first that fits
+            counts.
+
+    Returns:
+        ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (median of the
+        phase's other steps, null where there are too few), ``cause``.
+    """
+    judged = table.with_columns(
+        (pl.col("start_ns") + pl.col("wall_ns")).alias("end_ns"),
+        pl.when(pl.len().over("phase") >= _FEWEST_STEPS)
+        .then(pl.col("wall_ns").median().over("phase"))
+        .alias("typical_ns"),
+        pl.lit(None, pl.String).alias("cause"),
+    )
+    for name, events in causes:
+        met = judged.join_where(
+            events.select(pl.col("start_ns").alias("from_ns"), pl.col("end_ns").alias("to_ns")),
+            pl.col("from_ns") < pl.col("end_ns"),
+            pl.col("to_ns") > pl.col("start_ns"),
+        )["slice"].unique()
+        is_met = pl.col("slice").is_in(met.implode()) & pl.col("cause").is_null()
+        judged = judged.with_columns(
+            pl.when(is_met).then(pl.lit(name)).otherwise("cause").alias("cause")
+        )
+    ratio = pl.col("wall_ns") / pl.col("typical_ns")
+    is_long = (
+        pl.when(pl.col("cause").is_null())
+        .then(ratio > _RATIO_WITHOUT_CAUSE)
+        .when(pl.col("typical_ns").is_null())
+        .then(pl.col("idle_ns") > pl.col("wall_ns") / 2)
+        .otherwise(ratio > _RATIO_WITH_CAUSE)
+    )
+    # Idle steps wait for requests; how long is the workload's.
+    return judged.filter(is_long & (pl.col("phase") != "idle")).select(
+        "slice",
+        "step",
+        "phase",
+        "start_ns",
+        "wall_ns",
+        "typical_ns",
+        pl.col("cause").fill_null("stall"),
+    )
+
+
+def _by_slice(cuts: pl.DataFrame, events: pl.DataFrame, measures: list[pl.Expr]) -> pl.DataFrame:
+    """Aggregate events by the slice in which they start; what starts before all is in the first."""
+    placed = events.sort("start_ns").join_asof(
+        cuts.select("slice", "start_ns"), on="start_ns", strategy="backward"
+    )
+    return placed.with_columns(pl.col("slice").fill_null(0)).group_by("slice").agg(measures)
