@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import cache
 from graphlib import TopologicalSorter
 from importlib import resources
-from threading import Lock
+from threading import Lock, RLock
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 LAYERS = ("source", "staging", "intervals", "marts")
 SCHEMAS = ("nsys", "nsysmoe", "staging", "intervals")
 _REFERENCE = re.compile(r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|intervals|main)\.\w+)")
+
+# The first statement ends at the first semicolon that ends a line.
+_KEPT = re.compile(r"create table \S+ as\n(?P<body>.*?);\n", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -62,50 +65,102 @@ Demand = dict[str, frozenset[str]]
 """Source table (``nsys.StringIds``) to the columns that a query reads of it."""
 
 
-class Catalogue:
-    """The empty tables and the views over them, in a DuckDB of their own."""
+@dataclass(frozen=True)
+class Script:
+    """One file of ``sql/``.
 
-    def __init__(self, scripts: list[str]) -> None:
-        self._lock = Lock()
+    ``is_kept`` where it creates a table from a query: worked out once a trace, since several
+    views stand on it, while a view is worked out again by each of them.
+    """
+
+    name: str
+    text: str
+    is_source: bool
+    is_kept: bool
+    references: frozenset[str]
+
+
+class Catalogue:
+    """The empty tables and the views over them, in a DuckDB of their own.
+
+    Views are made when a query first reaches them: binding all of them takes longer than many
+    a question.
+    """
+
+    def __init__(self, scripts: list[Script]) -> None:
+        self._lock = RLock()
         self._connection = duckdb.connect(":memory:", config={"threads": "1"})
+        self.scripts = {script.name: script for script in scripts}
+        self._made: set[str] = set()
+        self._kept_demand: dict[str, dict[str, set[str]]] = {}
         for schema in SCHEMAS:
             self._connection.execute(f"create schema {schema}")
-        for script in scripts:
-            self._connection.execute(script).fetchall()
+        self._make([script.name for script in scripts if script.is_source])
         self.sources = self._read_sources()
-        self.view_definitions = [
-            row[0]
-            for row in self._rows(
-                "select sql from duckdb_views() where not internal order by view_oid"
-            )
-        ]
         self._prune_only_columns()
         # Queries of users are planned here: planning alone can open a file.
         close_connection(self._connection)
 
-    def demand(self, query: str) -> Demand:
+    def demand(self, query: str, *views: str) -> Demand:
         """Return which source columns a query reads.
 
         The query is planned here with column pruning as the one optimisation, so that nothing is
         folded away because the tables are empty; the scans of the plan name the columns. A scan
         that names none (DuckDB 1.5 leaves some lists out) counts as reading them all.
 
+        Args:
+            query: Any SELECT.
+            views: What it reads (``main.moe_kernels``); all views may be read where left out.
+
         Raises:
             duckdb.Error: The query is not valid over the views.
         """
         with self._lock:
-            rows = self._rows(f"explain (format json) {query}")
-        wanted: dict[str, set[str]] = {}
-        for plan in json.loads(rows[0][1]):
-            for table, columns in self._scans(plan):
-                wanted.setdefault(table, set()).update(columns)
+            self._make(self.reached(*views))
+            wanted = self._planned(query)
         return {table: frozenset(columns) for table, columns in wanted.items()}
+
+    def kept(self, query: str, *views: str) -> list[str]:
+        """Return the kept tables that a query stands on, each after those that it stands on."""
+        with self._lock:
+            self._make(self.reached(*views))
+            scanned = {table for plan in self._plans(query) for table, _ in self._scans(plan)}
+        found = [name for name in scanned if self.scripts[name].is_kept]
+        return [name for name in self.reached(*found) if self.scripts[name].is_kept] if found else []
+
+    def reached(self, *views: str) -> list[str]:
+        """Return the objects that views stand on, themselves included, in order of creation."""
+        if not views:
+            return list(self.scripts)
+        wanted = set(views)
+        for name in reversed(list(self.scripts)):
+            if name in wanted:
+                wanted |= self.scripts[name].references
+        return [name for name in self.scripts if name in wanted]
+
+    def columns(self, view: str) -> list[str]:
+        """Return the columns of a view or kept table, such as ``main.moe_kernels``."""
+        schema, _, name = view.partition(".")
+        with self._lock:
+            self._make(self.reached(view))
+            rows = self._rows(
+                "select column_name from duckdb_columns() "
+                f"where schema_name = '{schema}' and table_name = '{name}' order by column_index"
+            )
+        return [row[0] for row in rows]
+
+    def public_views(self) -> list[str]:
+        """Return the names of the public views, sorted."""
+        return sorted(name[5:] for name in self.scripts if name.startswith("main."))
 
     def views(self, *, public_only: bool = True) -> list[View]:
         """Return the views with their comments, the public ones in ``main`` first."""
         with self._lock:
+            self._make(list(self.scripts))
             views = self._rows(
-                "select schema_name, view_name, comment from duckdb_views() where not internal"
+                "select schema_name, view_name, comment from duckdb_views() where not internal "
+                "union all select schema_name, table_name, comment from duckdb_tables() "
+                "where schema_name not in ('nsys', 'nsysmoe')"
             )
             columns = self._rows(
                 "select schema_name, table_name, column_name, data_type, comment "
@@ -128,6 +183,35 @@ class Catalogue:
             ),
             key=lambda view: (view.schema != "main", view.schema, view.name),
         )
+
+    def _make(self, names: list[str]) -> None:
+        for name in names:
+            if name not in self._made:
+                self._connection.execute(self.scripts[name].text).fetchall()
+                self._made.add(name)
+
+    def _planned(self, query: str) -> dict[str, set[str]]:
+        """Return the source columns of a query and of the kept tables that it stands on."""
+        wanted: dict[str, set[str]] = {}
+        for plan in self._plans(query):
+            for table, columns in self._scans(plan):
+                found = (
+                    self._demand_of(table)
+                    if self.scripts[table].is_kept
+                    else {table: columns}
+                )
+                for source, names in found.items():
+                    wanted.setdefault(source, set()).update(names)
+        return wanted
+
+    def _demand_of(self, table: str) -> dict[str, set[str]]:
+        if table not in self._kept_demand:
+            self._kept_demand[table] = self._planned(body_of(self.scripts[table]))
+        return self._kept_demand[table]
+
+    def _plans(self, query: str) -> list[dict[str, Any]]:
+        plans: list[dict[str, Any]] = json.loads(self._rows(f"explain (format json) {query}")[0][1])
+        return plans
 
     def _read_sources(self) -> dict[str, tuple[Column, ...]]:
         string_ids = {
@@ -161,14 +245,15 @@ class Catalogue:
         info = plan.get("extra_info", {})
         if plan["name"].strip() == "SEQ_SCAN":
             # Up to 1.x the plan names the table alone, from 2.0 on database and schema too.
-            table = self._source_name(info["Table"].rpartition(".")[2])
-            projected = info.get("Projections") or [c.name for c in self.sources[table]]
+            table = self._full_name(info["Table"].rpartition(".")[2])
+            known = [c.name for c in self.sources.get(table, ())]
+            projected = info.get("Projections") or known
             yield table, {projected} if isinstance(projected, str) else set(projected)
         for child in plan["children"]:
             yield from self._scans(child)
 
-    def _source_name(self, table: str) -> str:
-        return next(name for name in self.sources if name.partition(".")[2] == table)
+    def _full_name(self, table: str) -> str:
+        return next(name for name in self.scripts if name.partition(".")[2] == table)
 
     def _rows(self, query: str) -> list[tuple[Any, ...]]:
         return self._connection.execute(query).fetchall()
@@ -189,6 +274,13 @@ def _catalogue() -> Catalogue:
     return Catalogue(_ordered(_scripts()))
 
 
+def body_of(script: Script) -> str:
+    """Return the query that a kept table is made from."""
+    statement = _KEPT.match(script.text)
+    assert statement is not None  # noqa: S101 - is_kept says so
+    return statement["body"]
+
+
 def _scripts() -> dict[str, str]:
     """Return script texts by the name of the object that each makes, layer by layer."""
     root = resources.files("nsysmoe").joinpath("sql")
@@ -207,8 +299,17 @@ def _object_name(layer: str, file: Traversable) -> str:
     return f"{'main' if layer == 'marts' else layer}.{name}"
 
 
-def _ordered(scripts: dict[str, str]) -> list[str]:
-    sorter = TopologicalSorter(
-        {name: set(_REFERENCE.findall(text)) & scripts.keys() for name, text in scripts.items()}
-    )
-    return [scripts[name] for name in sorter.static_order()]
+def _ordered(texts: dict[str, str]) -> list[Script]:
+    references = {
+        name: frozenset(_REFERENCE.findall(text)) & texts.keys() for name, text in texts.items()
+    }
+    return [
+        Script(
+            name,
+            texts[name],
+            is_source=name.startswith(("nsys.", "nsysmoe.")),
+            is_kept=_KEPT.match(texts[name]) is not None,
+            references=references[name],
+        )
+        for name in TopologicalSorter(references).static_order()
+    ]

@@ -75,22 +75,28 @@ class Store:
         self._loaded: dict[str, frozenset[str]] = {}
         self._resolved: set[tuple[str, str]] = set()
         self._is_checked = False
+        self._made: set[str] = set()
         config: dict[str, str | bool | int | float | list[str]] = (
             {} if threads is None else {"threads": threads}
         )
         self.connection = duckdb.connect(":memory:", config=config)
         close_connection(self.connection)
-        self._create_views()
+        self._create_sources()
 
-    def relation(self, query: str) -> duckdb.DuckDBPyRelation:
+    def relation(self, query: str, *views: str) -> duckdb.DuckDBPyRelation:
         """Return a query's answer, after reading what it needs.
+
+        Args:
+            query: Any SELECT.
+            views: What it reads (``main.moe_kernels``); any of them where left out.
 
         Raises:
             InputError: The export is damaged or holds values that nsys does not write.
             MissingDataError: The query needs kernels and the export holds none.
             duckdb.Error: The query is not valid.
         """
-        self.read_for(query)
+        self.read_for((query, *views))
+        self._make(query, *views)
         return self.connection.sql(query)
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
@@ -101,11 +107,15 @@ class Store:
         """Tell whether anything of a source table has been read."""
         return table in self._loaded
 
-    def read_for(self, *queries: str) -> None:
-        """Read the columns that queries need; names and classes follow from what was read."""
+    def read_for(self, *queries: tuple[str, ...]) -> None:
+        """Read the columns that queries need; names and classes follow from what was read.
+
+        Args:
+            queries: Each a SELECT and the views that it reads, none named where it may be any.
+        """
         demand: dict[str, frozenset[str]] = {}
-        for query in queries:
-            for table, columns in catalogue().demand(query).items():
+        for query, *views in queries:
+            for table, columns in catalogue().demand(query, *views).items():
                 demand[table] = demand.get(table, frozenset()) | columns
         if self._is_checked:
             self._read_demand(demand)
@@ -231,7 +241,9 @@ class Store:
         """Apply the class map to the distinct names of the kernels."""
         import polars as pl  # noqa: PLC0415
 
-        self._read_demand(catalogue().demand('select "name" from staging.stg_kernel_names'))
+        query = 'select "name" from staging.stg_kernel_names'
+        self._read_demand(catalogue().demand(query, "staging.stg_kernel_names"))
+        self._make(query, "staging.stg_kernel_names")
         names = self.fetch('select distinct "name" from staging.stg_kernel_names order by "name"')
         rows = []
         for number, (name,) in enumerate(names):
@@ -276,13 +288,24 @@ class Store:
             "export the report again with a released nsys"
         )
 
-    def _create_views(self) -> None:
+    def _create_sources(self) -> None:
         for schema in (*SCHEMAS, "loaded"):
             self.connection.execute(f"create schema {schema}")
         for table in catalogue().sources:
             self.connection.execute(_source_view(table, set()))
-        for definition in catalogue().view_definitions:
-            self.connection.execute(definition)
+            self._made.add(table)
+
+    def _make(self, query: str, *views: str) -> None:
+        """Make the views that a query reads, and fill the kept tables that it stands on."""
+        kept = set(catalogue().kept(query, *views))
+        scripts = catalogue().scripts
+        for name in catalogue().reached(*views):
+            script = scripts[name]
+            if name not in self._made and (
+                name in kept if script.is_kept else script.references <= self._made
+            ):
+                self.connection.execute(script.text).fetchall()
+                self._made.add(name)
 
 
 class _Stream:

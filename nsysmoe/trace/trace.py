@@ -85,7 +85,7 @@ class Trace:
             MissingDataError: The export holds no kernels.
         """
         with self._answering():
-            return _frame(self._store.relation(_select(view, columns)))
+            return _frame(self._store.relation(*_select(view, columns)))
 
     def read_ahead(self, *wanted: tuple[str, tuple[str, ...] | None]) -> None:
         """Read at once what several calls of ``frame`` are going to need: (view, columns) each.
@@ -103,9 +103,9 @@ class Trace:
 
         Takes and raises what ``frame`` does.
         """
-        query = _select(view, columns)
+        query, name = _select(view, columns)
         with self._answering():
-            self._store.read_for(query)
+            self._store.relation(query, name)
             # A cursor of its own: an open result would block the trace's other questions.
             relation = self._store.connection.cursor().sql(query)
             to_reader = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
@@ -139,7 +139,7 @@ class Trace:
     def rows(self, view: str) -> list[dict[str, Any]]:
         """Return a small view as a list of rows, each by column name."""
         with self._answering():
-            relation = self._store.relation(_select(view, None))
+            relation = self._store.relation(*_select(view, None))
             names = relation.columns
             return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
 
@@ -291,12 +291,15 @@ def _frame(relation: duckdb.DuckDBPyRelation) -> pl.DataFrame:
     return frame
 
 
-def _select(view: str, columns: tuple[str, ...] | None) -> str:
-    """Return the SELECT of a public view; names are checked against the catalogue."""
-    known = {v.name: [c.name for c in v.columns] for v in catalogue().views()}
-    if view not in known:
+def _select(view: str, columns: tuple[str, ...] | None) -> tuple[str, str]:
+    """Return the SELECT of a public view, and the view's full name.
+
+    Names are checked against the catalogue.
+    """
+    if view not in (known := catalogue().public_views()):
         raise QueryError(f"there is no view {view}; there are {', '.join(known)}")
-    if unknown := [name for name in columns or () if name not in known[view]]:
-        raise QueryError(f"view {view} has no column {unknown[0]}; it has {', '.join(known[view])}")
-    names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns or known[view]))
-    return f"select {names} from main.{view}"
+    there = catalogue().columns(f"main.{view}")
+    if unknown := [name for name in columns or () if name not in there]:
+        raise QueryError(f"view {view} has no column {unknown[0]}; it has {', '.join(there)}")
+    names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns or there))
+    return f"select {names} from main.{view}", f"main.{view}"

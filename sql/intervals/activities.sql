@@ -3,7 +3,7 @@ with computing as (
     select
         global_pid,
         device_id,
-        case when class = 'moe_gemm' then 'moe' else 'compute' end as kind,
+        case when class = 'moe_gemm' then 0 else 1 end as place,
         start_ns,
         end_ns
     from main.kernels
@@ -25,7 +25,7 @@ waiting as (
     select
         global_pid,
         device_id,
-        'wait' as kind,
+        2 as place,
         start_ns,
         arrived_ns as end_ns
     from communicating
@@ -37,7 +37,7 @@ transferring as (
     select
         global_pid,
         device_id,
-        case when is_matched then 'transfer' else 'unmatched' end as kind,
+        case when is_matched then 3 else 4 end as place,
         arrived_ns as start_ns,
         end_ns
     from communicating
@@ -47,7 +47,7 @@ copying as (
     select
         global_pid,
         device_id,
-        'copy' as kind,
+        5 as place,
         start_ns,
         end_ns
     from staging.stg_copies
@@ -62,4 +62,4 @@ union all
 select * from copying;
 
 comment on view intervals.activities is
-'What occupies a GPU, by kind: moe, compute, wait, transfer, unmatched (communication whose waiting is unknown), copy. Grain: one stretch of one kernel or copy. Key: none.';
+'What occupies a GPU; place says what: 0 MoE kernel, 1 other kernel, 2 waiting in a collective, 3 its transfer, 4 communication whose waiting is unknown, 5 copy or fill. Grain: one stretch of one kernel or copy. Key: none.';

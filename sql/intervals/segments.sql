@@ -14,7 +14,7 @@ clipped as (
     select
         activities.global_pid,
         activities.device_id,
-        activities.kind,
+        activities.place,
         greatest(activities.start_ns, windows.first_ns) as start_ns,
         least(activities.end_ns, windows.last_ns) as end_ns
     from intervals.activities as activities
@@ -24,22 +24,22 @@ clipped as (
             and activities.device_id = windows.device_id
 ),
 
+-- How many of each kind are open is kept in ten bits of one number, so that one running sum
+-- serves them all; a GPU runs at most 128 kernels at once.
 edges as (
     select
         global_pid,
         device_id,
-        kind,
         start_ns as at_ns,
-        1 as opened
+        1::bigint << (10 * place) as opened
     from clipped
     where start_ns < end_ns
     union all
     select
         global_pid,
         device_id,
-        kind,
         end_ns as at_ns,
-        -1 as opened
+        -(1::bigint << (10 * place)) as opened
     from clipped
     where start_ns < end_ns
     union all
@@ -47,25 +47,9 @@ edges as (
     select
         global_pid,
         device_id,
-        'step' as kind,
         start_ns as at_ns,
         0 as opened
     from main.device_steps
-),
-
-instants as (
-    select
-        global_pid,
-        device_id,
-        at_ns,
-        coalesce(sum(opened) filter (where kind = 'moe'), 0) as moe,
-        coalesce(sum(opened) filter (where kind = 'compute'), 0) as compute,
-        coalesce(sum(opened) filter (where kind = 'wait'), 0) as wait,
-        coalesce(sum(opened) filter (where kind = 'transfer'), 0) as transfer,
-        coalesce(sum(opened) filter (where kind = 'unmatched'), 0) as unmatched,
-        coalesce(sum(opened) filter (where kind = 'copy'), 0) as copy
-    from edges
-    group by global_pid, device_id, at_ns
 ),
 
 running as (
@@ -74,19 +58,29 @@ running as (
         device_id,
         at_ns as start_ns,
         lead(at_ns) over onward as end_ns,
-        sum(moe) over onward > 0 as has_moe,
-        sum(compute) over onward > 0 as has_compute,
-        sum(wait) over onward > 0 as has_wait,
-        sum(transfer) over onward > 0 as has_transfer,
-        sum(unmatched) over onward > 0 as has_unmatched,
-        sum(copy) over onward > 0 as has_copy
-    from instants
-    window onward as (partition by global_pid, device_id order by at_ns)
+        (sum(opened) over onward)::bigint as open
+    from edges
+    window onward as (
+        partition by global_pid, device_id
+        order by at_ns
+        rows between unbounded preceding and current row
+    )
 )
 
-select *
+select
+    global_pid,
+    device_id,
+    start_ns,
+    end_ns,
+    (open & 1023) > 0 as has_moe,
+    ((open >> 10) & 1023) > 0 as has_compute,
+    ((open >> 20) & 1023) > 0 as has_wait,
+    ((open >> 30) & 1023) > 0 as has_transfer,
+    ((open >> 40) & 1023) > 0 as has_unmatched,
+    ((open >> 50) & 1023) > 0 as has_copy
 from running
-where end_ns is not null;
+-- Of edges at one instant the last alone has the whole sum, and the next instant after it.
+where start_ns < end_ns;
 
 comment on view intervals.segments is
 'The time of each GPU in stretches within which nothing starts or ends, with what runs in them. Grain: one stretch of one device of one process. Key: (global_pid, device_id, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';

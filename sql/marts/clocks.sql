@@ -1,19 +1,18 @@
 create view main.clocks as
-with sampled as (
-    select
-        rank,
-        any_value(global_pid) over (partition by rank) as global_pid,
-        any_value(process_id) over (partition by rank) as process_id,
-        any_value(device_id) over (partition by rank) as device_id,
-        name_id,
-        ordinal,
-        launches,
-        end_ns
-    from staging.stg_collective_arrivals
+with names as (
+    select name_id
+    from main.kernel_classes
     where
-        is_sampled
+        class = 'collective'
         -- These end on all ranks within a few us; a broadcast, a reduce or a send may not.
-        and collective in ('all_reduce', 'all_gather', 'reduce_scatter', 'all_to_all')
+        and role in ('all_reduce', 'all_gather', 'reduce_scatter', 'all_to_all')
+),
+
+sampled as (
+    select arrivals.*
+    from staging.stg_collective_arrivals as arrivals
+    inner join names on arrivals.name_id = names.name_id
+    where arrivals.is_sampled
 ),
 
 -- What their ends differ by is the clock.

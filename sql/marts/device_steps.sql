@@ -1,4 +1,4 @@
-create view main.device_steps as
+create table main.device_steps as
 with spans as (
     select
         global_pid,
@@ -116,7 +116,7 @@ select
     end_ns - start_ns as wall_ns
 from closed;
 
-comment on view main.device_steps is
+comment on table main.device_steps is
 'The time of each GPU, cut where a step''s first kernel starts. Grain: one step on one device of one process. Key: (global_pid, device_id, start_ns). Invariant: the rows of a device touch one another and cover its kernels from the first start to the last end.';
 comment on column main.device_steps.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.device_steps.process_id is 'Process id on its host, or in its container';

@@ -1,4 +1,4 @@
-create view main.matched_collectives as
+create table main.matched_collectives as
 with zero as (
     select min(end_ns) as zero_ns
     from staging.stg_collective_arrivals
@@ -68,6 +68,16 @@ communicators as (
     group by name_id, rank
 ),
 
+names as (
+    select
+        name_id,
+        function,
+        role as collective,
+        data_type
+    from main.kernel_classes
+    where class = 'collective'
+),
+
 meetings as (
     select
         ordered.name_id,
@@ -91,9 +101,9 @@ select
     ordered.process_id,
     ordered.device_id,
     ordered.name_id,
-    ordered.function,
-    ordered.collective,
-    ordered.data_type,
+    names.function,
+    names.collective,
+    names.data_type,
     ordered.ordinal,
     meetings.communicator,
     meetings.ranks,
@@ -106,6 +116,7 @@ select
     meetings.last_arrival_ns = ordered.arrival_ns as is_last,
     meetings.last_arrival_ns - meetings.previous_arrival_ns as margin_ns
 from ordered
+inner join names on ordered.name_id = names.name_id
 left join communicators
     on ordered.name_id = communicators.name_id and ordered.rank = communicators.rank
 left join meetings
@@ -114,7 +125,7 @@ left join meetings
         and communicators.communicator = meetings.communicator
         and ordered.ordinal = meetings.ordinal;
 
-comment on view main.matched_collectives is
+comment on table main.matched_collectives is
 'Communication kernels paired across ranks, by communicator, kernel name and order. Grain: one kernel execution on one GPU. Key: kernel_id. Invariant: the rows of collectives; wait_ns + transfer_ns <= dur_ns where matched.';
 comment on column main.matched_collectives.kernel_id is 'Row number in CUPTI_ACTIVITY_KIND_KERNEL';
 comment on column main.matched_collectives.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';

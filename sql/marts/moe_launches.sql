@@ -1,4 +1,4 @@
-create view main.moe_launches as
+create table main.moe_launches as
 with placed as (
     select
         launches.*,
@@ -104,7 +104,7 @@ left join staging.stg_grid_phases as grids on true
 left join sized
     on placed.rank = sized.rank and placed.layer_ordinal = sized.layer_ordinal;
 
-comment on view main.moe_launches is
+comment on table main.moe_launches is
 'MoE kernels with rank, step, phase, layer and product. Grain: one kernel execution on a GPU. Key: kernel_id. Invariant: the rows of moe_kernels.';
 comment on column main.moe_launches.kernel_id is 'Row number in CUPTI_ACTIVITY_KIND_KERNEL';
 comment on column main.moe_launches.name_id is 'Number of the kernel''s name: equal exactly where the name is';

@@ -1,30 +1,62 @@
-create view staging.stg_collective_arrivals as
-with ordered as (
+create table staging.stg_collective_arrivals as
+with ranks as (
+    select
+        global_pid,
+        device_id,
+        row_number() over (order by device_id, global_pid) - 1 as rank
+    from main.collectives
+    group by global_pid, device_id
+),
+
+counted as (
+    select
+        name_id,
+        global_pid,
+        device_id,
+        count(*) as launches
+    from main.collectives
+    group by name_id, global_pid, device_id
+),
+
+sized as (
+    select
+        counted.*,
+        ranks.rank
+    from counted
+    inner join ranks
+        on
+            counted.global_pid is not distinct from ranks.global_pid
+            and counted.device_id = ranks.device_id
+),
+
+ordered as (
     select
         kernel_id,
         global_pid,
         process_id,
         device_id,
         name_id,
-        function,
-        collective,
-        data_type,
         start_ns,
         end_ns,
-        dense_rank() over (order by device_id, global_pid) - 1 as rank,
         row_number() over (
             partition by name_id, global_pid, device_id
-            order by start_ns, dur_ns
-        ) - 1 as ordinal,
-        count(*) over (partition by name_id, global_pid, device_id) as launches
+            order by start_ns, end_ns
+        ) - 1 as ordinal
     from main.collectives
 )
 
 select
-    *,
+    ordered.*,
+    sized.rank,
+    sized.launches,
     -- Some 64 of each name are enough to learn which ranks meet and how their clocks differ.
-    ordinal % greatest(launches // 64, 1) = 0 as is_sampled
-from ordered;
+    ordered.ordinal % greatest(sized.launches // 64, 1) = 0 as is_sampled
+from ordered
+inner join sized
+    on
+        ordered.name_id = sized.name_id
+        and ordered.global_pid is not distinct from sized.global_pid
+        and ordered.device_id = sized.device_id;
 
-comment on view staging.stg_collective_arrivals is
+comment on table staging.stg_collective_arrivals is
 'Communication kernels with their place among the rank''s kernels of that name. Grain: one kernel execution on one GPU. Key: kernel_id.';

@@ -1,4 +1,4 @@
-create view staging.stg_moe_launches as
+create table staging.stg_moe_launches as
 with around as (
     select
         kernel_id,
@@ -65,5 +65,5 @@ select
     (sum(is_first::bigint) over (partition by rank order by ordinal))::bigint - 1 as layer_ordinal
 from told;
 
-comment on view staging.stg_moe_launches is
+comment on table staging.stg_moe_launches is
 'MoE kernels with their place in the order of their rank; layer_ordinal counts the layers that the rank has begun. Grain: one launch. Key: kernel_id. Invariant: the rows of moe_kernels.';

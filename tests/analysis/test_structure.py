@@ -157,7 +157,7 @@ def test_without_ranges_nothing_is_attributed(written: Write) -> None:
     }  # fmt: skip
     found = phases(path)
     assert [r["phase"] for r in found.rows] == ["unattributed"]
-    assert "no_steps" in [finding.code for finding in found.findings]
+    assert "no_step_ranges" in [finding.code for finding in found.findings]
 
 
 def test_ranges_by_registered_string(written: Write) -> None:
