@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsysmoe.analysis.comparison import Comparison, compare
+    from nsysmoe.analysis.compare import compare
+    from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
     from nsysmoe.analysis.summary import summarize
@@ -32,7 +33,7 @@ _HOMES = {
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
     "Trace": ("nsysmoe.trace", "Trace"),
     "catalogue": ("nsysmoe.trace", "catalogue"),
-    "compare": ("nsysmoe.analysis.comparison", "compare"),
+    "compare": ("nsysmoe.analysis.compare", "compare"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),

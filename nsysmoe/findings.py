@@ -18,12 +18,14 @@ class Finding:
             the numbers cannot answer the question.
         message: One sentence for a person. It may quote names from a trace: escape it.
         evidence: JSON values only; times are integers in ns, shares are ratios from 0 to 1.
+        explains_ns: How much wall time of a run it accounts for; None where that is not its point.
     """
 
     code: str
     severity: Severity
     message: str
     evidence: dict[str, Any] = field(default_factory=dict)
+    explains_ns: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the finding as JSON values, with the keys that the JSON format fixes."""
@@ -32,9 +34,16 @@ class Finding:
             "severity": self.severity,
             "message": self.message,
             "evidence": self.evidence,
+            "explains_ns": self.explains_ns,
         }
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Finding:
         """Build a finding from what ``to_dict`` returned."""
-        return cls(values["code"], values["severity"], values["message"], values["evidence"])
+        return cls(
+            values["code"],
+            values["severity"],
+            values["message"],
+            values["evidence"],
+            values.get("explains_ns"),
+        )

@@ -79,10 +79,7 @@ def _phased_by_duration(launches: pl.DataFrame) -> pl.DataFrame:
         is_long = pl.col("dur_ns").max().over("ordinal") > parting
         parts.append(
             product.with_columns(
-                pl.when(is_long)
-                .then(pl.lit("prefill"))
-                .otherwise(pl.lit("decode"))
-                .alias("phase"),
+                pl.when(is_long).then(pl.lit("prefill")).otherwise(pl.lit("decode")).alias("phase"),
                 pl.lit("duration").alias("phase_source"),
             )
         )

@@ -3,38 +3,23 @@
 from __future__ import annotations
 
 import json
-import os
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
-from nsysmoe.classes import COLLECTIVE, MOE_GEMM
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
-from nsysmoe.metrics.table1 import (
-    BASELINE_LABEL,
-    CANDIDATE_LABEL,
-    METRICS,
-    Value,
-    metric_values,
-    relative_change,
-    verdict,
-)
 
 if TYPE_CHECKING:
-    from nsysmoe.classes import ClassMap
+    from collections.abc import Iterable
+
+    from nsysmoe.metrics.table1 import Value
 
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
 _SEVERITIES = {name: name for name in ("info", "warning", "error")}
-_GROUPS = {MOE_GEMM: "moe_kernel", COLLECTIVE: "communication"}
-
-
-_GROUP_NAMES = {name: name for name in _GROUPS.values()}
+_GROUP_NAMES = {name: name for name in ("moe_kernel", "communication")}
 
 
 @dataclass(frozen=True)
@@ -63,8 +48,28 @@ class Side:
 
 
 @dataclass(frozen=True)
+class Interval:
+    """Where the true change lies, at ``level``: over runs, or over the steps of one run each."""
+
+    low: float
+    high: float
+    level: float
+    over: str
+    baseline_n: int
+    candidate_n: int
+
+    def excludes_zero(self) -> bool:
+        """Tell whether "no change" lies outside."""
+        return self.low > 0 or self.high < 0
+
+
+@dataclass(frozen=True)
 class Change:
-    """One metric on both sides; ``change`` is candidate / baseline - 1, lower is better."""
+    """One metric on both sides; ``change`` is candidate / baseline - 1, lower is better.
+
+    ``verdict`` is better, worse, same, within_noise (the interval over runs holds 0),
+    not_comparable, or None where a value is not known.
+    """
 
     group: str
     metric: str
@@ -72,20 +77,60 @@ class Change:
     candidate: Value
     change: float | None
     verdict: str | None
+    interval: Interval | None = None
+
+
+@dataclass(frozen=True)
+class Part:
+    """The metrics of one phase or one rank, of the representative run of each arm."""
+
+    kind: str
+    key: str
+    metrics: tuple[Change, ...]
+
+
+@dataclass(frozen=True)
+class Sentence:
+    """One sentence of the verdict: which question, the answer in a word, and the evidence."""
+
+    question: str
+    answer: str
+    sentence: str
+    evidence: dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Table 1 of two arms, with what to know before believing it."""
+    """Table 1 of two arms, with what to know before believing it.
+
+    Attributes:
+        baseline: The first arm.
+        candidate: The second.
+        metrics: Table 1, what stands beside it, and what it hides.
+        findings: What to know before believing it.
+        verdict: What it comes to, a sentence a question.
+        parts: The metrics by phase and by rank.
+        undistorted: Metrics without the steps that something else than the workload stretched.
+        distorted_steps: Those steps: ``label``, ``source``, ``step``, ``phase``, ``start_ns``,
+            ``wall_ns``, ``typical_ns``, ``cause``.
+    """
 
     baseline: Side
     candidate: Side
     metrics: tuple[Change, ...]
     findings: tuple[Finding, ...]
+    verdict: tuple[Sentence, ...] = ()
+    parts: tuple[Part, ...] = ()
+    undistorted: tuple[Change, ...] = ()
+    distorted_steps: tuple[dict[str, Any], ...] = ()
 
     def metric(self, key: str) -> Change:
-        """Return the row of a metric by its JSON key."""
-        return next(change for change in self.metrics if change.metric == key)
+        """Return the row of a metric by its JSON key.
+
+        Raises:
+            KeyError: There is no such metric.
+        """
+        return {change.metric: change for change in self.metrics}[key]
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values with the keys that schema version 1 fixes."""
@@ -95,6 +140,10 @@ class Comparison:
             "candidate": _side_to_dict(self.candidate),
             "metrics": [asdict(change) for change in self.metrics],
             "findings": [finding.to_dict() for finding in self.findings],
+            "verdict": [asdict(sentence) for sentence in self.verdict],
+            "parts": [asdict(part) for part in self.parts],
+            "undistorted": [asdict(change) for change in self.undistorted],
+            "distorted_steps": list(self.distorted_steps),
         }
 
     @classmethod
@@ -103,8 +152,16 @@ class Comparison:
         return cls(
             _side_from_dict(values["baseline"]),
             _side_from_dict(values["candidate"]),
-            tuple(_known(Change, change) for change in values["metrics"]),
+            _changes_from(values["metrics"]),
             tuple(Finding.from_dict(finding) for finding in values["findings"]),
+            # Earlier versions wrote none of these.
+            tuple(_known(Sentence, part) for part in values.get("verdict", ())),
+            tuple(
+                Part(part["kind"], part["key"], _changes_from(part["metrics"]))
+                for part in values.get("parts", ())
+            ),
+            _changes_from(values.get("undistorted", ())),
+            tuple(values.get("distorted_steps", ())),
         )
 
     def save(self, path: str | Path) -> None:
@@ -137,105 +194,6 @@ class Comparison:
         return comparison
 
 
-def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
-    baseline: str | Path,
-    candidate: str | Path,
-    *,
-    baseline_label: str = BASELINE_LABEL,
-    candidate_label: str = CANDIDATE_LABEL,
-    class_map: ClassMap | None = None,
-    nsys: str | None = None,
-) -> Comparison:
-    """Compare two runs of one workload; both files load at once, a thread each.
-
-    Args:
-        baseline: A ``.sqlite`` export, a report, or a kernel summary as CSV.
-        candidate: The same for the other arm.
-        baseline_label: How to call the first arm.
-        candidate_label: How to call the second.
-        class_map: What each kernel is for; the shipped map where left out.
-        nsys: The ``nsys`` that exports reports; the one on PATH where left out.
-
-    Raises:
-        NsysmoeError: An input cannot be used, or holds no MoE kernel.
-    """
-    with ThreadPoolExecutor(3) as threads:
-        # Importing takes a fifth of a second of one core, which loading leaves idle at first.
-        threads.submit(_import_frames)
-        # Two arms share the cores.
-        cores = max(1, (os.cpu_count() or 2) // 2)
-        arms = [
-            threads.submit(read_run, path, class_map=class_map, nsys=nsys, threads=cores)
-            for path in (baseline, candidate)
-        ]
-        return compare_arms(arms[0].result(), arms[1].result(), baseline_label, candidate_label)
-
-
-def _import_frames() -> None:
-    for module in ("polars", "pyarrow"):
-        import_module(module)
-
-
-def compare_arms(
-    baseline: Run, candidate: Run, baseline_label: str, candidate_label: str
-) -> Comparison:
-    """Compare two arms that were read.
-
-    Raises:
-        MissingDataError: An arm holds no MoE kernel.
-    """
-    from nsysmoe.analysis.diagnosis import diagnose  # noqa: PLC0415 - polars loads by the arms
-
-    for arm in (baseline, candidate):
-        require_moe_kernels(arm)
-    before, after = (metric_values(a.durations, a.communication) for a in (baseline, candidate))
-    return Comparison(
-        _side(baseline, baseline_label),
-        _side(candidate, candidate_label),
-        tuple(
-            Change(
-                metric.group,
-                metric.key,
-                before[metric.key],
-                after[metric.key],
-                relative_change(before[metric.key], after[metric.key]),
-                verdict(before[metric.key], after[metric.key]),
-            )
-            for metric in METRICS
-        ),
-        tuple(diagnose(baseline, candidate)),
-    )
-
-
-def _side(arm: Run, label: str) -> Side:
-    return Side(label, (str(arm.path),), tuple(_breakdown(arm)))
-
-
-def _breakdown(arm: Run) -> list[Breakdown]:
-    import polars as pl  # noqa: PLC0415
-
-    counted = arm.kernels.filter(pl.col("class").is_in(list(_GROUPS)))
-    if arm.moe_events is not None and arm.collective_events is not None:
-        per_device = (
-            pl.concat([arm.moe_events, arm.collective_events.select(arm.moe_events.columns)])
-            .group_by("name_id", "global_pid", "process_id", "device_id")
-            .agg(
-                pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("total_ns")
-            )
-        )
-        counted = counted.drop("launches", "total_ns").join(per_device, on="name_id")
-    else:
-        unknown = pl.lit(None, pl.Int64)
-        counted = counted.with_columns(global_pid=unknown, process_id=unknown, device_id=unknown)
-    keys = ["class", "function", "global_pid", "process_id", "device_id"]
-    rows = counted.group_by(keys).agg(pl.col("launches", "total_ns").sum())
-    rows = rows.sort("class", "total_ns", *keys[1:], descending=[True, True, *[False] * 4])
-    return [
-        Breakdown(_GROUPS[kind], *rest)
-        for kind, *rest in rows.select(*keys, "launches", "total_ns").drop("global_pid").iter_rows()
-    ]
-
-
 def _side_to_dict(side: Side) -> dict[str, Any]:
     return {
         "label": side.label,
@@ -246,22 +204,59 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
 
 def _check_types(comparison: Comparison) -> None:
     """Raise TypeError where a value that was read from JSON is not of its kind."""
-    number, text, count = (int, float, type(None)), (str,), (int,)
-    checks: list[tuple[object, tuple[type, ...]]] = []
-    for side in (comparison.baseline, comparison.candidate):
-        checks += [(side.label, text), *((source, text) for source in side.sources)]
-        for row in side.breakdown:
-            checks += [(row.kernel, text), (row.launches, count), (row.total_ns, count)]
-            checks += [(row.process, number), (row.device, number), (_GROUP_NAMES[row.group], text)]
-    for change in comparison.metrics:
-        checks += [(v, number) for v in (change.baseline, change.candidate, change.change)]
-        checks += [(change.metric, text), (change.verdict, (str, type(None)))]
+    checks = [
+        *(
+            check
+            for side in (comparison.baseline, comparison.candidate)
+            for check in _of_side(side)
+        ),
+        *(check for change in _all_changes(comparison) for check in _of_change(change)),
+        *((step, (dict,)) for step in comparison.distorted_steps),
+    ]
+    for part in comparison.verdict:
+        checks += [(text, (str,)) for text in (part.question, part.answer, part.sentence)]
     for finding in comparison.findings:
-        checks += [(finding.code, text), (finding.message, text), (finding.evidence, (dict,))]
-        checks += [(_SEVERITIES[finding.severity], text)]
+        checks += [(finding.code, (str,)), (finding.message, (str,)), (finding.evidence, (dict,))]
+        checks += [(_SEVERITIES[finding.severity], (str,)), (finding.explains_ns, _NUMBER)]
     for value, kinds in checks:
         if not isinstance(value, kinds) or (isinstance(value, int) and abs(value) >= 2**63):
             raise TypeError(value)
+
+
+_NUMBER = (int, float, type(None))
+Check = tuple[object, tuple[type, ...]]
+
+
+def _of_side(side: Side) -> list[Check]:
+    checks: list[Check] = [(text, (str,)) for text in (side.label, *side.sources)]
+    for row in side.breakdown:
+        checks += [(row.kernel, (str,)), (row.launches, (int,)), (row.total_ns, (int,))]
+        checks += [(row.process, _NUMBER), (row.device, _NUMBER), (_GROUP_NAMES[row.group], (str,))]
+    return checks
+
+
+def _of_change(change: Change) -> list[Check]:
+    checks: list[Check] = [
+        (value, _NUMBER) for value in (change.baseline, change.candidate, change.change)
+    ]
+    checks += [(change.metric, (str,)), (change.verdict, (str, type(None)))]
+    if change.interval is not None:
+        checks += [(bound, (int, float)) for bound in (change.interval.low, change.interval.high)]
+        checks += [(change.interval.over, (str,))]
+    return checks
+
+
+def _all_changes(comparison: Comparison) -> list[Change]:
+    of_parts = [change for part in comparison.parts for change in part.metrics]
+    return [*comparison.metrics, *comparison.undistorted, *of_parts]
+
+
+def _changes_from(values: Iterable[dict[str, Any]]) -> tuple[Change, ...]:
+    return tuple(
+        _known(Change, {**row, "interval": interval and _known(Interval, interval)})
+        for row in values
+        for interval in [row.get("interval")]
+    )
 
 
 def _known(kind: type[T], values: dict[str, Any]) -> T:

@@ -18,10 +18,20 @@ from nsysmoe.trace import Trace, open_trace
 if TYPE_CHECKING:
     import polars as pl
 
-_CELLS = ("ranks", "slowest_ns", "mean_ns")
+_CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
 _COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
-_MET = (*_COLLECTIVES, "kernel_id", "collective", "start_ns", "is_last", "margin_ns")
+_MET = (
+    *_COLLECTIVES,
+    "kernel_id",
+    "collective",
+    "data_type",
+    "communicator",
+    "ordinal",
+    "start_ns",
+    "is_last",
+    "margin_ns",
+)
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
@@ -117,6 +127,52 @@ class Run:
         return self.kernels.filter(self.kernels["class"] == MOE_GEMM).sort(
             "total_ns", descending=True
         )
+
+    @functools.cached_property
+    def paired_cells(self) -> pl.DataFrame:
+        """The cells over two ranks or more; no rows where there are none, or from a summary."""
+        import polars as pl  # noqa: PLC0415
+
+        if self.cells is None:
+            schema = {"slowest_ns": pl.Int64, "mean_ns": pl.Float64}
+            return pl.DataFrame(schema=schema)
+        return self.cells.filter(pl.col("ranks") > 1)
+
+    @functools.cached_property
+    def step_table(self) -> pl.DataFrame | None:
+        """What each step holds (``metrics.steps.step_table``); None without a schedule."""
+        import polars as pl  # noqa: PLC0415
+
+        from nsysmoe.metrics.steps import slices, step_table  # noqa: PLC0415
+
+        if (schedule := self.schedule) is None:
+            return None
+        is_nccl = self.kernels.select(
+            "name_id", (pl.col("backend") == "nccl").fill_null(value=False).alias("is_nccl")
+        )
+        collectives = schedule.collectives.join(is_nccl, on="name_id").with_columns(
+            is_allreduce=pl.col("is_nccl") & (pl.col("collective") == "all_reduce")
+        )
+        return step_table(
+            slices(schedule.device_time),
+            schedule.launches,
+            self.paired_cells,
+            collectives,
+            schedule.device_time,
+        )
+
+    @functools.cached_property
+    def distorted_steps(self) -> pl.DataFrame | None:
+        """Steps that something else than the workload stretched; None without a schedule."""
+        from nsysmoe.metrics.steps import distorted  # noqa: PLC0415
+
+        if self.schedule is None or self.step_table is None:
+            return None
+        causes = (
+            ("rearrangement", self.schedule.rearrangements),
+            ("code_load", self.schedule.code_loads),
+        )
+        return distorted(self.step_table, causes)
 
     @property
     def launches(self) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace
 
 _PHASED = ("rank", "step", "layer_source")
+_SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
 _PAIRED = (
     "function",
     "global_pid",
@@ -105,15 +106,21 @@ def phases(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(("steps", None), ("moe_launches", None), ("moe_cells", None))
+        trace.read_ahead(
+            ("steps", None),
+            ("moe_launches", None),
+            ("moe_cells", None),
+            ("matched_collectives", _SUMMED),
+        )
         steps = trace.frame("steps")
         launches = read_launches(trace, _PHASED)
         cells = read_cells(trace, launches)
+        summed = trace.frame("matched_collectives", _SUMMED)
         findings = trace.findings()
 
-    from nsysmoe.metrics.phases import phase_times  # noqa: PLC0415 - imports polars
+    from nsysmoe.metrics.phases import engines, phase_times  # noqa: PLC0415 - imports polars
 
-    rows = phase_times(steps, launches, cells).to_dicts()
+    rows = phase_times(steps, launches, cells, engines(summed)).to_dicts()
     if steps.is_empty():
         findings.append(_no_ranges(str(path), attribution(launches)))
     return Measured(str(path), tuple(rows), tuple(findings))

@@ -58,7 +58,7 @@ def command(
       nsysmoe compare off.sqlite on.sqlite --full -o table1.html
       nsysmoe compare tp2.sqlite ep2.sqlite --baseline-label TP --candidate-label EP
     """
-    from nsysmoe.analysis.comparison import compare
+    from nsysmoe.analysis.compare import compare
     from nsysmoe.reports.pages.comparison import comparison_page
 
     with working(f"Reading {baseline} and {candidate}"):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Iterable, Sequence
+
+    Source = str | Path | Sequence[str | Path]
 
 Kind = Literal["sqlite", "report", "csv"]
 
@@ -38,6 +42,46 @@ def identify(path: Path) -> Kind:
     if path.suffix.lower() in {".csv", ".tsv", ".txt"} or _is_text(head):
         return "csv"
     raise InputError(f"{path} is not a SQLite database; export the report: {export_hint(path)}")
+
+
+def runs_of(source: Source) -> list[Path]:
+    """Return the files of an arm, a run each, in order of their names.
+
+    Args:
+        source: A file; a folder, whose exports and reports are the runs (those of its folders
+            where it has none itself); a glob pattern; or a sequence of these.
+
+    Raises:
+        InputError: A folder or pattern holds no run.
+    """
+    if not isinstance(source, str | Path):
+        return [path for one in source for path in runs_of(one)]
+    path = Path(source)
+    if path.is_dir():
+        found = _traces(path.iterdir()) or _traces(path.glob("*/*"))
+        if not found:
+            raise InputError(
+                f"{path} is a directory without .sqlite exports or .nsys-rep reports; name a file"
+            )
+        return found
+    if not path.exists() and glob.has_magic(str(source)):
+        found = sorted(Path(name) for name in glob.glob(str(source), recursive=True))  # noqa: PTH207 - a pattern may be absolute
+        if not found:
+            raise InputError(f"{source} matches no file; check the pattern")
+        return found
+    return [path]
+
+
+def _traces(paths: Iterable[Path]) -> list[Path]:
+    """Return exports and reports; a report beside its own export is left out."""
+    files = [path for path in paths if path.is_file()]
+    exports = {path.with_suffix("") for path in files if path.suffix == ".sqlite"}
+    return sorted(
+        path
+        for path in files
+        if path.suffix == ".sqlite"
+        or (path.suffix in _REPORT_SUFFIXES and path.with_suffix("") not in exports)
+    )
 
 
 def export_hint(path: Path) -> str:

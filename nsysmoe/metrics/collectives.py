@@ -35,3 +35,34 @@ def collective_times(events: pl.DataFrame) -> pl.DataFrame:
         .drop("global_pid")
         .rename({"function": "collective", "process_id": "process", "device_id": "device"})
     )
+
+
+def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
+    """Return who arrives last, counting only meetings that the clocks can decide.
+
+    Args:
+        events: One row a kernel execution; ``process_id``, ``device_id``, ``start_ns``,
+            ``is_last``, ``margin_ns`` (how much later the last came than the one before it).
+        residual_ns: What the clocks are sure to; smaller margins are not evidence.
+
+    Returns:
+        ``process``, ``device``, ``last`` (meetings), ``share`` (of the decided ones),
+        ``switches`` (share of decided meetings whose last rank is another than in the one
+        before), the most frequent first.
+    """
+    decided = (
+        events.filter(pl.col("is_last") & (pl.col("margin_ns") > residual_ns))
+        .sort("start_ns")
+        .with_columns(pl.struct("process_id", "device_id").alias("rank"))
+    )
+    switched = decided.select((pl.col("rank") != pl.col("rank").shift(1)).mean()).item()
+    return (
+        decided.group_by("process_id", "device_id")
+        .agg(pl.len().cast(pl.Int64).alias("last"))
+        .with_columns(
+            (pl.col("last") / pl.col("last").sum()).alias("share"),
+            pl.lit(switched, pl.Float64).alias("switches"),
+        )
+        .rename({"process_id": "process", "device_id": "device"})
+        .sort("last", "device", descending=[True, False])
+    )

@@ -75,3 +75,59 @@ def class_shares(kernels: pl.DataFrame) -> pl.DataFrame:
         )
         .sort("total_ns", "class", descending=[True, False])
     )
+
+
+# Counts and flags, not activations: NCCL prints every 32-bit integer as u32.
+INTEGERS = ("u8", "i8", "u32", "i32", "u64", "i64")
+
+
+def purposes(kernels: pl.DataFrame) -> pl.DataFrame:
+    """Return what communication was for, by backend, the largest first.
+
+    Read off names and what else ran, since a trace holds no communicators: integers are
+    ``bookkeeping`` (token counts, expert loads); SendRecv beside EPLB's kernels moves expert
+    ``weights``; a reduce-scatter with an all-gather, or a reduce with a broadcast, as often as
+    there are MoE layers, are ``combine`` and ``dispatch`` of data-parallel ranks (vLLM's
+    allgather_reducescatter and naive backends); dedicated all-to-all kernels say it themselves;
+    the rest is the ``model``'s: tensor-parallel sums, logits.
+
+    Args:
+        kernels: One row a kernel name; ``class``, ``backend``, ``role``, ``data_type``,
+            ``launches``, ``total_ns``.
+
+    Returns:
+        ``purpose``, ``backend``, ``launches``, ``total_ns`` (ns), ``time_ratio`` (0 to 1).
+    """
+    found = kernels.filter(pl.col("class").is_in([COLLECTIVE, "moe_all2all"]))
+    # Two products a layer.
+    layers = int(kernels.filter(pl.col("class") == "moe_gemm")["launches"].sum()) // 2
+    launched = dict(found.group_by("role").agg(pl.col("launches").sum()).iter_rows())
+    has_eplb = not kernels.filter(pl.col("class") == "eplb").is_empty()
+
+    def pair(carries: str, gathers: str) -> bool:
+        # Some steps of vLLM's go through the other pair: together they are every layer.
+        both = launched.get("reduce_scatter", 0) + launched.get("reduce", 0)
+        return bool(launched.get(carries) and launched.get(gathers) and both >= layers > 0)
+
+    role, is_model = pl.col("role"), pl.lit("model")
+    scattered = pair("reduce_scatter", "all_gather")
+    reduced = pair("reduce", "broadcast")
+    purpose = (
+        pl.when(pl.col("class") == "moe_all2all")
+        .then(role)
+        .when(pl.col("data_type").is_in(INTEGERS))
+        .then(pl.lit("bookkeeping"))
+        .when((role == "send_recv") & has_eplb)
+        .then(pl.lit("weights"))
+        .when(((role == "reduce_scatter") & scattered) | ((role == "reduce") & reduced))
+        .then(pl.lit("combine"))
+        .when(((role == "all_gather") & scattered) | ((role == "broadcast") & reduced))
+        .then(pl.lit("dispatch"))
+        .otherwise(is_model)
+    )
+    return (
+        found.group_by(purpose.alias("purpose"), "backend")
+        .agg(pl.col("launches", "total_ns").sum())
+        .with_columns((pl.col("total_ns") / pl.col("total_ns").sum()).alias("time_ratio"))
+        .sort("total_ns", "purpose", descending=[True, False])
+    )

@@ -64,3 +64,24 @@ def _weighted_quantile(ratio: pl.Expr, part: float) -> pl.Expr:
     weight = pl.col("slowest_ns").sort_by(ratio)
     reached = weight.cum_sum() >= part * weight.sum()
     return ratio.sort_by(ratio).filter(reached).first()
+
+
+def slowest_ranks(cells: pl.DataFrame) -> pl.DataFrame:
+    """Return how often each rank is the slowest of a cell, the most frequent first.
+
+    Args:
+        cells: One row a cell; ``slowest_rank``, ``slowest_ns``, ``mean_ns``.
+
+    Returns:
+        ``rank``, ``cells``, ``share`` (0 to 1), ``excess_ns`` (of those cells).
+    """
+    return (
+        cells.group_by(pl.col("slowest_rank").alias("rank"))
+        .agg(
+            pl.len().cast(pl.Int64).alias("cells"),
+            (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+        )
+        .with_columns((pl.col("cells") / pl.col("cells").sum()).alias("share"))
+        .select("rank", "cells", "share", "excess_ns")
+        .sort("cells", "rank", descending=[True, False])
+    )

@@ -33,7 +33,11 @@ def split_durations(durations_ns: Floats) -> float | None:
     """
     launches = durations_ns[durations_ns > 0]
     logs = np.unique(np.round(np.log(launches) / _BIN)) * _BIN
-    if launches.size < 16 or logs.size < 4 or float(logs.max() - logs.min()) < math.log(_LEAST_RATIO):
+    if (
+        launches.size < 16
+        or logs.size < 4
+        or float(logs.max() - logs.min()) < math.log(_LEAST_RATIO)
+    ):
         return None
     means, deviations, weights = _fitted(logs)
     if means[1] - means[0] < math.log(_LEAST_RATIO):

@@ -71,7 +71,7 @@ def step_table(
 
     Args:
         cuts: What ``slices`` returned.
-        launches: MoE launches; ``start_ns``, ``dur_ns``.
+        launches: MoE launches; ``start_ns``, ``dur_ns``, ``blocks``.
         cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
         collectives: Communication kernels; ``start_ns``, ``dur_ns``, ``wait_ns``,
             ``transfer_ns``, ``is_nccl``, ``is_allreduce``.
@@ -79,7 +79,9 @@ def step_table(
 
     Returns:
         ``cuts`` with ``SUMS`` (times in ns over all devices, ``squares`` in ns², exposed times
-        and idle the mean of devices), ``max_ns`` and ``min_ns`` of a launch (null without one).
+        and idle the mean of devices), ``max_ns`` and ``min_ns`` of a launch (null without one),
+        ``stratum``: steps of one phase and one size of grid (within a factor of two), which may
+        stand for one another.
     """
     duration = pl.col("dur_ns")
     worked = _by_slice(
@@ -91,6 +93,7 @@ def step_table(
             (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
             duration.max().alias("max_ns"),
             duration.min().alias("min_ns"),
+            pl.col("blocks").max(),
         ],
     )
     balanced = _by_slice(
@@ -120,7 +123,10 @@ def step_table(
     table = cuts
     for part in (worked, balanced, communicated, spent):
         table = table.join(part, on="slice", how="left", maintain_order="left")
-    return table.with_columns(pl.col(SUMS).fill_null(0))
+    size = pl.col("blocks").log(2).round().cast(pl.String).fill_null("")
+    return table.with_columns(
+        pl.col(SUMS).fill_null(0), pl.concat_str("phase", size, separator=" ").alias("stratum")
+    )
 
 
 def distorted(

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import polars as pl
 
-Group = Literal["moe_kernel", "communication"]
-Verdict = Literal["better", "worse", "same"]
+Group = Literal["moe_kernel", "communication", "schedule"]
+Verdict = Literal["better", "worse", "same", "within_noise", "not_comparable"]
 Value = int | float | None
 
 

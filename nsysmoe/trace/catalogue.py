@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
 LAYERS = ("source", "staging", "intervals", "marts")
 SCHEMAS = ("nsys", "nsysmoe", "staging", "intervals")
-_REFERENCE = re.compile(r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|intervals|main)\.\w+)")
+_REFERENCE = re.compile(
+    r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|intervals|main)\.\w+)"
+)
 
 # The first statement ends at the first semicolon that ends a line.
 _KEPT = re.compile(r"create table \S+ as\n(?P<body>.*?);\n", re.DOTALL)
@@ -126,7 +128,9 @@ class Catalogue:
             self._make(self.reached(*views))
             scanned = {table for plan in self._plans(query) for table, _ in self._scans(plan)}
         found = [name for name in scanned if self.scripts[name].is_kept]
-        return [name for name in self.reached(*found) if self.scripts[name].is_kept] if found else []
+        return (
+            [name for name in self.reached(*found) if self.scripts[name].is_kept] if found else []
+        )
 
     def reached(self, *views: str) -> list[str]:
         """Return the objects that views stand on, themselves included, in order of creation."""
@@ -195,11 +199,7 @@ class Catalogue:
         wanted: dict[str, set[str]] = {}
         for plan in self._plans(query):
             for table, columns in self._scans(plan):
-                found = (
-                    self._demand_of(table)
-                    if self.scripts[table].is_kept
-                    else {table: columns}
-                )
+                found = self._demand_of(table) if self.scripts[table].is_kept else {table: columns}
                 for source, names in found.items():
                     wanted.setdefault(source, set()).update(names)
         return wanted

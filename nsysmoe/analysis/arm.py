@@ -1,0 +1,119 @@
+"""An arm of an experiment: the runs of one configuration."""
+
+from __future__ import annotations
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.metrics.table1 import Value
+
+
+@dataclass(frozen=True)
+class Arm:
+    """The runs of one configuration, in the order given; at least one."""
+
+    label: str
+    runs: tuple[Run, ...]
+
+    @functools.cached_property
+    def representative(self) -> Run:
+        """The run of median MoE total: what one trace alone can show is shown of it."""
+        ranked = sorted(self.runs, key=lambda run: int(run.durations["total_ns"].item()))
+        return ranked[(len(ranked) - 1) // 2]
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The files, in the order given."""
+        return tuple(str(run.path) for run in self.runs)
+
+    @functools.cached_property
+    def values(self) -> list[dict[str, Value]]:
+        """Every metric of every run, by key."""
+        return [run_values(run) for run in self.runs]
+
+
+def run_values(run: Run) -> dict[str, Value]:
+    """Return every metric of one run by key; None where its input does not tell."""
+    from nsysmoe.metrics.schedule import SCHEDULE, schedule_values  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.table1 import metric_values  # noqa: PLC0415
+
+    values = metric_values(run.durations, run.communication)
+    if (schedule := run.schedule) is None:
+        return {**values, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
+    return {
+        **values,
+        **schedule_values(
+            schedule.launches, run.paired_cells, schedule.collectives, schedule.device_time
+        ),
+    }
+
+
+def read_arm(
+    label: str, paths: Sequence[Path], *, is_quick: bool, threads: int, **options: Any
+) -> Arm:
+    """Read the runs of an arm, one after the other: memory is that of one at a time.
+
+    Args:
+        label: How to call the arm.
+        paths: A file each.
+        is_quick: Whether to leave API calls and ranges unread, and steps and phases unknown.
+        threads: Threads that DuckDB may use.
+        options: ``class_map`` and ``nsys``, as ``read_run`` takes them.
+
+    Raises:
+        NsysmoeError: A run cannot be used, or holds no MoE kernel.
+    """
+    runs = []
+    for path in paths:
+        run = read_run(path, threads=threads, with_schedule=not is_quick, **options)
+        require_moe_kernels(run)
+        runs.append(run)
+    return Arm(label, tuple(runs))
+
+
+def read_arms(
+    labels: tuple[str, str],
+    paths: tuple[Sequence[Path], Sequence[Path]],
+    *,
+    is_quick: bool = False,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+) -> tuple[Arm, Arm]:
+    """Read two arms side by side, a thread each.
+
+    Takes and raises what ``read_arm`` does.
+    """
+    with ThreadPoolExecutor(3) as threads:
+        # Importing takes a fifth of a second of one core, which loading leaves idle at first.
+        threads.submit(_import_frames)
+        # Two arms share the cores.
+        cores = max(1, (os.cpu_count() or 2) // 2)
+        first, second = (
+            threads.submit(
+                read_arm,
+                label,
+                files,
+                is_quick=is_quick,
+                threads=cores,
+                class_map=class_map,
+                nsys=nsys,
+            )
+            for label, files in zip(labels, paths, strict=True)
+        )
+        return first.result(), second.result()
+
+
+def _import_frames() -> None:
+    for module in ("polars", "pyarrow"):
+        import_module(module)

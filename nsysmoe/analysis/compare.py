@@ -1,0 +1,118 @@
+"""Two arms in, a comparison out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.analysis.arm import Arm, read_arms
+from nsysmoe.analysis.comparison import Breakdown, Comparison, Side
+from nsysmoe.classes import COLLECTIVE, MOE_GEMM
+from nsysmoe.export.files import runs_of
+from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.run import Run
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
+
+_GROUPS = {MOE_GEMM: "moe_kernel", COLLECTIVE: "communication"}
+
+
+def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
+    baseline: Source,
+    candidate: Source,
+    *,
+    baseline_label: str = BASELINE_LABEL,
+    candidate_label: str = CANDIDATE_LABEL,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    quick: bool = False,
+) -> Comparison:
+    """Compare two arms of one workload; they load at once, a thread each.
+
+    Args:
+        baseline: A ``.sqlite`` export, a report, or a kernel summary as CSV; a folder or a glob
+            pattern of several, or a sequence of them: each file is a run.
+        candidate: The same for the other arm.
+        baseline_label: How to call the first arm.
+        candidate_label: How to call the second.
+        class_map: What each kernel is for; the shipped map where left out.
+        nsys: The ``nsys`` that exports reports; the one on PATH where left out.
+        quick: Whether to read kernels alone, and leave steps, phases and intervals over steps out.
+
+    Raises:
+        NsysmoeError: An input cannot be used, or holds no MoE kernel.
+    """
+    arms = read_arms(
+        (baseline_label, candidate_label),
+        (runs_of(baseline), runs_of(candidate)),
+        is_quick=quick,
+        class_map=class_map,
+        nsys=nsys,
+    )
+    return compare_arms(*arms)
+
+
+def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
+    """Compare two arms that were read."""
+    # polars loads beside the arms.
+    from nsysmoe.analysis import judgement  # noqa: PLC0415
+    from nsysmoe.analysis.diagnosis import diagnose, is_comparable  # noqa: PLC0415
+    from nsysmoe.analysis.verdict import verdict_of  # noqa: PLC0415
+
+    before, after = baseline.representative, candidate.representative
+    metrics = judgement.judge(baseline, candidate, is_comparable=is_comparable(baseline, candidate))
+    undistorted = judgement.judge_undistorted(baseline, candidate)
+    parts = judgement.judge_parts(before, after)
+    return Comparison(
+        _side(baseline),
+        _side(candidate),
+        metrics,
+        tuple(diagnose(baseline, candidate)),
+        verdict_of(baseline, candidate, metrics, undistorted, parts),
+        parts,
+        undistorted,
+        tuple(_distorted_steps(baseline) + _distorted_steps(candidate)),
+    )
+
+
+def _distorted_steps(arm: Arm) -> list[dict[str, Any]]:
+    return [
+        {"label": arm.label, "source": str(run.path), **row}
+        for run in arm.runs
+        if run.distorted_steps is not None
+        for row in run.distorted_steps.drop("slice").iter_rows(named=True)
+    ]
+
+
+def _side(arm: Arm) -> Side:
+    return Side(arm.label, arm.sources, tuple(_breakdown(arm.representative)))
+
+
+def _breakdown(run: Run) -> list[Breakdown]:
+    import polars as pl  # noqa: PLC0415
+
+    counted = run.kernels.filter(pl.col("class").is_in(list(_GROUPS)))
+    if run.moe_events is not None and run.collective_events is not None:
+        keys = ["name_id", "global_pid", "process_id", "device_id"]
+        events = (run.moe_events, run.collective_events)
+        per_device = (
+            pl.concat([frame.select(*keys, "dur_ns") for frame in events])
+            .group_by(keys)
+            .agg(
+                pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("total_ns")
+            )
+        )
+        counted = counted.drop("launches", "total_ns").join(per_device, on="name_id")
+    else:
+        unknown = pl.lit(None, pl.Int64)
+        counted = counted.with_columns(global_pid=unknown, process_id=unknown, device_id=unknown)
+    columns = ["class", "function", "global_pid", "process_id", "device_id"]
+    rows = counted.group_by(columns).agg(pl.col("launches", "total_ns").sum())
+    rows = rows.sort("class", "total_ns", *columns[1:], descending=[True, True, *[False] * 4])
+    return [
+        Breakdown(_GROUPS[kind], *rest)
+        for kind, *rest in rows.select(*columns, "launches", "total_ns")
+        .drop("global_pid")
+        .iter_rows()
+    ]

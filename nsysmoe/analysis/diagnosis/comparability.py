@@ -1,0 +1,231 @@
+"""Whether the arms can be compared at all."""
+
+from __future__ import annotations
+
+import filecmp
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from nsysmoe.classes import UNCLASSIFIED
+from nsysmoe.findings import Finding
+from nsysmoe.metrics.communication import class_shares
+from nsysmoe.metrics.phases import engines
+from nsysmoe.metrics.table1 import relative_change
+from nsysmoe.metrics.uncertainty import MIN_RUNS
+from nsysmoe.metrics.work import MOST_DIFFERENT, work_difference, work_done
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.arm import Arm
+    from nsysmoe.analysis.run import Run
+
+
+# Below this share of GPU time, what nobody classified cannot change a verdict of Table 1.
+_NOTABLE_UNCLASSIFIED_RATIO = 0.01
+_GRAPHS = (
+    "CUDA graphs were recorded as a whole in {where}: the kernels inside them are in no number "
+    "here; capture again with --cuda-graph-trace=node"
+)
+
+
+def same_file(baseline: Run, candidate: Run) -> Finding | None:
+    """Both arms are one file, or two copies of it."""
+    if not baseline.path.samefile(candidate.path) and not (
+        baseline.path.stat().st_size == candidate.path.stat().st_size
+        and filecmp.cmp(baseline.path, candidate.path, shallow=False)
+    ):
+        return None
+    return Finding(
+        "same_file",
+        "error",
+        f"baseline and candidate are the same trace ({baseline.path} and {candidate.path}): "
+        "every change is 0 by construction",
+        {"baseline": str(baseline.path), "candidate": str(candidate.path)},
+    )
+
+
+def lost_device(baseline: Run, candidate: Run) -> Finding | None:
+    """One arm ran its experts on fewer GPUs than the other."""
+    if baseline.gpus is None or candidate.gpus is None or baseline.gpus == candidate.gpus:
+        return None
+    fewer = "baseline" if baseline.gpus < candidate.gpus else "candidate"
+    return Finding(
+        "lost_device",
+        "error",
+        f"the {fewer} has fewer GPUs with MoE kernels ({baseline.gpus} in the baseline, "
+        f"{candidate.gpus} in the candidate): totals over GPUs cannot be compared; check that "
+        "every worker was traced",
+        {"baseline_gpus": baseline.gpus, "candidate_gpus": candidate.gpus},
+    )
+
+
+def cuda_graph_mode(baseline: Run, candidate: Run) -> Finding | None:
+    """CUDA graphs were recorded as a whole in an arm, so kernels are missing from it."""
+    arms = {"the baseline": baseline, "the candidate": candidate}
+    found = [hidden_kernels(n, str(run.path), *run.graph_launches) for n, run in arms.items()]
+    hidden = [finding for finding in found if finding]
+    if len(hidden) < 2:
+        return hidden[0] if hidden else None
+    evidence = {"baseline": hidden[0].evidence, "candidate": hidden[1].evidence}
+    return replace(hidden[0], message=_GRAPHS.format(where="both arms"), evidence=evidence)
+
+
+def hidden_kernels(where: str, source: str, launches: int, total_ns: int) -> Finding | None:
+    """CUDA graphs were recorded as a whole, so their kernels are missing."""
+    if not launches:
+        return None
+    evidence = {"source": source, "graph_launches": launches, "graph_total_ns": total_ns}
+    return Finding("cuda_graph_mode", "error", _GRAPHS.format(where=where), evidence)
+
+
+def unequal_work(baseline: Run, candidate: Run) -> Finding | None:
+    """The runs launched different numbers of MoE kernels, or worked on different tokens."""
+    before, after = baseline.launches, candidate.launches
+    difference = _work_difference(baseline, candidate)
+    if before == after and not difference:
+        return None
+    launches = relative_change(before, after)
+    total = _change_of(baseline, candidate, "total_ns")
+    per_launch = _change_of(baseline, candidate, "mean_ns")
+    evidence = {
+        "baseline_launches": before,
+        "candidate_launches": after,
+        "launches_change": launches,
+        "total_time_change": total,
+        "mean_change": per_launch,
+        "difference": difference,
+        **_per_token(baseline, candidate),
+    }
+    critical = max(_critical_ns(run) for run in (baseline, candidate))
+    if before == after:
+        message = (
+            f"the arms launched the same {before:,} MoE kernels for different work: "
+            f"{_told(difference)}"
+        )
+        return Finding("unequal_work", "info", message, evidence)
+    message = (
+        f"the arms did not do the same work: {before:,} and {after:,} launches of MoE kernels; "
+        f"the total's {total:+.2%} is {launches:+.2%} launches and {per_launch:+.2%} time a launch"
+    )
+    if others := {key: value for key, value in difference.items() if key != "launches"}:
+        message += f"; {_told(others)}"
+    explained = abs(launches or 0.0) * critical
+    return Finding("unequal_work", "warning", message, evidence, explained or None)
+
+
+def is_comparable(baseline: Arm, candidate: Arm) -> bool:
+    """Tell whether totals of the two arms may be judged at all."""
+    runs = baseline.representative, candidate.representative
+    launched = relative_change(runs[0].launches, runs[1].launches) or 0.0
+    difference = {"launches": launched, **_work_difference(*runs)}
+    counted = [difference.get(key, 0.0) for key in ("launches", "tokens")]
+    return (
+        lost_device(*runs) is None
+        and cuda_graph_mode(*runs) is None
+        and all(abs(value) <= MOST_DIFFERENT for value in counted)
+    )
+
+
+def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
+    """Fewer than three runs an arm say little or nothing about how runs differ."""
+    counts = {"baseline_runs": len(baseline.runs), "candidate_runs": len(candidate.runs)}
+    fewest = min(counts.values())
+    if fewest >= MIN_RUNS:
+        return None
+    if fewest == max(counts.values()) == 1:
+        message = (
+            "one run an arm: no estimate of noise between runs, so no verdict here says that "
+            "another pair would show the same; five runs an arm, taken in turn, would"
+        )
+        return Finding("single_run", "warning", message, counts)
+    return Finding(
+        "few_runs",
+        "warning",
+        f"{counts['baseline_runs']} and {counts['candidate_runs']} runs: an interval over runs "
+        "takes three an arm, five are better",
+        counts,
+    )
+
+
+def work_of(run: Run) -> dict[str, Any] | None:
+    """Return what work a run did (``metrics.work.work_done``); None without a schedule."""
+    if run.schedule is None:
+        return None
+    schedule = run.schedule
+    return work_done(
+        schedule.steps, schedule.launches, run.paired_cells, engines(schedule.collectives)
+    )
+
+
+def _work_difference(baseline: Run, candidate: Run) -> dict[str, float]:
+    before, after = work_of(baseline), work_of(candidate)
+    return work_difference(before, after) if before and after else {}
+
+
+def _told(difference: dict[str, float]) -> str:
+    return ", ".join(
+        f"{key.replace('steps:', 'steps of ')} {value:+.1%}" for key, value in difference.items()
+    )
+
+
+def _per_token(baseline: Run, candidate: Run) -> dict[str, Any]:
+    """Return MoE time by token on both sides, where tokens are known."""
+    found = {}
+    for side, run in (("baseline", baseline), ("candidate", candidate)):
+        work = work_of(run)
+        if work and work["tokens"]:
+            total = int(run.durations["total_ns"].item())
+            found[f"{side}_ns_per_token"] = total / work["tokens"]
+    return found
+
+
+def _critical_ns(run: Run) -> float:
+    cells = run.paired_cells
+    return float(cells["slowest_ns"].sum()) if cells.height else 0.0
+
+
+def unclassified_kernels(baseline: Run, candidate: Run) -> Finding | None:
+    """A notable part of GPU time is in kernels that the class map does not know."""
+    found = [
+        unclassified_time("the baseline", baseline),
+        unclassified_time("the candidate", candidate),
+    ]
+    known = [finding for finding in found if finding]
+    return max(known, key=lambda finding: finding.evidence["time_ratio"]) if known else None
+
+
+def unclassified_time(where: str, run: Run) -> Finding | None:
+    """A notable part of a run's GPU time is in kernels that the class map does not know."""
+    shares = class_shares(run.kernels).filter(pl.col("class") == UNCLASSIFIED)
+    if shares.is_empty() or (shares["time_ratio"].item() or 0) < _NOTABLE_UNCLASSIFIED_RATIO:
+        return None
+    row = shares.row(0, named=True)
+    return Finding(
+        "unclassified_kernels",
+        "info",
+        f"{row['kernels']} kernels with {row['time_ratio']:.1%} of the GPU time of {where} match "
+        "no class; `nsysmoe kernels` lists them, --classes FILE teaches nsysmoe what they are",
+        {
+            "source": str(run.path),
+            "kernels": row["kernels"],
+            "total_ns": row["total_ns"],
+            "time_ratio": row["time_ratio"],
+        },
+    )
+
+
+def no_moe_kernel(source: str) -> Finding:
+    """Nothing that ran is an MoE kernel."""
+    return Finding(
+        "no_moe_kernel",
+        "warning",
+        "no MoE kernel ran: nothing of Table 1's first group can be measured here",
+        {"source": source},
+    )
+
+
+def _change_of(baseline: Run, candidate: Run, statistic: str) -> float:
+    """Return the change of a statistic of MoE kernels; 0 where the baseline's is 0."""
+    before, after = (run.durations[statistic].item() for run in (baseline, candidate))
+    return relative_change(before, after) or 0.0

@@ -1,0 +1,211 @@
+"""What a comparison comes to, a sentence a question: these lead every output."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.analysis.comparison import Change, Sentence
+from nsysmoe.analysis.diagnosis.comparability import is_comparable, unequal_work
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from nsysmoe.analysis.arm import Arm
+    from nsysmoe.analysis.comparison import Interval, Part
+
+
+def verdict_of(
+    baseline: Arm,
+    candidate: Arm,
+    metrics: Sequence[Change],
+    undistorted: Sequence[Change],
+    parts: Sequence[Part],
+) -> tuple[Sentence, ...]:
+    """Say whether the work is the same, balance improved, wall time improved, and how sure."""
+    whole = {change.metric: change for change in metrics}
+    without = {change.metric: change for change in undistorted}
+    found = [
+        _same_work(baseline, candidate),
+        _balance(whole["critical_moe_ns"], parts),
+        _wall_time(whole["wall_time_ns"], without.get("wall_time_ns")),
+        _noise(whole, without),
+        _totals(whole),
+    ]
+    return tuple(sentence for sentence in found if sentence)
+
+
+def _same_work(baseline: Arm, candidate: Arm) -> Sentence:
+    runs = baseline.representative, candidate.representative
+    finding = unequal_work(*runs)
+    evidence = {} if finding is None else finding.evidence
+    launches = [run.launches for run in runs]
+    if not is_comparable(baseline, candidate):
+        return Sentence(
+            "same_work",
+            "not_comparable",
+            "The arms cannot be compared by totals: they ran on other GPUs, hide kernels in CUDA "
+            "graphs, or did other work.",
+            evidence,
+        )
+    if finding is None:
+        return Sentence(
+            "same_work",
+            "yes",
+            f"The work is the same: {launches[0]:,} MoE launches each.",
+            evidence,
+        )
+    change = (launches[1] / launches[0] - 1) if launches[0] else 0.0
+    told = (
+        f"{launches[0]:,} and {launches[1]:,} MoE launches ({change:+.2%})"
+        if launches[0] != launches[1]
+        else f"{launches[0]:,} MoE launches each, in other steps or of other tokens"
+    )
+    return Sentence("same_work", "nearly", f"The work is nearly the same: {told}.", evidence)
+
+
+def _balance(critical: Change, parts: Sequence[Part]) -> Sentence:
+    if critical.change is None:
+        return Sentence(
+            "balance",
+            "unknown",
+            "Whether balance improved cannot be told: it takes raw events of two ranks or more "
+            "that launched the same MoE kernels.",
+            {},
+        )
+    phases = {
+        part.key: change
+        for part in parts
+        if part.kind == "phase"
+        for change in part.metrics
+        if change.metric == "critical_moe_ns" and change.change is not None
+    }
+    by_phase = ", ".join(f"{phase} {change.change:+.1%}" for phase, change in phases.items())
+    answer = _answer(critical)
+    return Sentence(
+        "balance",
+        answer,
+        f"{_OPENING['balance'][answer]}: critical MoE time went from "
+        f"{_ms(critical.baseline)} to {_ms(critical.candidate)} ms ({critical.change:+.1%}"
+        f"{_interval(critical.interval)}){f'; by phase {by_phase}' if by_phase else ''}.",
+        {"critical_change": critical.change, "phases": {k: c.change for k, c in phases.items()}},
+    )
+
+
+def _wall_time(wall: Change, without: Change | None) -> Sentence:
+    if wall.change is None:
+        return Sentence(
+            "wall_time", "unknown", "Wall time cannot be told from a summary of kernels.", {}
+        )
+    judged = without if without is not None and without.change is not None else wall
+    answer = _answer(judged)
+    sentence = (
+        f"{_OPENING['wall_time'][answer]}: {_ms(wall.baseline)} to {_ms(wall.candidate)} ms "
+        f"({wall.change:+.1%}{_interval(wall.interval)})"
+    )
+    evidence: dict[str, Any] = {"wall_change": wall.change}
+    if without is not None and without.change is not None:
+        sentence += (
+            f"; without distorted steps {_ms(without.baseline)} to {_ms(without.candidate)} ms "
+            f"({without.change:+.1%}{_interval(without.interval)})"
+        )
+        evidence["undistorted_wall_change"] = without.change
+    return Sentence("wall_time", answer, f"{sentence}.", evidence)
+
+
+def _noise(whole: dict[str, Change], without: dict[str, Change]) -> Sentence:
+    keys = ("critical_moe_ns", "wall_time_ns", "total_time_ns")
+    judged = {key: without.get(key) or whole[key] for key in keys}
+    intervals = {key: change.interval for key, change in judged.items() if change.interval}
+    if not intervals:
+        return Sentence(
+            "noise",
+            "unknown",
+            "Whether that is beyond noise cannot be told: it takes several runs an arm, or steps "
+            "to resample.",
+            {},
+        )
+    beyond = [_NAMES[key] for key, interval in intervals.items() if interval.excludes_zero()]
+    within = [_NAMES[key] for key in intervals if _NAMES[key] not in beyond]
+    first = next(iter(intervals.values()))
+    unit = f"{first.baseline_n} and {first.candidate_n} {first.over}"
+    caveat = (
+        " of one run an arm, so another pair of runs may differ by more"
+        if first.over == "steps"
+        else ""
+    )
+    told = " and ".join(
+        f"{_listed(names)} {verb}"
+        for names, verb in ((beyond, "beyond noise"), (within, "within it"))
+        if names
+    )
+    answer = "beyond" if beyond and not within else "within" if not beyond else "partly"
+    evidence = {key: [interval.low, interval.high] for key, interval in intervals.items()}
+    return Sentence("noise", answer, f"By {unit}{caveat}: {told}.", evidence)
+
+
+def _totals(whole: dict[str, Change]) -> Sentence | None:
+    """Say where Table 1's total points away from what ranks wait for."""
+    total, critical = whole["total_time_ns"], whole["critical_moe_ns"]
+    busiest = whole["busiest_rank_ns"]
+    if total.change is None or critical.change is None or busiest.change is None:
+        return None
+    if total.change * critical.change >= 0 or min(abs(total.change), abs(critical.change)) < 5e-4:
+        return None
+    return Sentence(
+        "totals",
+        "mislead",
+        f"Table 1's total points the other way ({total.change:+.1%}): it sums over ranks and "
+        f"cannot see that the slowest rank, which everybody waits for, went {busiest.change:+.1%}.",
+        {
+            "total_change": total.change,
+            "critical_change": critical.change,
+            "busiest_rank_change": busiest.change,
+        },
+    )
+
+
+def _answer(change: Change) -> str:
+    """Return the verdict, held to its interval over steps too."""
+    if change.verdict in {"better", "worse"} and change.interval is not None:
+        return change.verdict if change.interval.excludes_zero() else "within_noise"
+    return change.verdict or "unknown"
+
+
+_NAMES = {
+    "critical_moe_ns": "critical MoE time",
+    "wall_time_ns": "wall time",
+    "total_time_ns": "the MoE total",
+}
+_OPENING = {
+    "balance": {
+        "better": "What ranks wait for in MoE kernels became less",
+        "worse": "What ranks wait for in MoE kernels became more",
+        "same": "What ranks wait for in MoE kernels stayed the same",
+        "within_noise": "What ranks wait for in MoE kernels changed within noise",
+        "not_comparable": "What ranks wait for in MoE kernels is not comparable",
+        "unknown": "What ranks wait for in MoE kernels",
+    },
+    "wall_time": {
+        "better": "Wall time improved",
+        "worse": "Wall time became worse",
+        "same": "Wall time stayed the same",
+        "within_noise": "Wall time changed within noise",
+        "not_comparable": "Wall time is not comparable",
+        "unknown": "Wall time",
+    },
+}
+
+
+def _ms(value: float | None) -> str:
+    return "n/a" if value is None else f"{value / 1e6:,.1f}"
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return ""
+    return f", {interval.level:.0%} interval {interval.low:+.1%} to {interval.high:+.1%}"
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
