@@ -25,3 +25,7 @@ class QueryError(NsysmoeError):
 
 class OutputError(NsysmoeError):
     """A report cannot be written where it was asked for."""
+
+
+class GateError(NsysmoeError):
+    """A gate names no metric, or one that cannot be judged."""

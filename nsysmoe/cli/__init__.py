@@ -14,11 +14,13 @@ from nsysmoe.errors import NsysmoeError
 
 COMMANDS = (
     "compare",
+    "report",
     "summary",
     "kernels",
     "collectives",
     "imbalance",
     "phases",
+    "timeline",
     "info",
     "sql",
     "views",
@@ -66,12 +68,14 @@ class LazyGroup(click.Group):
 
 
 SUMMARIES = {
-    "compare": "Two traces in, the paper's Table 1 out.",
+    "compare": "Two traces in, the paper's Table 1 out, and what it hides.",
+    "report": "Everything about two arms on one page, with pictures.",
     "summary": "The metrics of Table 1 for one trace, by device.",
     "kernels": "Every kernel's launches and durations.",
     "collectives": "Communication: transfer, and waiting for the last rank.",
     "imbalance": "Balance of the experts across ranks, in time.",
     "phases": "Prefill, decode and mixed steps.",
+    "timeline": "What ran in one step, on every rank.",
     "info": "What a trace is and holds.",
     "sql": "Ask the views anything, in SQL.",
     "views": "The views and columns that sql can ask.",

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, not_empty, output_options
+from nsysmoe.cli.options import (
+    FILE,
+    GATE,
+    class_map,
+    emit,
+    input_options,
+    label_options,
+    output_options,
+)
 from nsysmoe.cli.progress import working
-from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nsysmoe.analysis.gates import Gate
+
+_EXIT_GATE = 3
 
 
 @click.command("compare")
 @click.argument("baseline", type=FILE)
 @click.argument("candidate", type=FILE)
-@click.option(
-    "--baseline-label",
-    callback=not_empty,
-    default=BASELINE_LABEL,
-    show_default=True,
-    help="Name of the first.",
-)
-@click.option(
-    "--candidate-label",
-    callback=not_empty,
-    default=CANDIDATE_LABEL,
-    show_default=True,
-    help="Name of the second.",
-)
+@label_options
 @click.option(
     "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."
+)
+@click.option(
+    "--by",
+    type=click.Choice(["phase", "rank"]),
+    help="Add Table 1 for each phase or rank.",
+)
+@click.option(
+    "--gate",
+    "gates",
+    type=GATE,
+    multiple=True,
+    metavar="METRIC=PCT",
+    help="Exit 3 where METRIC (a key of the JSON) is worse by more than PCT % and its interval "
+    "excludes 0. May be given several times.",
+)
+@click.option(
+    "--quick",
+    is_flag=True,
+    help="Read kernels alone: no steps, phases or intervals over steps.",
 )
 @input_options
 @output_options
@@ -42,25 +59,32 @@ def command(
     baseline_label: str,
     candidate_label: str,
     full: bool,
+    by: Literal["phase", "rank"] | None,
+    gates: tuple[Gate, ...],
+    quick: bool,
     classes: Path | None,
     nsys: str | None,
     format_: str | None,
     output: Path | None,
 ) -> None:
-    """Two traces in, the paper's Table 1 out.
+    """Two traces in, the paper's Table 1 out, and what it hides.
 
     BASELINE and CANDIDATE are runs of one workload: .sqlite exports of nsys, .nsys-rep reports
-    (with nsys at hand), or the CSV of a CUDA GPU Kernel Summary.
+    (with nsys at hand), or the CSV of a CUDA GPU Kernel Summary. A folder or a quoted pattern
+    ('off-*.sqlite') is an arm of several runs, which intervals over runs take three of.
 
     \b
     Examples:
       nsysmoe compare off.sqlite on.sqlite
       nsysmoe compare off.sqlite on.sqlite --full -o table1.html
+      nsysmoe compare runs/off runs/on --gate wall_time_ns=1 --gate critical_moe_ns=0
       nsysmoe compare tp2.sqlite ep2.sqlite --baseline-label TP --candidate-label EP
     """
     from nsysmoe.analysis.compare import compare
+    from nsysmoe.analysis.gates import check_keys, failures
     from nsysmoe.reports.pages.comparison import comparison_page
 
+    check_keys(gates)
     with working(f"Reading {baseline} and {candidate}"):
         comparison = compare(
             baseline,
@@ -69,5 +93,10 @@ def command(
             candidate_label=candidate_label,
             class_map=class_map(classes),
             nsys=nsys,
+            quick=quick,
         )
-    emit(comparison_page(comparison, full=full), format_, output, (baseline, candidate))
+    emit(comparison_page(comparison, full=full, by=by), format_, output, (baseline, candidate))
+    if failed := failures(comparison, gates):
+        for line in failed:
+            click.echo(f"gate: {line}", err=True)
+        raise click.exceptions.Exit(_EXIT_GATE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +12,7 @@ import click
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from nsysmoe.analysis.gates import Gate
     from nsysmoe.classes import ClassMap
     from nsysmoe.reports import Document
 
@@ -49,6 +51,65 @@ def input_options(function: F) -> F:
         type=FILE,
         help="TOML file with kernel classes of your own, asked before the shipped ones.",
     )(function)
+
+
+def label_options(function: F) -> F:
+    """Add ``--baseline-label`` and ``--candidate-label``."""
+    from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
+
+    for side, default, which in (
+        ("candidate", CANDIDATE_LABEL, "second"),
+        ("baseline", BASELINE_LABEL, "first"),
+    ):
+        function = click.option(
+            f"--{side}-label",
+            callback=not_empty,
+            default=default,
+            show_default=True,
+            help=f"Name of the {which}.",
+        )(function)
+    return function
+
+
+class _Step(click.ParamType):  # type: ignore[type-arg,unused-ignore] - generic from 8.4 on
+    """A step's number, or the word for one that is picked."""
+
+    name = "step"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return "N|slowest|median"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | str:
+        if value in {"slowest", "median"}:
+            return str(value)
+        try:
+            return int(value)
+        except ValueError:
+            self.fail(f"{value!r} is neither a number nor slowest or median", param, ctx)
+
+
+class _Gate(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """METRIC=PCT."""
+
+    name = "gate"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Gate:
+        from nsysmoe.analysis.gates import Gate
+
+        metric, _, percent = str(value).partition("=")
+        try:
+            limit = float(percent)
+        except ValueError:
+            limit = math.nan
+        if not metric or not math.isfinite(limit):
+            self.fail(f"{value!r} is not METRIC=PCT, such as wall_time_ns=1", param, ctx)
+        return Gate(metric, limit)
+
+
+STEP = _Step()
+GATE = _Gate()
 
 
 def not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -72,12 +72,18 @@ class Trace:
                 if self._folder is not None:
                     self._folder.cleanup()
 
-    def frame(self, view: str, columns: tuple[str, ...] | None = None) -> pl.DataFrame:
+    def frame(
+        self,
+        view: str,
+        columns: tuple[str, ...] | None = None,
+        during: tuple[int, int] | None = None,
+    ) -> pl.DataFrame:
         """Return a public view as a polars frame, reading only what it needs.
 
         Args:
             view: A name that ``nsysmoe views`` lists, e.g. ``moe_kernels``.
             columns: The columns wanted; all of them where left out.
+            during: From and until when, in ns: only rows that start then.
 
         Raises:
             QueryError: There is no such view or column.
@@ -85,7 +91,10 @@ class Trace:
             MissingDataError: The export holds no kernels.
         """
         with self._answering():
-            return _frame(self._store.relation(*_select(view, columns)))
+            query, name = _select(view, columns)
+            if during is not None:
+                query += f" where start_ns >= {int(during[0])} and start_ns < {int(during[1])}"
+            return _frame(self._store.relation(query, name))
 
     def read_ahead(self, *wanted: tuple[str, tuple[str, ...] | None]) -> None:
         """Read at once what several calls of ``frame`` are going to need: (view, columns) each.

@@ -2,6 +2,7 @@ create view staging.stg_copies as
 select
     globalPid as global_pid,
     deviceId as device_id,
+    'copy' as what,
     start as start_ns,
     "end" as end_ns
 from nsys.CUPTI_ACTIVITY_KIND_MEMCPY
@@ -9,6 +10,7 @@ union all
 select
     globalPid as global_pid,
     deviceId as device_id,
+    'fill' as what,
     start as start_ns,
     "end" as end_ns
 from nsys.CUPTI_ACTIVITY_KIND_MEMSET;

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Side
+from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Interval, Sentence, Side
 from nsysmoe.analysis.portrait import Portrait, Rows
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.table1 import METRICS, relative_change, verdict
@@ -13,27 +13,6 @@ from nsysmoe.metrics.table1 import METRICS, relative_change, verdict
 HOSTILE = "<script>alert(1)</script>%{x}$\\sin$<b>bold</b>\u202e"
 MS, US = 1_000_000, 1_000
 _PHASES = (("prefill", 64, 410), ("decode", 720, 180), ("mixed", 16, 60))
-
-
-@dataclass(frozen=True)
-class Sentence:
-    """What a verdict is made of, as far as a report reads it."""
-
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Judged(Comparison):
-    """A comparison with a verdict."""
-
-    verdict: tuple[Sentence, ...] = ()
-
-
-@dataclass(frozen=True)
-class Bounded(Change):
-    """A change with its interval."""
-
-    interval: tuple[float, float] | None = None
 
 
 def portrait(
@@ -184,24 +163,28 @@ _INTERVALS = {
 }  # fmt: skip
 
 
-def comparison(baseline: str = "EPLB OFF", candidate: str = "EPLB ON") -> Judged:
+def _interval(key: str) -> Interval | None:
+    return Interval(*_INTERVALS[key], 0.95, "runs", 5, 5) if key in _INTERVALS else None
+
+
+def comparison(baseline: str = "EPLB OFF", candidate: str = "EPLB ON") -> Comparison:
     """Return the paper's Table 1 with a verdict, intervals and findings."""
     made_of = (Breakdown("moe_kernel", "fused_moe_kernel", 1000, 0, 267_576, 102_664 * MS),)
     changes = []
     for metric in METRICS:
         before, after = _BEFORE.get(metric.key), _AFTER.get(metric.key)
         changes.append(
-            Bounded(
+            Change(
                 metric.group,
                 metric.key,
                 before,
                 after,
                 relative_change(before, after),
                 verdict(before, after),
-                _INTERVALS.get(metric.key),
+                _interval(metric.key),
             )
         )
-    return Judged(
+    return Comparison(
         Side(baseline, (f"{baseline}.sqlite",), made_of),
         Side(candidate, (f"{candidate}.sqlite",), made_of),
         tuple(changes),
@@ -211,8 +194,11 @@ def comparison(baseline: str = "EPLB OFF", candidate: str = "EPLB ON") -> Judged
             Finding("first_runs", "info", "2 steps hold the first run of a kernel."),
         ),
         (
-            Sentence("EPLB made MoE more balanced, yet the run slower: total MoE time +5.6 %."),
-            Sentence("The slowest rank costs 12 % over the mean, 31 % before."),
-            Sentence("NCCL took 7.6 % more time; most of it is transfer, not waiting."),
+            Sentence("balance", "better",
+                     "EPLB made MoE more balanced, yet the run slower: total MoE time +5.6 %.", {}),
+            Sentence("wall_time", "worse",
+                     "The slowest rank costs 12 % over the mean, 31 % before.", {}),
+            Sentence("noise", "within",
+                     "NCCL took 7.6 % more time; most of it is transfer, not waiting.", {}),
         ),
     )  # fmt: skip

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.metrics.schedule import SCHEDULE
 from nsysmoe.metrics.table1 import BESIDE, TABLE_1
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
@@ -13,12 +13,13 @@ from nsysmoe.reports.pictures import time_by_kernel
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nsysmoe.analysis.comparison import Breakdown, Change, Comparison
+    from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Interval
     from nsysmoe.metrics.table1 import Metric, Value
 
 GROUP_TITLES = {
     "moe_kernel": "MoE Kernel Performance",
     "communication": "Communication Overhead",
+    "schedule": "Time and Balance",
 }
 _FORMATTERS: dict[str, Callable[[Value], str]] = {
     "ms": numbers.milliseconds,
@@ -29,10 +30,22 @@ _FORMATTERS: dict[str, Callable[[Value], str]] = {
 }
 
 
-def comparison_page(comparison: Comparison, *, full: bool = False) -> Document:
-    """Return Table 1; ``full`` adds the metrics beside it and the time by kernel and device."""
+def comparison_page(
+    comparison: Comparison, *, full: bool = False, by: Literal["phase", "rank"] | None = None
+) -> Document:
+    """Return the verdict, Table 1 and what it hides.
+
+    Args:
+        comparison: What to show.
+        full: Whether to add the metrics beside Table 1 and the time by kernel and device.
+        by: Whether to add Table 1 for each phase or rank.
+    """
     baseline, candidate = comparison.baseline, comparison.candidate
-    tables = [metrics_table(comparison, TABLE_1, "Table 1: ")]
+    tables = [
+        metrics_table(comparison, TABLE_1, "Table 1: "),
+        *hidden_tables(comparison),
+        *_part_tables(comparison, by),
+    ]
     if full:
         tables += [
             metrics_table(comparison, BESIDE, "Beside Table 1: "),
@@ -43,9 +56,10 @@ def comparison_page(comparison: Comparison, *, full: bool = False) -> Document:
         ]
     return Document(
         title=f"{baseline.label} against {candidate.label}",
+        lead=tuple(part.sentence for part in comparison.verdict),
         tables=tuple(tables),
         data=comparison.to_dict(),
-        records=tuple(asdict(change) for change in comparison.metrics),
+        records=records(comparison),
         findings=comparison.findings,
         notes=(counted_note(comparison),),
         pictures=(
@@ -105,39 +119,113 @@ def breakdown_table(rows: Sequence[Breakdown], caption: str) -> Table:
 
 
 def metrics_table(comparison: Comparison, metrics: Sequence[Metric], what: str) -> Table:
-    """Return these metrics of both arms, the change and its verdict."""
+    """Return these metrics of both arms, the change, its verdict, and its interval if known."""
+    caption = f"{what}{comparison.baseline.label} against {comparison.candidate.label}"
+    return _changes_table(comparison, comparison.metrics, metrics, caption)
+
+
+def hidden_tables(comparison: Comparison) -> list[Table]:
+    """Return what Table 1 hides, and the same without distorted steps; none where unknown."""
+    known = {change.metric for change in comparison.metrics if change.baseline is not None}
+    tables = []
+    if any(metric.key in known for metric in SCHEDULE):
+        tables.append(metrics_table(comparison, SCHEDULE, "What Table 1 hides: "))
+    if comparison.undistorted:
+        count = len(comparison.distorted_steps)
+        tables.append(
+            _changes_table(
+                comparison,
+                comparison.undistorted,
+                [*TABLE_1, *SCHEDULE],
+                f"Without the {count} distorted step{'s' if count > 1 else ''}",
+            )
+        )
+    return tables
+
+
+def records(comparison: Comparison) -> tuple[dict[str, Any], ...]:
+    """Return a flat row for each metric: what CSV holds."""
+    return tuple(
+        {
+            "group": change.group,
+            "metric": change.metric,
+            "baseline": change.baseline,
+            "candidate": change.candidate,
+            "change": change.change,
+            "verdict": change.verdict,
+            "interval_low": change.interval.low if change.interval else None,
+            "interval_high": change.interval.high if change.interval else None,
+        }
+        for change in comparison.metrics
+    )
+
+
+def _part_tables(comparison: Comparison, by: str | None) -> list[Table]:
+    return [
+        _changes_table(
+            comparison,
+            part.metrics,
+            [*TABLE_1, *SCHEDULE],
+            f"Table 1 of {f'rank {part.key}' if by == 'rank' else part.key}",
+        )
+        for part in comparison.parts
+        if part.kind == by
+    ]
+
+
+def _changes_table(
+    comparison: Comparison, changes: Sequence[Change], metrics: Sequence[Metric], caption: str
+) -> Table:
     baseline, candidate = comparison.baseline, comparison.candidate
-    functions = sorted({*baseline.moe_functions(), *candidate.moe_functions()})
-    name = moe_name(functions)
-    columns = (
+    name = moe_name(sorted({*baseline.moe_functions(), *candidate.moe_functions()}))
+    found = {change.metric: change for change in changes}
+    # A comparison that an older version saved lacks the metrics that came later.
+    shown = [(metric, found[metric.key]) for metric in metrics if metric.key in found]
+    intervals = [change.interval for _, change in shown if change.interval]
+    columns = [
         Column("Metric", "left"),
         Column(baseline.label),
         Column(candidate.label),
         Column("Change"),
         Column("Verdict", "left"),
-    )
-    changes = {change.metric: change for change in comparison.metrics}
-    # A comparison that an older version saved lacks the metrics that came later.
-    rows = [
-        _metric_row(metric, changes[metric.key], name)
-        for metric in metrics
-        if metric.key in changes
     ]
-    return Table(f"{what}{baseline.label} against {candidate.label}", columns, tuple(rows))
+    if intervals:
+        columns.append(Column(f"{intervals[0].level:.0%} interval, {intervals[0].over}"))
+    rows = [
+        _metric_row(metric, change, name, with_interval=bool(intervals)) for metric, change in shown
+    ]
+    return Table(caption, tuple(columns), tuple(rows))
 
 
-def _metric_row(metric: Metric, change: Change, name: str) -> Row:
-    verdict = change.verdict.capitalize() if change.verdict else numbers.UNKNOWN
-    return Row(
-        (
-            metric_label(metric, name),
-            metric_text(metric, change.baseline),
-            metric_text(metric, change.candidate),
-            numbers.change(change.change),
-            verdict,
-        ),
-        GROUP_TITLES[metric.group],
+def _metric_row(metric: Metric, change: Change, name: str, *, with_interval: bool) -> Row:
+    cells: tuple[str, ...] = (
+        metric_label(metric, name),
+        metric_text(metric, change.baseline),
+        metric_text(metric, change.candidate),
+        numbers.change(change.change),
+        _verdict(change),
     )
+    if with_interval:
+        cells += (_interval(change.interval),)
+    return Row(cells, GROUP_TITLES[metric.group])
+
+
+def _verdict(change: Change) -> str:
+    if change.verdict is None:
+        return numbers.UNKNOWN
+    verdict = change.verdict.replace("_", " ").capitalize()
+    is_sure = change.interval is None or change.interval.excludes_zero()
+    return (
+        verdict
+        if is_sure or change.verdict not in {"better", "worse"}
+        else f"{verdict}, within noise"
+    )
+
+
+def _interval(interval: Interval | None) -> str:
+    if interval is None:
+        return numbers.UNKNOWN
+    return f"{numbers.change(interval.low)} to {numbers.change(interval.high)}"
 
 
 def counted_note(comparison: Comparison) -> str:

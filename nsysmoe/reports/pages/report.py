@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.metrics.table1 import BESIDE, TABLE_1
 from nsysmoe.reports import numbers, pictures
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
-from nsysmoe.reports.pages.comparison import counted_note, metrics_table
+from nsysmoe.reports.pages.comparison import (
+    counted_note,
+    hidden_tables,
+    metrics_table,
+    records,
+)
 from nsysmoe.reports.pages.timeline import TIMELINE_NOTE
 from nsysmoe.reports.pictures.look import place
 from nsysmoe.reports.pictures.stacks import PHASE_PARTS, WINDOW_PARTS, Part, mean_time_use
@@ -86,16 +91,17 @@ def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) ->
     baseline, candidate = comparison.baseline, comparison.candidate
     return Document(
         title=f"{baseline.label} against {candidate.label}",
-        lead=tuple(part.sentence for part in getattr(comparison, "verdict", ())),
+        lead=tuple(part.sentence for part in comparison.verdict),
         tables=(
             metrics_table(comparison, TABLE_1, "Table 1: "),
+            *hidden_tables(comparison),
             metrics_table(comparison, BESIDE, "Beside Table 1: "),
             _time_use_table(portraits),
             _phases_table(portraits),
         ),
         # A comparison that can be loaded again, with the portraits beside it.
         data={**comparison.to_dict(), "portraits": [asdict(portrait) for portrait in portraits]},
-        records=tuple(asdict(change) for change in comparison.metrics),
+        records=records(comparison),
         findings=comparison.findings,
         notes=(
             counted_note(comparison),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
@@ -13,19 +13,9 @@ from nsysmoe.reports.pictures.look import GREEN, GREY, VERMILION, figure
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from nsysmoe.analysis.comparison import Change
+
 _ROW_PX = 34
-
-
-class Changed(Protocol):
-    """One metric's change as a ratio; ``interval`` is where it lies, where that is known."""
-
-    @property
-    def metric(self) -> str:
-        """The metric's key."""
-
-    @property
-    def change(self) -> float | None:
-        """Candidate / baseline - 1; negative is better."""
 
 
 _BETTER = "better: the interval excludes 0"
@@ -40,7 +30,7 @@ _LOOKS = {
 }
 
 
-def change_intervals(changes: Sequence[Changed]) -> go.Figure | None:
+def change_intervals(changes: Sequence[Change]) -> go.Figure | None:
     """Draw each Table 1 metric's change with its interval; better is to the left.
 
     None where no Table 1 metric has a change.
@@ -70,12 +60,11 @@ def change_intervals(changes: Sequence[Changed]) -> go.Figure | None:
     return drawn
 
 
-def _interval(change: Changed) -> tuple[float, float] | None:
-    found: tuple[float, float] | None = getattr(change, "interval", None)
-    return found
+def _interval(change: Change) -> tuple[float, float] | None:
+    return None if change.interval is None else (change.interval.low, change.interval.high)
 
 
-def _certainty(change: Changed) -> str:
+def _certainty(change: Change) -> str:
     if (interval := _interval(change)) is None:
         return _UNKNOWN
     low, high = interval
@@ -84,7 +73,7 @@ def _certainty(change: Changed) -> str:
     return _BETTER if high < 0 else _WORSE
 
 
-def _points(rows: Sequence[tuple[int, Changed]], name: str) -> go.Scatter:
+def _points(rows: Sequence[tuple[int, Change]], name: str) -> go.Scatter:
     colour, symbol = _LOOKS[name]
     changes = [change.change or 0.0 for _, change in rows]
     spans = [_interval(change) for _, change in rows]
@@ -114,7 +103,7 @@ def _points(rows: Sequence[tuple[int, Changed]], name: str) -> go.Scatter:
     )
 
 
-def _hover(change: Changed) -> str:
+def _hover(change: Change) -> str:
     text = f"{_title(change.metric)}: {numbers.change(change.change)}"
     if (interval := _interval(change)) is not None:
         low, high = map(numbers.change, interval)

@@ -55,6 +55,7 @@ WINDOW_PARTS = (
     Part("other_compute_ns", "other compute", SKY),
     Part("exposed_transfer_ns", "transfer, exposed", ORANGE),
     Part("exposed_wait_ns", "wait, exposed", VERMILION),
+    Part("exposed_unmatched_ns", "communication, unmatched", GREY, "x"),
     Part("copy_ns", "copy", GREY),
     Part("idle_ns", "idle", FAINT, "/"),
 )

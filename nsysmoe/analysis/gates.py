@@ -1,0 +1,63 @@
+"""Limits that a candidate must not exceed, for scripts that decide on a comparison."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from nsysmoe.errors import GateError
+from nsysmoe.metrics.schedule import SCHEDULE
+from nsysmoe.metrics.table1 import METRICS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from nsysmoe.analysis.comparison import Comparison
+
+_KEYS = tuple(metric.key for metric in (*METRICS, *SCHEDULE))
+
+
+@dataclass(frozen=True)
+class Gate:
+    """A metric may become worse by at most ``percent`` %."""
+
+    metric: str
+    percent: float
+
+
+def check_keys(gates: Sequence[Gate]) -> None:
+    """Refuse a metric that no comparison has.
+
+    Raises:
+        GateError: There is no such metric.
+    """
+    for gate in gates:
+        if gate.metric not in _KEYS:
+            raise GateError(f"there is no metric {gate.metric}; there are {', '.join(_KEYS)}")
+
+
+def failures(comparison: Comparison, gates: Sequence[Gate]) -> list[str]:
+    """Return a line for each gate that the candidate failed.
+
+    It fails where the metric is worse by more than the gate's percent and the interval of its
+    change excludes 0.
+
+    Raises:
+        GateError: A gate cannot be judged: the metric is not known, or has no interval.
+    """
+    failed = []
+    for gate in gates:
+        change = comparison.metric(gate.metric)
+        if change.change is None or change.interval is None:
+            raise GateError(
+                f"{gate.metric} cannot be judged: "
+                + ("it is not known here" if change.change is None else "it has no interval; ")
+                + ("" if change.change is None else "give three runs an arm, or traces with steps")
+            )
+        if change.change * 100 > gate.percent and change.interval.excludes_zero():
+            failed.append(
+                f"{gate.metric} is worse by {change.change:+.2%}, more than {gate.percent:g} % "
+                f"({change.interval.level:.0%} interval {change.interval.low:+.2%} to "
+                f"{change.interval.high:+.2%} over {change.interval.over})"
+            )
+    return failed

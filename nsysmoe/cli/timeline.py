@@ -1,0 +1,48 @@
+"""``nsysmoe timeline``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nsysmoe.cli.options import FILE, STEP, class_map, emit, input_options, output_options
+from nsysmoe.cli.progress import working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nsysmoe.analysis.portrait import Choice
+
+
+@click.command("timeline")
+@click.argument("trace", type=FILE)
+@click.option(
+    "--step",
+    type=STEP,
+    default="median",
+    show_default=True,
+    help="A step's number; slowest or median picks one by wall time.",
+)
+@input_options
+@output_options
+def command(
+    trace: Path,
+    step: Choice,
+    classes: Path | None,
+    nsys: str | None,
+    format_: str | None,
+    output: Path | None,
+) -> None:
+    """What ran in one step of TRACE, on every rank.
+
+    \b
+    Example:
+      nsysmoe timeline on.sqlite --step slowest -o step.html
+    """
+    from nsysmoe.analysis.report import timeline
+    from nsysmoe.reports.pages.timeline import timeline_page
+
+    with working(f"Reading {trace}"):
+        portrait = timeline(trace, step, class_map=class_map(classes), nsys=nsys)
+    emit(timeline_page(portrait), format_, output, (trace,))
