@@ -31,7 +31,25 @@ def verdict_of(
         _noise(whole, without),
         _totals(whole),
     ]
-    return tuple(sentence for sentence in found if sentence)
+    kept = [sentence for sentence in found if sentence]
+    return (_overall(baseline, candidate, kept), *kept)
+
+
+def _overall(baseline: Arm, candidate: Arm, sentences: Sequence[Sentence]) -> Sentence:
+    answers = {part.question: part.answer for part in sentences}
+    told = ", ".join(
+        f"{name} {answers[question].replace('_', ' ')}"
+        for question, name in (("balance", "balance"), ("wall_time", "wall time"))
+    )
+    is_misleading = "; Table 1's total misleads" if "totals" in answers else ""
+    if answers["same_work"] == "not_comparable":
+        told = "not comparable"
+    return Sentence(
+        "overall",
+        answers["balance"],
+        f"{candidate.label} against {baseline.label}: {told}{is_misleading}.",
+        {},
+    )
 
 
 def _same_work(baseline: Arm, candidate: Arm) -> Sentence:

@@ -71,7 +71,8 @@ def label_options(function: F) -> F:
     return function
 
 
-class _Step(click.ParamType):  # type: ignore[type-arg,unused-ignore] - generic from 8.4 on
+# Generic in newer versions of click only.
+class _Step(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A step's number, or the word for one that is picked."""
 
     name = "step"

@@ -61,7 +61,7 @@ def hostile(tmp_path: Path) -> Path:
 
 
 def test_plain_table(published: nsysmoe.Comparison) -> None:
-    assert render(comparison_page(published), "table").startswith(PUBLISHED)
+    assert PUBLISHED in render(comparison_page(published), "table")
 
 
 @pytest.mark.parametrize("width", [20, 60, 200])
@@ -89,6 +89,8 @@ def test_csv_is_exact(published: nsysmoe.Comparison) -> None:
         "candidate": "108419000000",
         "change": "0.05605665082209921",
         "verdict": "worse",
+        "interval_low": "",
+        "interval_high": "",
     }
     assert next(row for row in rows if row["metric"] == "p95_ns")["baseline"] == ""
 

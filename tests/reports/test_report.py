@@ -188,7 +188,10 @@ def test_intervals_decide_the_colour() -> None:
 
 
 def test_a_comparison_without_intervals_is_drawn_as_well() -> None:
-    plain = Comparison.from_dict(comparison().to_dict())
+    values = comparison().to_dict()
+    for metric in values["metrics"]:
+        metric["interval"] = None
+    plain = Comparison.from_dict(values)
     figure = _drawn(pictures.change_intervals, plain.metrics)
     assert [trace.name for trace in figure.data] == ["no interval"]
 
@@ -251,13 +254,14 @@ def test_tables_hold_what_is_drawn(report: Document) -> None:
     window, phases = report.tables[2:]
     assert [row.cells[0] for row in window.rows] == ["rank 0", "rank 1", "mean"] * 2
     assert window.rows[0].cells[1:] == (
-        "455.00", "310.00", "80.00", "300.00", "9.00", "55.00", "1,209",
+        "455.00", "310.00", "80.00", "300.00", "0", "9.00", "55.00", "1,209",
     )  # fmt: skip
     assert phases.rows[0].cells == ("prefill", "64", "410.00", "123.00", "533.00")
 
 
 def test_a_page_of_a_comparison_without_a_verdict() -> None:
-    plain = Comparison.from_dict(comparison().to_dict())
+    plain = replace(comparison(), verdict=())
+    assert report_page(plain, PAIR).lead == ()
     assert report_page(plain, PAIR).tables == report_page(comparison(), PAIR).tables
 
 
@@ -283,7 +287,7 @@ def test_the_lead_comes_first(report: Document, name: str) -> None:
     text = render(report, name)
     first, table = text.find("EPLB made MoE more balanced"), text.find("Table 1")
     if name in {"csv", "json"}:
-        assert first == -1
+        assert first == -1 or "verdict" in text[:first]
     else:
         assert 0 <= first < table
         assert all(text.find(sentence[:20]) < table for sentence in report.lead)

@@ -45,7 +45,7 @@ def diagnose(baseline: Arm, candidate: Arm) -> list[Finding]:
     found = [rule(before, after) for rule in RULES]
     found.insert(0, comparability.number_of_runs(baseline, candidate))
     kept = [finding for finding in found if finding]
-    kept.sort(key=lambda finding: (finding.severity != "error", -(finding.explains_ns or 0)))
+    kept.sort(key=lambda finding: (finding.severity != "error", -finding.explains_ns))
     return kept + [
         finding for arm in (baseline, candidate) for run in arm.runs for finding in run.findings
     ]

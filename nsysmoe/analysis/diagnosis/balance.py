@@ -37,8 +37,7 @@ def totals_mislead(baseline: Run, candidate: Run) -> Finding | None:
         f"says {meant}: critical MoE time {evidence['critical_change']:+.1%}, the busiest rank "
         f"{evidence['slowest_rank_change']:+.1%}; a total over ranks cannot see balance",
         evidence,
-        abs(after["critical_ns"] - before["critical_ns"]),
-    )
+    ).explaining(abs(after["critical_ns"] - before["critical_ns"]))
 
 
 def balance(baseline: Run, candidate: Run) -> Finding | None:
@@ -58,8 +57,7 @@ def balance(baseline: Run, candidate: Run) -> Finding | None:
         f"the slowest was rank {slowest[0]['rank']} in the baseline ({slowest[0]['share']:.0%} of "
         f"cells) and rank {slowest[1]['rank']} in the candidate ({slowest[1]['share']:.0%})",
         {"baseline": before, "candidate": after, "critical_change": change},
-        max(before["excess_ns"], after["excess_ns"]),
-    )
+    ).explaining(max(before["excess_ns"], after["excess_ns"]))
 
 
 def _balance(run: Run) -> dict[str, Any] | None:

@@ -36,8 +36,7 @@ def waiting(baseline: Run, candidate: Run) -> Finding | None:
         "info",
         f"{shares} communication time is waiting for the last rank, not transfer",
         parts,
-        max(_exposed_wait_ns(run) for run in (baseline, candidate)) or None,
-    )
+    ).explaining(max(_exposed_wait_ns(run) for run in (baseline, candidate)))
 
 
 def last_to_arrive(baseline: Run, candidate: Run) -> Finding | None:

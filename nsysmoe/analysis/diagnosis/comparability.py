@@ -110,8 +110,8 @@ def unequal_work(baseline: Run, candidate: Run) -> Finding | None:
     )
     if others := {key: value for key, value in difference.items() if key != "launches"}:
         message += f"; {_told(others)}"
-    explained = abs(launches or 0.0) * critical
-    return Finding("unequal_work", "warning", message, evidence, explained or None)
+    finding = Finding("unequal_work", "warning", message, evidence)
+    return finding.explaining(abs(launches or 0.0) * critical)
 
 
 def is_comparable(baseline: Arm, candidate: Arm) -> bool:

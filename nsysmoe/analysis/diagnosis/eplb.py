@@ -73,8 +73,7 @@ def rearrangements(baseline: Run, candidate: Run) -> Finding | None:
         f"experts were rearranged {len(told)} time{'s' if len(told) > 1 else ''} in the capture "
         f"({'; '.join(told)})",
         parts,
-        max(sum(stalls), 0.0) or None,
-    )
+    ).explaining(max(sum(stalls), 0.0))
 
 
 def rearranged(run: Run) -> list[dict[str, Any]]:

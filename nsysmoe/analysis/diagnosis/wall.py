@@ -39,8 +39,7 @@ def distorted_steps(baseline: Run, candidate: Run) -> Finding | None:
         f"steps that the workload does not explain: {'; '.join(told[:4])}{more}; results without "
         "them stand beside those with them",
         parts,
-        max(_stretched_ns(rows) for rows in parts.values()),
-    )
+    ).explaining(max(_stretched_ns(rows) for rows in parts.values()))
 
 
 def idle_devices(baseline: Run, candidate: Run) -> Finding | None:
@@ -56,8 +55,7 @@ def idle_devices(baseline: Run, candidate: Run) -> Finding | None:
         f"GPUs were idle for {told} time: between kernels nothing was launched, which balancing "
         "experts cannot shorten",
         parts,
-        max(part["idle_ns"] for part in known.values()),
-    )
+    ).explaining(max(part["idle_ns"] for part in known.values()))
 
 
 def _distorted(run: Run) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def render(document: Document) -> str:
 
 def _comments(remarks: Sequence[str]) -> str:
     # A line break in a remark would leave the comment: visible() has none.
-    return "".join(f"% {visible(remark)}\n" for remark in remarks)
+    return "".join(f"% {_text(remark)}\n" for remark in remarks)
 
 
 def _table(table: Table, title: str) -> str:
