@@ -78,14 +78,25 @@ def _calls(name: int, count: int) -> Iterator[tuple[object, ...]]:
 
 
 def _insert_ranges(database: sqlite3.Connection, count: int) -> None:
+    """Insert ranges of each process: of eighty one is a step's, as in a real run."""
     database.executemany(
         'INSERT INTO NVTX_EVENTS (start, "end", eventType, text, globalTid, domainId) '
-        "VALUES (?, ?, 59, 'execute_context_0(0)_generation_32(32)', ?, 0)",
+        "VALUES (?, ?, 59, ?, ?, 0)",
         (
-            (number * 7500, number * 7500 + 4000, global_pid(1000 + number % _GPUS))
+            (start, start + length, text, global_pid(pid) + pid)
             for number in range(count)
+            for pid in [1000 + number % _GPUS]
+            for start, length, text in [_range(number)]
         ),
     )
+
+
+def _range(number: int) -> tuple[int, int, str]:
+    start = number * 7500
+    if number // _GPUS % 80:
+        return start, 4000, "schedule: allocate_slots"
+    # As long as the eighty ranges of its process.
+    return start, 79 * _GPUS * 7500, "execute_context_0(0)_generation_32(32)"
 
 
 def _insert(database: sqlite3.Connection, table: str, rows: Iterator[tuple[object, ...]]) -> None:

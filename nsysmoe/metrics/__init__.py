@@ -1,1 +1,1 @@
-"""Pure functions from polars frame to polars frame; one file for each question."""
+"""Pure functions from frames or arrays to the same: one file for each question."""

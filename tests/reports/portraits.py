@@ -60,7 +60,8 @@ def _time_use(rank: int, slow: float, slowest: float) -> dict[str, int]:
     moe, waiting = round(650 * slow * MS), round(500 * (slowest - slow) * MS)
     parts = {
         "moe_ns": moe, "other_compute_ns": 310 * MS, "exposed_transfer_ns": 80 * MS,
-        "exposed_wait_ns": waiting, "exposed_unmatched_ns": 0, "copy_ns": 9 * MS, "idle_ns": 55 * MS,
+        "exposed_wait_ns": waiting, "exposed_unmatched_ns": 0, "copy_ns": 9 * MS,
+        "idle_ns": 55 * MS,
     }  # fmt: skip
     place = {"rank": rank, "process": 1000 + rank, "device": rank}
     return {**place, "window_ns": sum(parts.values()), **parts}
