@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parent.parent
 DP2 = ROOT / "fixtures" / "dp2"
+GRAPHS = DP2.parent / "graphs"
 TABLE1 = ROOT / "fixtures" / "table1"
 
 

@@ -19,7 +19,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
 
 
-def _open(page: Path, profile: Path) -> tuple[str, str]:
+def opened_in_chromium(page: Path, profile: Path) -> tuple[str, str]:
     """Return the page's DOM after its scripts ran, and what the browser logged."""
     done = subprocess.run(
         [
@@ -54,7 +54,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     )
     page = folder / "page.html"
     page.write_text(render(comparison_page(comparison, full=True), "html"), encoding="utf-8")
-    return _open(page, folder / "profile")
+    return opened_in_chromium(page, folder / "profile")
 
 
 def test_tables_and_picture_are_there(opened: tuple[str, str]) -> None:

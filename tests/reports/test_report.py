@@ -18,7 +18,7 @@ from nsysmoe.reports.pages.report import report_page
 from nsysmoe.reports.pages.timeline import timeline_page
 from tests.reports import portraits
 from tests.reports.portraits import HOSTILE, comparison, hostile, portrait
-from tests.reports.test_browser import CHROMIUM, _open
+from tests.reports.test_browser import CHROMIUM, opened_in_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -333,7 +333,7 @@ def opened(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
     page = folder / "report.html"
     pair = (hostile(PAIR[0]), hostile(PAIR[1]))
     page.write_text(render(report_page(comparison(HOSTILE, HOSTILE), pair), "html"), "utf-8")
-    return _open(page, folder / "profile")
+    return opened_in_chromium(page, folder / "profile")
 
 
 def test_all_pictures_are_drawn(opened: tuple[str, str]) -> None:

@@ -95,6 +95,7 @@ def unequal_work(baseline: Run, candidate: Run) -> Finding | None:
         "total_time_change": total,
         "mean_change": per_launch,
         "difference": difference,
+        "work": {"baseline": work_of(baseline), "candidate": work_of(candidate)},
         **_per_token(baseline, candidate),
     }
     critical = max(_critical_ns(run) for run in (baseline, candidate))
