@@ -9,7 +9,7 @@ with placed as (
         launches.layer_ordinal
         + coalesce((periods.layers - periods.first_layers) % periods.layers, 0)
             as period_ordinal
-    from staging.stg_moe_launches as launches
+    from staging.stg_moe_products as launches
     left join staging.stg_step_calls as steps
         on
             launches.global_pid = steps.global_pid
@@ -58,7 +58,7 @@ sized as (
         rank,
         layer_ordinal,
         max(blocks) filter (where gemm = 'w13') as blocks
-    from staging.stg_moe_launches
+    from staging.stg_moe_products
     group by rank, layer_ordinal
 )
 

@@ -5,7 +5,7 @@ with sizes as (
     select distinct
         blocks,
         ln(blocks) as size
-    from staging.stg_moe_launches
+    from staging.stg_moe_products
     where gemm = 'w13' and blocks > 0 and not exists (select 1 from main.steps)
 ),
 

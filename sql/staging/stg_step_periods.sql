@@ -6,7 +6,7 @@ with layers as (
         device_id,
         start_ns,
         layer_ordinal + 1 as begun
-    from staging.stg_moe_launches
+    from staging.stg_moe_products
     where gemm = 'w13'
 ),
 

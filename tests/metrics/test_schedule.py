@@ -96,8 +96,10 @@ def test_slices_where_no_process_has_an_id() -> None:
 
 def test_what_each_step_holds() -> None:
     rows = table_of().to_dicts()
-    names = ("launches", "total_ns", "squares", "max_ns", "min_ns", "critical_ns", "mean_ns",
-             "excess_ns", "wait_ns", "transfer_ns", "nccl_total_ns", "allreduce_total_ns")  # fmt: skip
+    names = (
+        "launches", "total_ns", "squares", "max_ns", "min_ns", "critical_ns", "mean_ns",
+        "excess_ns", "wait_ns", "transfer_ns", "nccl_total_ns", "allreduce_total_ns",
+    )  # fmt: skip
     assert [tuple(row[name] for name in names) for row in rows] == [
         # What starts before the first step is in it.
         (1, 3, 9.0, 3, 3, 0, 0.0, 0.0, 0, 0, 0, 0),
@@ -431,8 +433,9 @@ def test_the_last_is_stable_or_rotates(
     last: str, shares: list[tuple[int, int, float]], switches: float
 ) -> None:
     found = last_arrivals(arrivals(last), 0).to_dicts()
-    assert [(row["device"], row["last"], row["share"]) for row in found] == shares
-    assert {row["switches"] for row in found} == {pytest.approx(switches)}
+    assert [(row["device"], row["last"]) for row in found] == [known[:2] for known in shares]
+    assert [row["share"] for row in found] == pytest.approx([known[2] for known in shares])
+    assert [row["switches"] for row in found] == pytest.approx([switches] * len(found))
 
 
 def test_margins_that_the_clocks_cannot_tell_are_left_out() -> None:
@@ -451,6 +454,22 @@ def test_margins_that_the_clocks_cannot_tell_are_left_out() -> None:
 def test_one_meeting_switches_nothing() -> None:
     (row,) = last_arrivals(arrivals("A"), 0).to_dicts()
     assert (row["last"], row["switches"]) == (1, None)
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="last_arrivals follows all communicators as one: two groups whose meetings alternate, "
+    "each with one rank always last, switch at every meeting",
+)
+def test_a_rank_that_is_always_the_last_of_its_group_does_not_rotate() -> None:
+    first = arrivals("AAAA").with_columns(communicator=pl.lit(0))
+    second = arrivals("AAAA").with_columns(
+        pl.col("device_id") + 2, pl.col("start_ns") + 5, communicator=pl.lit(2)
+    )
+    found = last_arrivals(pl.concat([first, second]), 0).to_dicts()
+    assert [(row["device"], row["last"], row["switches"]) for row in found] == [
+        (0, 4, 0.0), (2, 4, 0.0)
+    ]  # fmt: skip
 
 
 def test_the_slowest_ranks_and_the_excess_of_their_cells() -> None:
@@ -472,7 +491,12 @@ EPLB = ("eplb", "vllm", "map_and_record", None, 16, 5)
 def purposes_of(*kernels: tuple[Any, ...]) -> dict[str, int]:
     found = purposes(pl.DataFrame(kernels, schema=KERNEL, orient="row"))
     assert found["time_ratio"].sum() == pytest.approx(1)
-    return {row["purpose"]: row["total_ns"] for row in found.to_dicts()}
+    return {
+        row["purpose"] + ("" if row["backend"] == "nccl" else f" by {row['backend']}"): row[
+            "total_ns"
+        ]
+        for row in found.to_dicts()
+    }
 
 
 def nccl(role: str, launches: int, total: int, data_type: str | None = None) -> tuple[Any, ...]:
@@ -484,7 +508,7 @@ def test_integers_are_bookkeeping_and_activations_the_models() -> None:
         EXPERTS, nccl("all_reduce", 34, 300, "bf16"), nccl("all_reduce", 8, 20, "u32"),
         nccl("all_reduce", 2, 1, "u64"), nccl("all_gather", 2, 7),
         ("collective", "vllm", "all_reduce", None, 5, 1000),
-    ) == {"model": 1307, "bookkeeping": 21}  # fmt: skip
+    ) == {"model by vllm": 1000, "model": 307, "bookkeeping": 21}  # fmt: skip
 
 
 def test_all_gather_and_reduce_scatter_a_layer_dispatch_and_combine() -> None:
@@ -519,7 +543,7 @@ def test_dedicated_kernels_say_it_themselves() -> None:
     assert purposes_of(
         EXPERTS, ("moe_all2all", "deepep", "dispatch", None, 16, 7),
         ("moe_all2all", "deepep", "combine", None, 16, 9),
-    ) == {"combine": 9, "dispatch": 7}  # fmt: skip
+    ) == {"combine by deepep": 9, "dispatch by deepep": 7}  # fmt: skip
 
 
 # --- engines and tokens --------------------------------------------------------------------------

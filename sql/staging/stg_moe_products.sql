@@ -1,0 +1,49 @@
+create table staging.stg_moe_products as
+with around as (
+    select
+        kernel_id,
+        global_pid,
+        device_id,
+        start_ns,
+        dur_ns,
+        grid_x * grid_y * grid_z as blocks,
+        class = 'moe_gemm' as is_product
+    from main.kernels
+    where
+        class = 'moe_gemm'
+        or (class = 'moe_support' and role in ('route', 'sort'))
+),
+
+followed as (
+    select
+        *,
+        lag(is_product, 1, false) over (
+            partition by global_pid, device_id
+            order by start_ns, dur_ns
+        ) as follows_product,
+        bool_or(not is_product) over () as has_routing
+    from around
+),
+
+-- Tokens are routed and sorted before a layer's first product and not between its two. A trace
+-- without those kernels leaves the order: w13, w2, w13, ...
+told as (
+    select
+        launches.*,
+        followed.blocks,
+        case
+            when followed.has_routing then not followed.follows_product
+            else launches.ordinal % 2 = 0
+        end as is_first
+    from staging.stg_moe_launches as launches
+    inner join followed on launches.kernel_id = followed.kernel_id
+)
+
+select
+    * exclude (is_first),
+    case when is_first then 'w13' else 'w2' end as gemm,
+    (sum(is_first::bigint) over (partition by rank order by ordinal))::bigint - 1 as layer_ordinal
+from told;
+
+comment on table staging.stg_moe_products is
+'MoE kernels with the product of their layer and the layers that their rank has begun (layer_ordinal). Grain: one launch. Key: kernel_id. Invariant: the rows of stg_moe_launches.';
