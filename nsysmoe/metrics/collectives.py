@@ -41,28 +41,28 @@ def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
     """Return who arrives last, counting only meetings that the clocks can decide.
 
     Args:
-        events: One row a kernel execution; ``process_id``, ``device_id``, ``start_ns``,
-            ``is_last``, ``margin_ns`` (how much later the last came than the one before it).
+        events: One row a kernel execution; ``process_id``, ``device_id``, ``communicator``,
+            ``start_ns``, ``is_last``, ``margin_ns`` (how much later the last came than the one
+            before it).
         residual_ns: What the clocks are sure to; smaller margins are not evidence.
 
     Returns:
-        ``process``, ``device``, ``last`` (meetings), ``share`` (of the decided ones),
-        ``switches`` (share of decided meetings whose last rank is another than in the one
-        before), the most frequent first.
+        ``communicator``, ``process``, ``device``, ``last`` (meetings), ``share`` (of the decided
+        ones of its communicator), ``switches`` (share of these whose last rank is another than
+        in the one before), the most frequent first.
     """
+    rank = pl.struct("process_id", "device_id")
     decided = (
         events.filter(pl.col("is_last") & (pl.col("margin_ns") > residual_ns))
         .sort("start_ns")
-        .with_columns(pl.struct("process_id", "device_id").alias("rank"))
+        .with_columns((rank != rank.shift(1)).over("communicator").alias("is_switch"))
     )
-    switched = decided.select((pl.col("rank") != pl.col("rank").shift(1)).mean()).item()
     return (
-        decided.group_by("process_id", "device_id")
-        .agg(pl.len().cast(pl.Int64).alias("last"))
-        .with_columns(
-            (pl.col("last") / pl.col("last").sum()).alias("share"),
-            pl.lit(switched, pl.Float64).alias("switches"),
-        )
+        decided.with_columns(pl.col("is_switch").mean().over("communicator").alias("switches"))
+        .group_by("communicator", "process_id", "device_id")
+        .agg(pl.len().cast(pl.Int64).alias("last"), pl.col("switches").first())
+        .with_columns((pl.col("last") / pl.col("last").sum().over("communicator")).alias("share"))
         .rename({"process_id": "process", "device_id": "device"})
-        .sort("last", "device", descending=[True, False])
+        .select("communicator", "process", "device", "last", "share", "switches")
+        .sort("last", "communicator", "device", descending=[True, False, False])
     )

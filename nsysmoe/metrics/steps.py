@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import polars as pl
 
 from nsysmoe.metrics.phases import UNATTRIBUTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from numpy.typing import NDArray
 
 SUMS = (
     "wall_ns",
@@ -148,11 +151,8 @@ def distorted(
         ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (median of the
         phase's other steps, null where there are too few), ``cause``.
     """
-    judged = table.with_columns(
+    judged = _with_typical(table).with_columns(
         (pl.col("start_ns") + pl.col("wall_ns")).alias("end_ns"),
-        pl.when(pl.len().over("phase") >= _FEWEST_STEPS)
-        .then(pl.col("wall_ns").median().over("phase"))
-        .alias("typical_ns"),
         pl.lit(None, pl.String).alias("cause"),
     )
     for name, events in causes:
@@ -183,6 +183,35 @@ def distorted(
         "typical_ns",
         pl.col("cause").fill_null("stall"),
     )
+
+
+def _with_typical(table: pl.DataFrame) -> pl.DataFrame:
+    """Add ``typical_ns``: the median wall time of the other steps of the phase."""
+    parts = [
+        part.with_columns(
+            pl.Series("typical_ns", _medians_of_others(part["wall_ns"].to_numpy()), pl.Float64)
+            if part.height >= _FEWEST_STEPS
+            else pl.lit(None, pl.Float64).alias("typical_ns")
+        )
+        for part in table.partition_by("phase")
+    ]
+    if not parts:
+        return table.with_columns(pl.lit(None, pl.Float64).alias("typical_ns"))
+    return pl.concat(parts).sort("slice")
+
+
+def _medians_of_others(values: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return for each value the median of all but it: shape (n,), n at least 2."""
+    order = np.argsort(values, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(values.size)
+    others = values.size - 1
+    # Of the others, the two in the middle (the same one where they are odd); its own place in
+    # the order is skipped.
+    middles = [index + (index >= place) for index in ((others - 1) // 2, others // 2)]
+    ranked = values[order].astype(np.float64)
+    found: NDArray[np.float64] = (ranked[middles[0]] + ranked[middles[1]]) / 2
+    return found
 
 
 def _by_slice(cuts: pl.DataFrame, events: pl.DataFrame, measures: list[pl.Expr]) -> pl.DataFrame:

@@ -50,6 +50,13 @@ edges as (
         start_ns as at_ns,
         0 as opened
     from main.device_steps
+    union all
+    select
+        global_pid,
+        device_id,
+        last_ns as at_ns,
+        0 as opened
+    from windows
 ),
 
 running as (

@@ -16,14 +16,21 @@ sampled as (
 ),
 
 -- What their ends differ by is the clock.
-differences as (
+paired as (
     select
         theirs.rank,
         theirs.global_pid,
         theirs.process_id,
         theirs.device_id,
-        ours.end_ns - min(ours.end_ns) over () as at_ns,
-        theirs.end_ns - ours.end_ns as apart_ns
+        theirs.name_id,
+        theirs.end_ns,
+        theirs.end_ns - ours.end_ns as apart_ns,
+        abs(
+            theirs.end_ns - ours.end_ns - lag(theirs.end_ns - ours.end_ns) over (
+                partition by theirs.rank, theirs.name_id
+                order by theirs.ordinal
+            )
+        ) as moved_ns
     from sampled as ours
     inner join sampled as theirs
         on
@@ -31,6 +38,25 @@ differences as (
             and ours.ordinal = theirs.ordinal
             and ours.launches = theirs.launches
     where ours.rank = 0
+),
+
+-- Ends of one collective keep their distance from one to the next, whatever the clocks are; those
+-- of another communicator come when they come.
+shared as (
+    select
+        rank,
+        name_id
+    from paired
+    group by rank, name_id
+    having coalesce(median(moved_ns), 0) <= 25000
+),
+
+differences as (
+    select
+        paired.*,
+        min(paired.end_ns) over (partition by paired.rank) as zero_ns
+    from paired
+    inner join shared on paired.rank = shared.rank and paired.name_id = shared.name_id
 ),
 
 medians as (
@@ -53,8 +79,8 @@ inliers as (
 lines as (
     select
         rank,
-        coalesce(regr_slope(apart_ns, at_ns), 0) as drift,
-        coalesce(regr_intercept(apart_ns, at_ns), avg(apart_ns)) as offset_ns
+        coalesce(regr_slope(apart_ns, end_ns - zero_ns), 0) as drift,
+        coalesce(regr_intercept(apart_ns, end_ns - zero_ns), avg(apart_ns)) as offset_ns
     from inliers
     group by rank
 ),
@@ -66,10 +92,15 @@ fitted as (
         any_value(differences.process_id) as process_id,
         any_value(differences.device_id) as device_id,
         count(*) as meetings,
+        any_value(differences.zero_ns) as zero_ns,
         any_value(lines.offset_ns) as offset_ns,
         any_value(lines.drift) as drift,
         quantile_cont(
-            abs(differences.apart_ns - lines.offset_ns - lines.drift * differences.at_ns), 0.95
+            abs(
+                differences.apart_ns - lines.offset_ns
+                - lines.drift * (differences.end_ns - differences.zero_ns)
+            ),
+            0.95
         ) as residual_ns
     from differences
     inner join lines on differences.rank = lines.rank
@@ -82,12 +113,13 @@ select
     process_id,
     device_id,
     meetings,
+    zero_ns,
     offset_ns,
     drift * 1e6 as drift_ppm,
     residual_ns,
     -- GPUs of one host share a clock, and a ring completes within some 20 us: only what is more
-    -- than that, fits well and rests on enough meetings is a clock that is off.
-    meetings >= 20 and abs(offset_ns) > 25000 and residual_ns < abs(offset_ns) / 2 as is_applied
+    -- than that, fits as well as that and rests on enough meetings is a clock that is off.
+    meetings >= 20 and abs(offset_ns) > 25000 and residual_ns <= 25000 as is_applied
 from fitted;
 
 comment on view main.clocks is
@@ -97,7 +129,8 @@ comment on column main.clocks.global_pid is 'Process as nsys serialises it (hard
 comment on column main.clocks.process_id is 'Process id on its host, or in its container';
 comment on column main.clocks.device_id is 'CUDA ordinal of the GPU, as this process counts';
 comment on column main.clocks.meetings is 'Collectives that the fit rests on';
-comment on column main.clocks.offset_ns is 'Its ends less those of rank 0 at the first meeting, ns';
-comment on column main.clocks.drift_ppm is 'Change of the offset, us for each second';
+comment on column main.clocks.zero_ns is 'The rank''s own time at which the offset holds: its first meeting, ns since the zero of the capture';
+comment on column main.clocks.offset_ns is 'Its ends less those of rank 0 at zero_ns, ns';
+comment on column main.clocks.drift_ppm is 'Change of the offset, us for each second of the rank''s own time';
 comment on column main.clocks.residual_ns is '95 % of ends lie within this of the fit, ns: a skew below it is not evidence';
-comment on column main.clocks.is_applied is 'Whether waits are corrected by the fit: more than 25 us off, on at least 20 meetings, with a residual below half of it';
+comment on column main.clocks.is_applied is 'Whether waits are corrected by the fit: more than 25 us off, on at least 20 meetings, with a residual of 25 us at most';

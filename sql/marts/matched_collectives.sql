@@ -1,19 +1,12 @@
 create table main.matched_collectives as
-with zero as (
-    select min(end_ns) as zero_ns
-    from staging.stg_collective_arrivals
-    where is_sampled and rank = 0
-),
-
-fits as (
+with fits as (
     select
-        clocks.rank,
-        clocks.offset_ns,
-        clocks.drift_ppm / 1e6 as drift,
-        zero.zero_ns
-    from main.clocks as clocks
-    cross join zero
-    where clocks.is_applied
+        rank,
+        zero_ns,
+        offset_ns,
+        drift_ppm / 1e6 as drift
+    from main.clocks
+    where is_applied
 ),
 
 -- Times as rank 0's clock would have told them.

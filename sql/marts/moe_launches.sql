@@ -42,7 +42,7 @@ layout as (
                 min(layers) = max(layers)
                 and min(layers) > 0
                 and bool_and(first_gemm = 'w13')
-                and max(first_layer % layers) = 0
+                and max(first_layer % nullif(layers, 0)) = 0
                 then min(layers)
         end as layers
     from per_step
@@ -72,9 +72,9 @@ select
     placed.ordinal,
     case
         when ranges.has_ranges then placed.step
-        else placed.period_ordinal // placed.period
+        else floor(placed.period_ordinal / placed.period)::bigint
     end as step,
-    placed.period_ordinal // placed.period as pass,
+    floor(placed.period_ordinal / placed.period)::bigint as pass,
     case
         when grids.largest_decode_blocks is null then placed.phase
         when sized.blocks <= grids.largest_decode_blocks then 'decode'
@@ -86,8 +86,8 @@ select
     end as phase_source,
     coalesce(
         placed.named_layer,
-        placed.layer_ordinal % layout.layers,
-        placed.period_ordinal % placed.period
+        (placed.layer_ordinal + layout.layers) % layout.layers,
+        (placed.period_ordinal + placed.period) % placed.period
     ) as layer,
     case
         when placed.named_layer is not null then 'nvtx'

@@ -38,7 +38,7 @@ grouped as (
             case
                 when
                     sent.since_ns is null
-                    or sent.since_ns > greatest(50000000, 10 * typical.since_ns)
+                    or sent.since_ns > greatest(50000000, 10 * least(typical.since_ns, 50000000))
                     then 1
                 else 0
             end

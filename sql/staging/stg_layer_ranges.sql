@@ -20,12 +20,12 @@ numbered as (
     where regexp_matches(label, '[Ll]ayers?[._]\d+')
 ),
 
--- Ranges of modules inside a layer's say nothing that the layer's own does not.
+-- Modules inside a layer may count layers of their own (an MLP's): the outermost is the model's.
 nested as (
     select
         *,
         max(end_ns) over (
-            partition by global_tid, layer
+            partition by global_tid
             order by start_ns asc, end_ns desc
             rows between unbounded preceding and 1 preceding
         ) as covered_ns
@@ -42,4 +42,4 @@ from nested
 where coalesce(covered_ns < end_ns, true);
 
 comment on view staging.stg_layer_ranges is
-'NVTX ranges that name a layer of the model. Grain: one outermost range. Key: (global_tid, start_ns, layer).';
+'NVTX ranges that name a layer of the model. Grain: one outermost range. Key: (global_tid, start_ns).';

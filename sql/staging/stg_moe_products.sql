@@ -17,12 +17,15 @@ with around as (
 followed as (
     select
         *,
-        lag(is_product, 1, false) over (
-            partition by global_pid, device_id
-            order by start_ns, dur_ns
+        -- Of the first nobody knows what was before: a second product after it makes it w13.
+        coalesce(
+            lag(is_product) over in_order,
+            not lead(is_product) over in_order,
+            false
         ) as follows_product,
         bool_or(not is_product) over () as has_routing
     from around
+    window in_order as (partition by global_pid, device_id order by start_ns, dur_ns)
 ),
 
 -- Tokens are routed and sorted before a layer's first product and not between its two. A trace
@@ -40,10 +43,20 @@ told as (
 )
 
 select
-    * exclude (is_first),
+    kernel_id,
+    name_id,
+    global_pid,
+    process_id,
+    device_id,
+    correlation_id,
+    start_ns,
+    dur_ns,
+    rank,
+    ordinal,
+    blocks,
     case when is_first then 'w13' else 'w2' end as gemm,
     (sum(is_first::bigint) over (partition by rank order by ordinal))::bigint - 1 as layer_ordinal
 from told;
 
 comment on table staging.stg_moe_products is
-'MoE kernels with the product of their layer and the layers that their rank has begun (layer_ordinal). Grain: one launch. Key: kernel_id. Invariant: the rows of stg_moe_launches.';
+'MoE kernels with the product of their layer and the layers that their rank has begun (layer_ordinal, from 0; -1 for a second product that the capture begins with). Grain: one launch. Key: kernel_id. Invariant: the rows of stg_moe_launches.';

@@ -33,14 +33,13 @@ def run_of(scale: float, noise: random.Random, *, slow: float = 1.0) -> TraceBui
             build.range("execute_context_0(0)_generation_8(8)", at - 500, 400, pid=pid)
             for number in range(3):
                 build.call(at - 400 + number, 1, pid=pid, correlation=first + number)
-            where = {"device": device, "pid": pid}
             for number in range(2):
                 stretch = scale * (slow if device else 1.0) * (1 + 0.01 * noise.uniform(-1, 1))
                 build.kernel("fused_moe_kernel", at + number * 150_000, round(100_000 * stretch),
-                             correlation=first + number, **where)  # fmt: skip
+                             device=device, pid=pid, correlation=first + number)  # fmt: skip
             late = 2_000 * device
             build.kernel(REDUCE, at + 300_000 + late, 20_000 - late,
-                         correlation=first + 2, **where)  # fmt: skip
+                         device=device, pid=pid, correlation=first + 2)  # fmt: skip
     return build
 
 
@@ -143,7 +142,7 @@ def test_a_rearrangement_is_a_distorted_step_and_results_stand_without_it() -> N
     without = {change.metric: change for change in found.undistorted}
     row = found.distorted_steps[0]
     wall = found.metric("wall_time_ns").candidate
-    assert without["wall_time_ns"].candidate == pytest.approx(wall - row["wall_ns"])  # type: ignore[operator]
+    assert without["wall_time_ns"].candidate == pytest.approx(wall - row["wall_ns"])
     assert without["wall_time_ns"].baseline == found.metric("wall_time_ns").baseline
     moved = next(f for f in found.findings if f.code == "rearrangements").evidence["candidate"]
     assert [(part["transfers"], part["ranks"]) for part in moved] == [(7, 2)]

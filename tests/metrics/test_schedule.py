@@ -224,11 +224,6 @@ def test_fewer_than_four_steps_have_no_usual_length() -> None:
     assert (row["typical_ns"], row["wall_ns"], row["start_ns"]) == (None, 900, 200)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="distorted documents typical_ns as the median of the phase's other steps, and takes "
-    "that of all of them: 200 here, and the step is not found",
-)
 def test_the_usual_length_is_that_of_the_other_steps() -> None:
     table = walls(100, 100, 300, 301)
     (row,) = distorted(table, [("load", events((520, 530)))]).to_dicts()
@@ -407,15 +402,15 @@ def test_partings_scale_with_durations(scale: float, ratio: float, seed: int) ->
 # --- who is late ---------------------------------------------------------------------------------
 
 
-def arrivals(last: str, margin: int = 100) -> pl.DataFrame:
+def arrivals(last: str, margin: int = 100, communicator: int = 0) -> pl.DataFrame:
     """Meetings of ranks A and B, one every 10 ns, and who came last in each."""
     return pl.DataFrame(
         [
-            (0, device, 10 * number, "AB"[device] == letter, margin)
+            (0, device, communicator, 10 * number, "AB"[device] == letter, margin)
             for number, letter in enumerate(last)
             for device in (0, 1)
         ],
-        schema=["process_id", "device_id", "start_ns", "is_last", "margin_ns"],
+        schema=["process_id", "device_id", "communicator", "start_ns", "is_last", "margin_ns"],
         orient="row",
     )
 
@@ -456,15 +451,10 @@ def test_one_meeting_switches_nothing() -> None:
     assert (row["last"], row["switches"]) == (1, None)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="last_arrivals follows all communicators as one: two groups whose meetings alternate, "
-    "each with one rank always last, switch at every meeting",
-)
 def test_a_rank_that_is_always_the_last_of_its_group_does_not_rotate() -> None:
-    first = arrivals("AAAA").with_columns(communicator=pl.lit(0))
-    second = arrivals("AAAA").with_columns(
-        pl.col("device_id") + 2, pl.col("start_ns") + 5, communicator=pl.lit(2)
+    first = arrivals("AAAA")
+    second = arrivals("AAAA", communicator=2).with_columns(
+        pl.col("device_id") + 2, pl.col("start_ns") + 5
     )
     found = last_arrivals(pl.concat([first, second]), 0).to_dicts()
     assert [(row["device"], row["last"], row["switches"]) for row in found] == [
