@@ -124,6 +124,11 @@ class Comparison:
     undistorted: tuple[Change, ...] = ()
     distorted_steps: tuple[dict[str, Any], ...] = ()
 
+    @property
+    def sources(self) -> tuple[Path, ...]:
+        """The files of both arms."""
+        return tuple(Path(name) for name in (*self.baseline.sources, *self.candidate.sources))
+
     def metric(self, key: str) -> Change:
         """Return the row of a metric by its JSON key.
 

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("collectives")
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 @output_options
 def command(
     trace: Path,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Communication of TRACE: transfer, and waiting for the last rank, by kernel and device.
 
@@ -34,5 +34,5 @@ def command(
     from nsysmoe.reports.pages.structure import collectives_page
 
     with working(f"Reading {trace}"):
-        measured = collectives(trace, class_map=class_map(classes), nsys=nsys)
-    emit(collectives_page(measured), format_, output, (trace,))
+        measured = collectives(trace, **reading)
+    printer.show(collectives_page(measured), (trace,))

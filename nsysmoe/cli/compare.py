@@ -9,8 +9,7 @@ import click
 from nsysmoe.cli.options import (
     FILE,
     GATE,
-    class_map,
-    emit,
+    detail_options,
     input_options,
     label_options,
     output_options,
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.gates import Gate
+    from nsysmoe.cli.options import Printer, Reading
 
 _EXIT_GATE = 3
 
@@ -29,14 +29,7 @@ _EXIT_GATE = 3
 @click.argument("baseline", type=FILE)
 @click.argument("candidate", type=FILE)
 @label_options
-@click.option(
-    "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."
-)
-@click.option(
-    "--by",
-    type=click.Choice(["phase", "rank"]),
-    help="Add Table 1 for each phase or rank.",
-)
+@detail_options
 @click.option(
     "--gate",
     "gates",
@@ -62,10 +55,8 @@ def command(
     by: Literal["phase", "rank"] | None,
     gates: tuple[Gate, ...],
     quick: bool,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Two traces in, the paper's Table 1 out, and what it hides.
 
@@ -91,11 +82,10 @@ def command(
             candidate,
             baseline_label=baseline_label,
             candidate_label=candidate_label,
-            class_map=class_map(classes),
-            nsys=nsys,
+            **reading,
             quick=quick,
         )
-    emit(comparison_page(comparison, full=full, by=by), format_, output, (baseline, candidate))
+    printer.show(comparison_page(comparison, full=full, by=by), comparison.sources)
     if failed := failures(comparison, gates):
         for line in failed:
             click.echo(f"gate: {line}", err=True)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.structure import ImbalanceBy
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("imbalance")
@@ -27,10 +28,8 @@ if TYPE_CHECKING:
 def command(
     trace: Path,
     by: ImbalanceBy | None,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Balance of the experts in TRACE: the slowest rank of each cell against the mean.
 
@@ -42,5 +41,5 @@ def command(
     from nsysmoe.reports.pages.structure import imbalance_page
 
     with working(f"Reading {trace}"):
-        measured = imbalance(trace, by, class_map=class_map(classes), nsys=nsys)
-    emit(imbalance_page(measured, by), format_, output, (trace,))
+        measured = imbalance(trace, by, **reading)
+    printer.show(imbalance_page(measured, by), (trace,))

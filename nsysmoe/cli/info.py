@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("info")
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 @output_options
 def command(
     trace: Path,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """What TRACE is and holds: versions, host, GPUs, processes, classes, tables, warnings.
 
@@ -37,7 +37,7 @@ def command(
     from nsysmoe.reports.pages.info import info_page
 
     with working(f"Reading {trace}"):
-        info = describe(trace, class_map=class_map(classes), nsys=nsys)
-    emit(info_page(info), format_, output, (trace,))
+        info = describe(trace, **reading)
+    printer.show(info_page(info), (trace,))
     if info.no_kernels_reason:
         raise MissingDataError(info.no_kernels_reason)

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.kernels import By
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("kernels")
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 def command(
     trace: Path,
     by: By,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Every kernel of TRACE: launches, total, mean, median, min, max, standard deviation.
 
@@ -45,5 +44,5 @@ def command(
     from nsysmoe.reports.pages.kernels import kernels_page
 
     with working(f"Reading {trace}"):
-        table = kernel_table(trace, by, class_map=class_map(classes), nsys=nsys)
-    emit(kernels_page(table), format_, output, (trace,))
+        table = kernel_table(trace, by, **reading)
+    printer.show(kernels_page(table), (trace,))

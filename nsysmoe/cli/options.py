@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
 
@@ -21,35 +23,109 @@ F = TypeVar("F", bound="Callable[..., Any]")
 FILE = click.Path(path_type=Path)
 
 
+class Reading(TypedDict):
+    """How inputs are read: the keyword arguments of every question in ``analysis``."""
+
+    class_map: ClassMap | None
+    nsys: str | None
+
+
+@dataclass(frozen=True)
+class Printer:
+    """Where a document goes, and how."""
+
+    format_: str | None
+    output: Path | None
+
+    def show(self, document: Document, inputs: Iterable[Path] = ()) -> None:
+        """Print a document, or write it to a file that is none of the inputs.
+
+        Findings that the chosen format does not hold go to stderr, so that none is lost.
+        """
+        from nsysmoe.reports import render, write
+
+        format_, output = self._chosen()
+        if format_ in {"csv", "json"} and not _holds_findings(document, format_):
+            for finding in document.findings:
+                click.echo(f"{finding.severity}: {_visible(finding.message)}", err=True)
+        if output is not None:
+            write(render(document, format_ or "table"), output, inputs)
+            click.echo(f"Wrote {_visible(str(output))}", err=True)
+        elif format_ in {None, "table"} and sys.stdout.isatty():
+            from nsysmoe.reports.formats.as_table import show
+
+            show(document, sys.stdout)
+        else:
+            click.echo(render(document, format_ or "table"), nl=False)
+
+    def _chosen(self) -> tuple[str | None, Path | None]:
+        from nsysmoe.errors import OutputError
+        from nsysmoe.reports import format_of
+
+        output = None if str(self.output) == "-" else self.output
+        if self.format_ is not None or output is None:
+            return self.format_, output
+        try:
+            return format_of(output), output
+        except OutputError as error:
+            raise click.BadParameter(str(error), param_hint="-o") from error
+
+
 def output_options(function: F) -> F:
-    """Add ``--format`` and ``-o``."""
+    """Add ``--format`` and ``-o``; the command gets a ``printer``."""
     from nsysmoe.reports.formats import FORMATS
 
-    function = click.option(
+    @functools.wraps(function)
+    def with_printer(*values: Any, format_: str | None, output: Path | None, **more: Any) -> Any:
+        return function(*values, printer=Printer(format_, output), **more)
+
+    decorated = click.option(
         "-o",
         "--output",
         type=FILE,
         help="Write here instead of the terminal; the suffix tells the format.",
-    )(function)
-    return click.option(
-        "--format",
-        "format_",
-        type=click.Choice(FORMATS),
-        help="How to print.  [default: table, or by the suffix of -o]",
-    )(function)
+    )(with_printer)
+    return cast(
+        "F",
+        click.option(
+            "--format",
+            "format_",
+            type=click.Choice(FORMATS),
+            help="How to print.  [default: table, or by the suffix of -o]",
+        )(decorated),
+    )
 
 
 def input_options(function: F) -> F:
-    """Add ``--classes`` and ``--nsys``."""
-    function = click.option(
+    """Add ``--classes`` and ``--nsys``; the command gets ``reading``."""
+
+    @functools.wraps(function)
+    def with_reading(*values: Any, classes: Path | None, nsys: str | None, **more: Any) -> Any:
+        reading = Reading(class_map=_class_map(classes), nsys=nsys)
+        return function(*values, reading=reading, **more)
+
+    decorated = click.option(
         "--nsys",
         metavar="PATH",
         help="The nsys that exports a .nsys-rep.  [default: the one on PATH]",
+    )(with_reading)
+    return cast(
+        "F",
+        click.option(
+            "--classes",
+            type=FILE,
+            help="TOML file with kernel classes of your own, asked before the shipped ones.",
+        )(decorated),
+    )
+
+
+def detail_options(function: F) -> F:
+    """Add ``--full`` and ``--by``."""
+    function = click.option(
+        "--by", type=click.Choice(["phase", "rank"]), help="Add Table 1 for each phase or rank."
     )(function)
     return click.option(
-        "--classes",
-        type=FILE,
-        help="TOML file with kernel classes of your own, asked before the shipped ones.",
+        "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."
     )(function)
 
 
@@ -120,42 +196,11 @@ def not_empty(_context: click.Context, _parameter: click.Parameter, value: str) 
     return value
 
 
-def class_map(classes: Path | None) -> ClassMap | None:
+def _class_map(classes: Path | None) -> ClassMap | None:
     """Return the shipped classes with the user's before them; None means the shipped ones."""
     from nsysmoe.classes import default_class_map
 
     return default_class_map().extended_by(classes) if classes else None
-
-
-def emit(
-    document: Document, format_: str | None, output: Path | None, inputs: Iterable[Path] = ()
-) -> None:
-    """Print a document, or write it to a file.
-
-    Findings that the chosen format does not hold go to stderr, so that none is lost.
-    """
-    from nsysmoe.errors import OutputError
-    from nsysmoe.reports import format_of, render, write
-
-    if output is not None and str(output) == "-":
-        output = None
-    if format_ is None and output is not None:
-        try:
-            format_ = format_of(output)
-        except OutputError as error:
-            raise click.BadParameter(str(error), param_hint="-o") from error
-    if format_ in {"csv", "json"} and not _holds_findings(document, format_):
-        for finding in document.findings:
-            click.echo(f"{finding.severity}: {_visible(finding.message)}", err=True)
-    if output is not None:
-        write(render(document, format_ or "table"), output, inputs)
-        click.echo(f"Wrote {_visible(str(output))}", err=True)
-    elif format_ in {None, "table"} and sys.stdout.isatty():
-        from nsysmoe.reports.formats.as_table import show
-
-        show(document, sys.stdout)
-    else:
-        click.echo(render(document, format_ or "table"), nl=False)
 
 
 def _holds_findings(document: Document, format_: str) -> bool:

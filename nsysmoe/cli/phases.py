@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("phases")
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 @output_options
 def command(
     trace: Path,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Prefill, decode and mixed steps of TRACE: launches, MoE time and tokens.
 
@@ -34,5 +34,5 @@ def command(
     from nsysmoe.reports.pages.structure import phases_page
 
     with working(f"Reading {trace}"):
-        measured = phases(trace, class_map=class_map(classes), nsys=nsys)
-    emit(phases_page(measured), format_, output, (trace,))
+        measured = phases(trace, **reading)
+    printer.show(phases_page(measured), (trace,))

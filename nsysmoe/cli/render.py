@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
-from nsysmoe.cli.options import FILE, emit, output_options
+from nsysmoe.cli.options import FILE, detail_options, output_options
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from nsysmoe.cli.options import Printer
+
 
 @click.command("render")
 @click.argument("comparison", type=FILE)
-@click.option(
-    "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."
-)
+@detail_options
 @output_options
 def command(
     comparison: Path,
     full: bool,
-    format_: str | None,
-    output: Path | None,
+    by: Literal["phase", "rank"] | None,
+    printer: Printer,
 ) -> None:
     """Print a COMPARISON that `nsysmoe compare` saved as JSON, without its traces.
 
@@ -34,5 +34,5 @@ def command(
     from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.reports.pages.comparison import comparison_page
 
-    page = comparison_page(Comparison.load(comparison), full=full)
-    emit(page, format_, output, (comparison,))
+    page = comparison_page(Comparison.load(comparison), full=full, by=by)
+    printer.show(page, (comparison,))

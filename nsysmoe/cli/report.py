@@ -6,21 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import (
-    FILE,
-    STEP,
-    class_map,
-    emit,
-    input_options,
-    label_options,
-    output_options,
-)
+from nsysmoe.cli.options import FILE, STEP, input_options, label_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.portrait import Choice
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("report")
@@ -42,10 +35,8 @@ def command(
     baseline_label: str,
     candidate_label: str,
     step: Choice,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Everything about two arms, on one page that opens offline.
 
@@ -65,8 +56,7 @@ def command(
             baseline_label=baseline_label,
             candidate_label=candidate_label,
             step=step,
-            class_map=class_map(classes),
-            nsys=nsys,
+            **reading,
         )
         page = report_page(found.comparison, found.portraits)
-    emit(page, format_, output, [baseline, candidate])
+    printer.show(page, found.comparison.sources)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("sql")
@@ -21,10 +23,8 @@ if TYPE_CHECKING:
 def command(
     trace: Path,
     query: str,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """Ask the views of TRACE one SELECT, in DuckDB's SQL.
 
@@ -40,7 +40,7 @@ def command(
 
     with (
         working(f"Reading {trace}"),
-        open_trace(trace, class_map=class_map(classes), nsys=nsys) as opened,
+        open_trace(trace, **reading) as opened,
     ):
         page = query_page(opened.ask(query), query, opened.findings())
-    emit(page, format_, output, (trace,))
+    printer.show(page, (trace,))

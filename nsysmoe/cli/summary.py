@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("summary")
@@ -19,10 +21,8 @@ if TYPE_CHECKING:
 @output_options
 def command(
     trace: Path,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """The metrics of Table 1 for one TRACE, overall and by device.
 
@@ -34,5 +34,5 @@ def command(
     from nsysmoe.reports.pages.summary import summary_page
 
     with working(f"Reading {trace}"):
-        summary = summarize(trace, class_map=class_map(classes), nsys=nsys)
-    emit(summary_page(summary), format_, output, (trace,))
+        summary = summarize(trace, **reading)
+    printer.show(summary_page(summary), (trace,))

@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, STEP, class_map, emit, input_options, output_options
+from nsysmoe.cli.options import FILE, STEP, input_options, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.portrait import Choice
+    from nsysmoe.cli.options import Printer, Reading
 
 
 @click.command("timeline")
@@ -29,10 +30,8 @@ if TYPE_CHECKING:
 def command(
     trace: Path,
     step: Choice,
-    classes: Path | None,
-    nsys: str | None,
-    format_: str | None,
-    output: Path | None,
+    reading: Reading,
+    printer: Printer,
 ) -> None:
     """What ran in one step of TRACE, on every rank.
 
@@ -44,5 +43,5 @@ def command(
     from nsysmoe.reports.pages.timeline import timeline_page
 
     with working(f"Reading {trace}"):
-        portrait = timeline(trace, step, class_map=class_map(classes), nsys=nsys)
-    emit(timeline_page(portrait), format_, output, (trace,))
+        portrait = timeline(trace, step, **reading)
+    printer.show(timeline_page(portrait), (trace,))

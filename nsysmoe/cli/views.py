@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import emit, output_options
+from nsysmoe.cli.options import output_options
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from nsysmoe.cli.options import Printer
 
 
 @click.command("views")
 @output_options
-def command(format_: str | None, output: Path | None) -> None:
+def command(printer: Printer) -> None:
     """The views and columns that `nsysmoe sql` can ask, each with its meaning and unit.
 
     \b
@@ -24,4 +24,4 @@ def command(format_: str | None, output: Path | None) -> None:
     from nsysmoe.reports.pages.query import views_page
     from nsysmoe.trace import catalogue
 
-    emit(views_page(catalogue().views()), format_, output)
+    printer.show(views_page(catalogue().views()))
