@@ -13,7 +13,7 @@ from nsysmoe.metrics.communication import communication_totals
 from nsysmoe.metrics.durations import duration_statistics
 from nsysmoe.metrics.phases import UNATTRIBUTED
 from nsysmoe.metrics.schedule import SCHEDULE, resampled_values, schedule_values
-from nsysmoe.metrics.steps import SUMS
+from nsysmoe.metrics.steps import SUMS, undistorted
 from nsysmoe.metrics.table1 import METRICS, metric_values, relative_change, verdict
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def judge(baseline: Arm, candidate: Arm, *, is_comparable: bool) -> tuple[Change
 
 
 def judge_undistorted(baseline: Arm, candidate: Arm) -> tuple[Change, ...]:
-    """Return the metrics that add up over steps, distorted steps left out of both arms.
+    """Return the metrics that add up over steps, as if no step had been distorted.
 
     Empty where nothing is distorted, or steps are not known.
     """
@@ -157,17 +157,25 @@ def _mean(values: list[Value]) -> Value:
 def _tables(
     arms: Sequence[Arm], *, without_distorted: bool = False
 ) -> tuple[list[pl.DataFrame], ...] | None:
-    """Return the step tables of every run, arm by arm; None where a run has none."""
+    """Return the step tables of every run, arm by arm; None where a run has none.
+
+    Without distorted steps, each stands for an undistorted one of its stratum: dropped from one
+    arm alone, a prefill would be missing there. Strata that some run knows distorted only are
+    left out of all.
+    """
     found: list[list[pl.DataFrame]] = []
+    lost: set[str] = set()
     for arm in arms:
         found.append([])
         for run in arm.runs:
             if (table := run.step_table) is None:
                 return None
             if without_distorted and run.distorted_steps is not None:
-                table = table.join(run.distorted_steps, on="slice", how="anti")
+                table, without = undistorted(table, run.distorted_steps)
+                lost |= without
             found[-1].append(table)
-    return tuple(found)
+    kept = ~pl.col("stratum").is_in(sorted(lost))
+    return tuple([table.filter(kept) for table in tables] for tables in found)
 
 
 def _step_intervals(
@@ -194,14 +202,12 @@ def _step_intervals(
 
 def _steps(table: pl.DataFrame) -> uncertainty.Steps:
     def column(name: str) -> NDArray[Any]:
-        values: NDArray[Any] = table[name].cast(pl.Float64).fill_null(float("nan")).to_numpy()
+        values: NDArray[Any] = table[name].cast(pl.Float64).to_numpy()
         return values
 
     return uncertainty.Steps(
         tuple(table["stratum"]),
         sums={name: column(name) for name in SUMS},
-        highs={"max_ns": column("max_ns")},
-        lows={"min_ns": column("min_ns")},
     )
 
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.comparison import Change, Sentence
 from nsysmoe.analysis.diagnosis.comparability import is_comparable, unequal_work
+from nsysmoe.metrics.uncertainty import runs_needed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -26,9 +27,9 @@ def verdict_of(
     without = {change.metric: change for change in undistorted}
     found = [
         _same_work(baseline, candidate),
-        _balance(whole["critical_moe_ns"], parts),
+        _balance(whole["critical_moe_ns"], whole["excess_moe_ns"], parts),
         _wall_time(whole["wall_time_ns"], without.get("wall_time_ns")),
-        _noise(whole, without),
+        _noise(whole, without, _runs_for_one_percent(baseline, candidate)),
         _totals(whole),
     ]
     kept = [sentence for sentence in found if sentence]
@@ -39,7 +40,7 @@ def _overall(baseline: Arm, candidate: Arm, sentences: Sequence[Sentence]) -> Se
     answers = {part.question: part.answer for part in sentences}
     told = ", ".join(
         f"{name} {answers[question].replace('_', ' ')}"
-        for question, name in (("balance", "balance"), ("wall_time", "wall time"))
+        for question, name in (("balance", "critical MoE time"), ("wall_time", "wall time"))
     )
     is_misleading = "; Table 1's total misleads" if "totals" in answers else ""
     if answers["same_work"] == "not_comparable":
@@ -81,7 +82,7 @@ def _same_work(baseline: Arm, candidate: Arm) -> Sentence:
     return Sentence("same_work", "nearly", f"The work is nearly the same: {told}.", evidence)
 
 
-def _balance(critical: Change, parts: Sequence[Part]) -> Sentence:
+def _balance(critical: Change, excess: Change, parts: Sequence[Part]) -> Sentence:
     if critical.change is None:
         return Sentence(
             "balance",
@@ -104,8 +105,13 @@ def _balance(critical: Change, parts: Sequence[Part]) -> Sentence:
         answer,
         f"{_OPENING['balance'][answer]}: critical MoE time went from "
         f"{_ms(critical.baseline)} to {_ms(critical.candidate)} ms ({critical.change:+.1%}"
-        f"{_interval(critical.interval)}){f'; by phase {by_phase}' if by_phase else ''}.",
-        {"critical_change": critical.change, "phases": {k: c.change for k, c in phases.items()}},
+        f"{_interval(critical.interval)}){f'; by phase {by_phase}' if by_phase else ''}; its excess "
+        f"over perfect balance from {_ms(excess.baseline)} to {_ms(excess.candidate)} ms.",
+        {
+            "critical_change": critical.change,
+            "excess_change": excess.change,
+            "phases": {phase: change.change for phase, change in phases.items()},
+        },
     )
 
 
@@ -123,14 +129,15 @@ def _wall_time(wall: Change, without: Change | None) -> Sentence:
     evidence: dict[str, Any] = {"wall_change": wall.change}
     if without is not None and without.change is not None:
         sentence += (
-            f"; without distorted steps {_ms(without.baseline)} to {_ms(without.candidate)} ms "
+            "; as if distorted steps had been usual "
+            f"{_ms(without.baseline)} to {_ms(without.candidate)} ms "
             f"({without.change:+.1%}{_interval(without.interval)})"
         )
         evidence["undistorted_wall_change"] = without.change
     return Sentence("wall_time", answer, f"{sentence}.", evidence)
 
 
-def _noise(whole: dict[str, Change], without: dict[str, Change]) -> Sentence:
+def _noise(whole: dict[str, Change], without: dict[str, Change], runs: int | None) -> Sentence:
     keys = ("critical_moe_ns", "wall_time_ns", "total_time_ns")
     judged = {key: without.get(key) or whole[key] for key in keys}
     intervals = {key: change.interval for key, change in judged.items() if change.interval}
@@ -157,8 +164,22 @@ def _noise(whole: dict[str, Change], without: dict[str, Change]) -> Sentence:
         if names
     )
     answer = "beyond" if beyond and not within else "within" if not beyond else "partly"
-    evidence = {key: [interval.low, interval.high] for key, interval in intervals.items()}
-    return Sentence("noise", answer, f"By {unit}{caveat}: {told}.", evidence)
+    evidence: dict[str, Any] = {
+        key: [interval.low, interval.high] for key, interval in intervals.items()
+    }
+    sentence = f"By {unit}{caveat}: {told}"
+    if runs is not None:
+        evidence["runs_for_1_percent"] = runs
+        sentence += f"; to show 1 % of wall time would take {runs:,} runs an arm"
+    return Sentence("noise", answer, f"{sentence}.", evidence)
+
+
+def _runs_for_one_percent(baseline: Arm, candidate: Arm) -> int | None:
+    """Return how many runs an arm would show a change of wall time by 1 %, by their spread."""
+    walls = [[run["wall_time_ns"] for run in arm.values] for arm in (baseline, candidate)]
+    if min(len(found) for found in walls) < 2 or any(None in found for found in walls):
+        return None
+    return runs_needed(walls[0], walls[1], 0.01)  # type: ignore[arg-type]
 
 
 def _totals(whole: dict[str, Change]) -> Sentence | None:

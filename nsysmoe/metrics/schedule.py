@@ -66,11 +66,12 @@ def resampled_values(totals: dict[str, Floats]) -> dict[str, Floats]:
     """Return metrics by key from resampled totals over steps (``steps.step_table``).
 
     Args:
-        totals: Shape (resamples,) each: ``steps.SUMS``, ``max_ns`` and ``min_ns``.
+        totals: Shape (resamples,) each: ``steps.SUMS``.
 
     Returns:
         Table 1's metrics and those of ``SCHEDULE`` that sums over steps give; the deviation is
-        the sample's, s² = (Σd² - (Σd)²/n) / (n - 1).
+        the sample's, s² = (Σd² - (Σd)²/n) / (n - 1). Extremes are not among them: the bootstrap
+        is inconsistent for a maximum (Bickel & Freedman 1981).
     """
     launches, total = totals["launches"], totals["total_ns"]
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -80,11 +81,8 @@ def resampled_values(totals: dict[str, Floats]) -> dict[str, Floats]:
         return {
             "total_time_ns": total,
             "mean_ns": mean,
-            "max_ns": totals["max_ns"],
-            "min_ns": totals["min_ns"],
             "stddev_ns": stddev,
             "cv": stddev / mean,
-            "max_min_ratio": totals["max_ns"] / totals["min_ns"],
             "launches": launches,
             "nccl_total_ns": totals["nccl_total_ns"],
             "allreduce_total_ns": totals["allreduce_total_ns"],

@@ -82,7 +82,7 @@ def step_table(
 
     Returns:
         ``cuts`` with ``SUMS`` (times in ns over all devices, ``squares`` in ns², exposed times
-        and idle the mean of devices), ``max_ns`` and ``min_ns`` of a launch (null without one),
+        and idle the mean of devices), ``blocks`` of the largest launch (null without one),
         ``stratum``: steps of one phase and one size of grid (within a factor of two), which may
         stand for one another.
     """
@@ -94,8 +94,6 @@ def step_table(
             pl.len().cast(pl.Int64).alias("launches"),
             duration.sum().alias("total_ns"),
             (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
-            duration.max().alias("max_ns"),
-            duration.min().alias("min_ns"),
             pl.col("blocks").max(),
         ],
     )
@@ -183,6 +181,25 @@ def distorted(
         "typical_ns",
         pl.col("cause").fill_null("stall"),
     )
+
+
+def undistorted(table: pl.DataFrame, steps: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:
+    """Put the mean of its stratum's other steps in the place of each distorted one.
+
+    Args:
+        table: What ``step_table`` returned.
+        steps: What ``distorted`` returned.
+
+    Returns:
+        The table, and the strata that hold distorted steps alone: they are not in it.
+    """
+    sound = table.join(steps, on="slice", how="anti")
+    hit = table.join(steps, on="slice", how="semi")
+    usual = sound.group_by("stratum").agg(pl.col(SUMS).cast(pl.Float64).mean())
+    replaced = hit.drop(SUMS).join(usual, on="stratum", how="inner")
+    lost = set(hit["stratum"]) - set(usual["stratum"])
+    parts = [part.with_columns(pl.col(SUMS).cast(pl.Float64)) for part in (sound, replaced)]
+    return pl.concat(parts, how="diagonal").sort("slice"), lost
 
 
 def _with_typical(table: pl.DataFrame) -> pl.DataFrame:

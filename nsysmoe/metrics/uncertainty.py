@@ -9,7 +9,7 @@ from start to start (placement, clocks, neighbours) is not in it.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
 from typing import TYPE_CHECKING, Literal
@@ -18,12 +18,11 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
-    Totals = Mapping[str, Floats]
 
 MIN_RUNS = 3
 MIN_STEPS = 8
@@ -55,14 +54,10 @@ class Steps:
     Attributes:
         strata: The phase of each step.
         sums: What adds up over steps (launches, ns, ns²), by name. A NaN leaves no interval.
-        highs: The maximum within each step, by name; NaN for a step without launches.
-        lows: The minimum within each step, likewise. A name stands in one of the three only.
     """
 
     strata: tuple[str, ...]
-    sums: Mapping[str, Floats] = field(default_factory=dict)
-    highs: Mapping[str, Floats] = field(default_factory=dict)
-    lows: Mapping[str, Floats] = field(default_factory=dict)
+    sums: Mapping[str, Floats]
 
 
 def interval_over_runs(
@@ -118,43 +113,6 @@ def interval_over_runs(
     return bounds and Interval(*bounds, level, "runs", len(arms[0]), len(arms[1]))
 
 
-def interval_over_steps(  # noqa: PLR0913 - the first three are what is asked
-    baseline: Steps,
-    candidate: Steps,
-    statistic: Callable[[Totals], Floats],
-    *,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> Interval | None:
-    """Return the interval of the change of one metric; ``resampled`` and ``interval_of`` in one.
-
-    Args:
-        baseline: The steps of one run.
-        candidate: Those of a run of the other arm.
-        statistic: From totals and extremes by name, arrays of one value a resample, to the metric,
-            elementwise: ``lambda total: total["ns"] / total["launches"]``.
-        level: See ``interval_over_runs``.
-        resamples: Of each arm.
-        seed: See ``interval_over_runs``.
-    """
-    values = [
-        statistic(resampled(arm, resamples=resamples, seed=seed)) for arm in (baseline, candidate)
-    ]
-    with np.errstate(all="ignore"):  # what is not defined is not finite, and has no interval
-        before, after = (statistic(observed(arm)) for arm in (baseline, candidate))
-        change = float((after / before - 1)[0])
-    baseline_n, candidate_n = len(baseline.strata), len(candidate.strata)
-    return interval_of(
-        values[0],
-        values[1],
-        change,
-        baseline_n=baseline_n,
-        candidate_n=candidate_n,
-        level=level,
-    )
-
-
 def interval_of(  # noqa: PLR0913 - two arms, each with its size
     baseline_values: Floats,
     candidate_values: Floats,
@@ -178,8 +136,8 @@ def interval_of(  # noqa: PLR0913 - two arms, each with its size
         An interval that holds ``observed``. None for fewer than 8 steps in an arm, and where a
         value is not finite or not positive: a metric that is not defined in every resample is not
         known well enough. A candidate that is 0 in all of them gives [-1, -1]. Coverage: see
-        ``resampled``. No resample lies beyond the largest and the smallest launch, so the interval
-        of a maximum or a minimum is that of what was seen and no statement about tails.
+        ``resampled``. Not for a maximum or a minimum, of which the bootstrap is inconsistent
+        (Bickel & Freedman 1981, "Some Asymptotic Theory for the Bootstrap").
     """
     if min(baseline_n, candidate_n) < MIN_STEPS:
         return None
@@ -193,7 +151,7 @@ def interval_of(  # noqa: PLR0913 - two arms, each with its size
 def resampled(
     steps: Steps, *, resamples: int = 2000, seed: int = 0, block: int | None = None
 ) -> dict[str, Floats]:
-    """Resample the steps of a run in blocks; return totals and extremes of every resample.
+    """Resample the steps of a run in blocks; return the totals of every resample.
 
     Args:
         steps: One run.
@@ -202,8 +160,8 @@ def resampled(
         block: Steps in a block; ⌈2 n^⅓⌉ unless told, at most n / 3 (but 3).
 
     Returns:
-        By name of ``sums``, ``highs`` and ``lows``: one value a resample, all of the same draws,
-        so that functions of several of them are consistent.
+        By name of ``sums``: one value a resample, all of the same draws, so that functions of
+        several of them are consistent.
 
         Circular block bootstrap (Politis & Romano 1992, after Künsch 1989): ⌊n / block⌋ blocks of
         consecutive steps, the last followed by the first, keep what neighbours have in common.
@@ -237,39 +195,15 @@ def resampled(
     rng = np.random.default_rng(seed)
     starts = rng.integers(0, n, (resamples, max(1, n // length)), dtype=np.int32)
     totals = {name: np.zeros(resamples) for name in steps.sums}
-    # Lows are highs of the negated values.
-    extremes = {name: (1.0, values) for name, values in steps.highs.items()}
-    extremes |= {name: (-1.0, values) for name, values in steps.lows.items()}
-    highest = {name: np.full(resamples, -np.inf) for name in extremes}
-
     labels = np.asarray(steps.strata)
     for phase in sorted(set(steps.strata)):
         here = labels == phase
-        counts = _over_draws(here.astype(np.float64), starts, length, np.add)
+        counts = _sums_of_draws(here.astype(np.float64), starts, length)
         is_missed, weights = counts == 0, here.sum() / np.maximum(counts, 1)
         for name, values in steps.sums.items():
             own = np.where(here, values, 0.0)
-            drawn = _over_draws(own, starts, length, np.add) * weights
+            drawn = _sums_of_draws(own, starts, length) * weights
             totals[name] += np.where(is_missed, own.sum(), drawn)
-        for name, (sign, values) in extremes.items():
-            own = np.where(here & ~np.isnan(values), sign * values, -np.inf)
-            drawn = _over_draws(own, starts, length, np.maximum)
-            np.maximum(highest[name], np.where(is_missed, own.max(), drawn), out=highest[name])
-    for name, (sign, _) in extremes.items():
-        totals[name] = np.where(np.isinf(highest[name]), np.nan, sign * highest[name])
-    return totals
-
-
-def observed(steps: Steps) -> dict[str, Floats]:
-    """Return the totals and extremes of the steps themselves, each an array of one value.
-
-    NaN extremes are ignored as in ``resampled``; all of them NaN, or none, is NaN.
-    """
-    totals = {name: np.asarray([values.sum()]) for name, values in steps.sums.items()}
-    for reduce, extremes in ((np.fmax.reduce, steps.highs), (np.fmin.reduce, steps.lows)):
-        totals |= {
-            name: np.asarray([reduce(values, initial=np.nan)]) for name, values in extremes.items()
-        }
     return totals
 
 
@@ -366,12 +300,12 @@ def _bounds(
     return (low, high) if math.isfinite(high) else None
 
 
-def _over_draws(values: Floats, starts: NDArray[np.int32], length: int, ufunc: np.ufunc) -> Floats:
-    """Reduce the steps that each resample (row of ``starts``) is made of, in bounded memory."""
+def _sums_of_draws(values: Floats, starts: NDArray[np.int32], length: int) -> Floats:
+    """Add up the steps that each resample (row of ``starts``) is made of, in bounded memory."""
     circle = np.concatenate([values, values[: length - 1]])
-    blocks = ufunc.reduce(sliding_window_view(circle, length), axis=1)
+    blocks = sliding_window_view(circle, length).sum(axis=1)
     pieces = math.ceil(starts.size * 8 / CHUNK_BYTES)
-    parts = [ufunc.reduce(blocks[piece], axis=1) for piece in np.array_split(starts, pieces)]
+    parts = [blocks[piece].sum(axis=1) for piece in np.array_split(starts, pieces)]
     return np.concatenate(parts)
 
 

@@ -80,7 +80,7 @@ def test_compare_prints_the_published_table() -> None:
     found = program("compare", TABLE1 / "eplb_off.csv", TABLE1 / "eplb_on.csv")
     assert found.returncode == 0
     lead, _, rest = found.stdout.partition("\n\n")
-    assert "balance unknown" in lead
+    assert "critical MoE time unknown" in lead
     assert rest.startswith(PUBLISHED)
     assert found.stderr == ""
 

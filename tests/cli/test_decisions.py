@@ -10,18 +10,19 @@ import pytest
 
 import nsysmoe
 from tests.cli.test_cli import run
-from tests.conftest import GRAPHS, TABLE1
+from tests.conftest import DP2, GRAPHS, TABLE1
 from tests.reports.test_browser import CHROMIUM, opened_in_chromium
 
 PAIR = (GRAPHS / "eplb_off.sqlite", GRAPHS / "eplb_on.sqlite")
 
 
 def test_a_failed_gate_prints_the_table_and_exits_3() -> None:
-    found = run("compare", *PAIR, "--gate", "max_min_ratio=50", "--gate", "launches=0")
+    pair = (DP2 / "eplb_off.sqlite", DP2 / "eplb_on.sqlite")
+    found = run("compare", *pair, "--gate", "idle_ns=5", "--gate", "launches=0")
     assert found.exit_code == 3
     assert "Table 1: EPLB OFF against EPLB ON" in found.stdout
     (line,) = [line for line in found.stderr.splitlines() if line.startswith("gate: ")]
-    assert "max_min_ratio is worse by" in line
+    assert "idle_ns is worse by +30.8" in line
     assert run("compare", *PAIR, "--gate", "wait_ns=1").exit_code == 0
 
 

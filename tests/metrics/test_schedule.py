@@ -20,7 +20,7 @@ from nsysmoe.metrics.mixture import split_durations
 from nsysmoe.metrics.phases import engines, phase_times
 from nsysmoe.metrics.rearrangement import rearrangement_effects
 from nsysmoe.metrics.schedule import schedule_values
-from nsysmoe.metrics.steps import SUMS, distorted, slices, step_table
+from nsysmoe.metrics.steps import SUMS, distorted, slices, step_table, undistorted
 from nsysmoe.metrics.work import work_difference
 
 EVENTS = {"start_ns": pl.Int64, "end_ns": pl.Int64}
@@ -97,14 +97,14 @@ def test_slices_where_no_process_has_an_id() -> None:
 def test_what_each_step_holds() -> None:
     rows = table_of().to_dicts()
     names = (
-        "launches", "total_ns", "squares", "max_ns", "min_ns", "critical_ns", "mean_ns",
+        "launches", "total_ns", "squares", "critical_ns", "mean_ns",
         "excess_ns", "wait_ns", "transfer_ns", "nccl_total_ns", "allreduce_total_ns",
     )  # fmt: skip
     assert [tuple(row[name] for name in names) for row in rows] == [
         # What starts before the first step is in it.
-        (1, 3, 9.0, 3, 3, 0, 0.0, 0.0, 0, 0, 0, 0),
-        (2, 40, 1000.0, 30, 10, 30, 20.0, 10.0, 10, 30, 40, 25),
-        (2, 9, 41.0, 5, 4, 5, 4.5, 0.5, 1, 3, 4, 4),
+        (1, 3, 9.0, 0, 0.0, 0.0, 0, 0, 0, 0),
+        (2, 40, 1000.0, 30, 20.0, 10.0, 10, 30, 40, 25),
+        (2, 9, 41.0, 5, 4.5, 0.5, 1, 3, 4, 4),
     ]
     # A device's second step belongs to the slice that its middle is in: 105 + 10, not 105.
     assert [row["idle_ns"] for row in rows] == [5 / 2, (50 + 45) / 2, (10 + 10) / 2]
@@ -121,6 +121,17 @@ def test_steps_add_up_to_the_totals() -> None:
         assert sums[name] == totals[name], name
     assert (sums["launches"], sums["total_ns"]) == (5, 52)
     assert totals["busiest_rank_ns"] == 3 + 30 + 4
+
+
+def test_a_distorted_step_is_replaced_by_a_usual_one_of_its_stratum() -> None:
+    steps = pl.DataFrame(
+        {"slice": range(5), "stratum": ["decode 5", "decode 5", "decode 5", "prefill 9", "idle "],
+         "wall_ns": [10, 20, 900, 300, 7]}
+    ).with_columns(*(pl.lit(1.0).alias(name) for name in SUMS if name != "wall_ns"))  # fmt: skip
+    found, lost = undistorted(steps, steps.filter(pl.col("slice").is_in([2, 3])).select("slice"))
+    assert found["wall_ns"].to_list() == [10, 20, 15, 7]
+    assert found["slice"].to_list() == [0, 1, 2, 4]
+    assert lost == {"prefill 9"}
 
 
 @settings(deadline=None, max_examples=50)
@@ -150,7 +161,6 @@ def test_steps_add_up_wherever_launches_fall(
         end = starts[number + 1] if number + 1 < len(starts) else math.inf
         inside = [d for at, d in launches if (start <= at or number == 0) and at < end]
         assert table["launches"][number] == len(inside)
-        assert table["max_ns"][number] == (max(inside) if inside else None)
 
 
 def test_nothing_paired_is_null_and_not_0() -> None:

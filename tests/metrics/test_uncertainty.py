@@ -22,13 +22,13 @@ from nsysmoe.metrics.uncertainty import (
     Steps,
     interval_of,
     interval_over_runs,
-    interval_over_steps,
-    observed,
     resampled,
     runs_needed,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -225,16 +225,19 @@ def example(n: int = 40, seed: int = 0) -> Steps:
             "ns": values,
             "prefill_ns": np.where(is_prefill, values, 0.0),
         },
-        highs={"max_ns": values},
-        lows={"min_ns": values},
     )
+
+
+def totals(steps: Steps) -> dict[str, Floats]:
+    """Return the totals of the steps themselves, each an array of one value."""
+    return {name: np.asarray([values.sum()]) for name, values in steps.sums.items()}
 
 
 @SMALL
 @given(st.integers(1, 200), st.integers(0, 100), st.none() | st.integers(1, 300))
 def test_the_mix_of_phases_stays(n: int, seed: int, block: int | None) -> None:
     steps = example(n, seed)
-    drawn, whole = resampled(steps, resamples=50, seed=seed, block=block), observed(steps)
+    drawn, whole = resampled(steps, resamples=50, seed=seed, block=block), totals(steps)
     assert drawn.keys() == whole.keys()
     for name in ("steps", "prefills"):
         assert drawn[name] == pytest.approx(np.full(50, whole[name][0]))
@@ -243,25 +246,19 @@ def test_the_mix_of_phases_stays(n: int, seed: int, block: int | None) -> None:
         extra = 0 if name == "prefill_ns" else 100 * whole["prefills"]
         assert np.all(drawn[name] >= (low * count + extra) * (1 - 1e-12))
         assert np.all(drawn[name] <= (high * count + extra) * (1 + 1e-12))
-    assert np.all(drawn["max_ns"] <= whole["max_ns"])
-    assert np.all(drawn["min_ns"] >= whole["min_ns"])
-    # A phase that a resample misses is taken as observed, so each has its extremes.
-    assert np.all((drawn["max_ns"] > 100) == (whole["prefills"] > 0))
-    assert np.all((drawn["min_ns"] < 3) == (whole["prefills"] < n))
 
 
 def test_blocks_are_circular_and_of_neighbours() -> None:
     values = np.array([1.0, 2.0, 4.0, 8.0])
-    drawn = resampled(Steps(("decode",) * 4, {"x": values}, {"h": values}), resamples=200, block=2)
+    drawn = resampled(Steps(("decode",) * 4, {"x": values}), resamples=200, block=2)
     pairs = {1.0 + 2, 2.0 + 4, 4.0 + 8, 8.0 + 1}
     assert set(drawn["x"].tolist()) == {a + b for a in pairs for b in pairs}
-    assert set(drawn["h"].tolist()) == {2.0, 4.0, 8.0}
 
 
 def test_the_whole_run_as_one_block_is_the_run() -> None:
     steps = example()
     for name, values in resampled(steps, resamples=20, block=40).items():
-        assert values == pytest.approx(np.full(20, observed(steps)[name][0])), name
+        assert values == pytest.approx(np.full(20, totals(steps)[name][0])), name
 
 
 def test_resamples_repeat_in_any_number_of_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -285,34 +282,39 @@ def test_the_mean_and_spread_of_resampled_totals() -> None:
 
 def test_a_phase_of_one_step_contributes_no_variation() -> None:
     values = np.array([1.0] * 10 + [50.0])
-    drawn = resampled(Steps(("decode",) * 10 + ("prefill",), {"ns": values}, {"max": values}))
+    drawn = resampled(Steps(("decode",) * 10 + ("prefill",), {"ns": values}))
     assert drawn["ns"] == pytest.approx(np.full(2000, 60.0))
-    assert set(drawn["max"].tolist()) == {50.0}
-
-
-def test_steps_without_launches() -> None:
-    nan = math.nan
-    times = np.array([nan, 3.0, nan, 1.0, 2.0, nan, nan, nan])
-    nothing = np.full(8, nan)
-    steps = Steps(
-        ("decode",) * 8, {}, {"max": times, "no_max": nothing}, {"min": times, "no_min": nothing}
-    )
-    whole = {name: float(values[0]) for name, values in observed(steps).items()}
-    assert (whole["max"], whole["min"]) == (3.0, 1.0)
-    drawn = resampled(steps, block=1)
-    for name in ("max", "min"):
-        values = drawn[name]
-        assert set(values[~np.isnan(values)].tolist()) == {1.0, 2.0, 3.0}
-    for name in ("no_max", "no_min"):
-        assert math.isnan(whole[name])
-        assert np.isnan(drawn[name]).all()
-    assert interval_of(drawn["no_max"], drawn["no_max"], 0.0, baseline_n=8, candidate_n=8) is None
 
 
 def test_no_steps_at_all() -> None:
-    steps = Steps((), {"ns": np.array([])}, {"max": np.array([])}, {"min": np.array([])})
-    assert observed(steps)["ns"][0] == 0
-    assert np.isnan(resampled(steps, resamples=3)["max"]).all()
+    assert resampled(Steps((), {"ns": np.array([])}), resamples=3)["ns"].tolist() == [0.0] * 3
+
+
+def interval_over_steps(
+    baseline: Steps, candidate: Steps, statistic: Callable[[Mapping[str, Floats]], Floats]
+) -> Interval | None:
+    """Return the interval of the change of a metric, from totals by name to one value of each."""
+    drawn = [statistic(resampled(arm)) for arm in (baseline, candidate)]
+    before, after = (statistic(totals(arm)) for arm in (baseline, candidate))
+    return interval_of(
+        drawn[0],
+        drawn[1],
+        float((after / before - 1)[0]),
+        baseline_n=len(baseline.strata),
+        candidate_n=len(candidate.strata),
+    )
+
+
+def test_a_step_that_is_not_known_leaves_no_interval() -> None:
+    known = example(40)
+    values = known.sums["ns"].copy()
+    values[7] = math.nan
+    partly = replace(known, sums={**known.sums, "ns": values})
+    assert interval_over_steps(known, known, lambda total: total["ns"]) is not None
+    assert interval_over_steps(known, partly, lambda total: total["ns"]) is None
+    assert interval_over_steps(partly, known, lambda total: total["ns"]) is None
+    drawn = resampled(partly)["ns"]
+    assert interval_of(drawn, drawn, 0.0, baseline_n=40, candidate_n=40) is None
 
 
 def test_a_metric_of_several_totals() -> None:

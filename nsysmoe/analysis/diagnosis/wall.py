@@ -36,8 +36,8 @@ def distorted_steps(baseline: Run, candidate: Run) -> Finding | None:
     return Finding(
         "distorted_steps",
         "warning",
-        f"steps that the workload does not explain: {'; '.join(told[:4])}{more}; results without "
-        "them stand beside those with them",
+        f"steps that the workload does not explain: {'; '.join(told[:4])}{more}; results as if "
+        "they had been usual stand beside those with them",
         parts,
     ).explaining(max(_stretched_ns(rows) for rows in parts.values()))
 

@@ -137,7 +137,7 @@ def hidden_tables(comparison: Comparison) -> list[Table]:
                 comparison,
                 comparison.undistorted,
                 [*TABLE_1, *SCHEDULE],
-                f"Without the {count} distorted step{'s' if count > 1 else ''}",
+                f"As if the {count} distorted step{'s' if count > 1 else ''} had been usual ones",
             )
         )
     return tables
