@@ -100,13 +100,14 @@ def _balance(critical: Change, excess: Change, parts: Sequence[Part]) -> Sentenc
     }
     by_phase = ", ".join(f"{phase} {change.change:+.1%}" for phase, change in phases.items())
     answer = _answer(critical)
+    phased = f"; by phase {by_phase}" if by_phase else ""
     return Sentence(
         "balance",
         answer,
         f"{_OPENING['balance'][answer]}: critical MoE time went from "
         f"{_ms(critical.baseline)} to {_ms(critical.candidate)} ms ({critical.change:+.1%}"
-        f"{_interval(critical.interval)}){f'; by phase {by_phase}' if by_phase else ''}; its excess "
-        f"over perfect balance from {_ms(excess.baseline)} to {_ms(excess.candidate)} ms.",
+        f"{_interval(critical.interval)}){phased}; its excess over perfect balance from "
+        f"{_ms(excess.baseline)} to {_ms(excess.candidate)} ms.",
         {
             "critical_change": critical.change,
             "excess_change": excess.change,

@@ -142,7 +142,7 @@ def test_a_rearrangement_is_a_distorted_step_and_results_stand_without_it() -> N
     without = {change.metric: change for change in found.undistorted}
     row = found.distorted_steps[0]
     wall = found.metric("wall_time_ns").candidate
-    replaced = without["wall_time_ns"].candidate - (wall - row["wall_ns"])  # type: ignore[operator]
+    replaced = without["wall_time_ns"].candidate - (wall - row["wall_ns"])
     assert replaced == pytest.approx(row["typical_ns"], rel=0.1), "a usual step in its place"
     assert without["wall_time_ns"].baseline == found.metric("wall_time_ns").baseline
     moved = next(f for f in found.findings if f.code == "rearrangements").evidence["candidate"]
