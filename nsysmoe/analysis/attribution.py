@@ -9,6 +9,11 @@ if TYPE_CHECKING:
 
     from nsysmoe.trace import Trace
 
+_METHODS = {
+    "nvtx": "vLLM's NVTX ranges",
+    "grid": "grid size, for want of ranges",
+    "duration": "duration alone, for want of ranges",
+}
 _CONFIDENCE = {"nvtx": "high", "grid": "medium", "duration": "low"}
 
 
@@ -55,6 +60,18 @@ def attribution(launches: pl.DataFrame) -> dict[str, Any]:
         "time_ratio": int(known["dur_ns"].sum()) / total if total else None,
         "layers": _only(launches, "layer_source") if "layer_source" in launches.columns else None,
     }
+
+
+def attribution_text(known: dict[str, Any]) -> str:
+    """Say in one clause what ``attribution`` returned."""
+    if known["method"] is None:
+        return "no step or phase of MoE time is known"
+    layers = {"nvtx": "by NVTX ranges", "order": "by their order", None: "not known"}
+    return (
+        f"{known['time_ratio']:.1%} of MoE time belongs to a phase, told by "
+        f"{_METHODS[known['method']]} (confidence {known['confidence']}); layers are "
+        f"{layers[known['layers']]}"
+    )
 
 
 def _only(frame: pl.DataFrame, column: str) -> str | None:

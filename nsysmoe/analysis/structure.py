@@ -36,11 +36,15 @@ ImbalanceBy = Literal["layer", "phase", "step", "gemm"]
 
 @dataclass(frozen=True)
 class Measured:
-    """Rows that answer one question about one trace; times in ns, null where unknown."""
+    """Rows that answer one question about one trace; times in ns, null where unknown.
+
+    ``attribution`` is how phases are known, where the question asks for them.
+    """
 
     source: str
     rows: tuple[dict[str, Any], ...]
     findings: tuple[Finding, ...]
+    attribution: dict[str, Any] | None = None
 
 
 def collectives(
@@ -92,7 +96,7 @@ def imbalance(
     frame = measure(cells, [by] if by else [])
     known = attribution(launches)
     rows = tuple({**row, "attribution": known} for row in frame.to_dicts())
-    return Measured(str(path), rows, tuple(findings))
+    return Measured(str(path), rows, tuple(findings), known)
 
 
 def phases(
@@ -121,9 +125,10 @@ def phases(
     from nsysmoe.metrics.phases import engines, phase_times  # noqa: PLC0415 - imports polars
 
     rows = phase_times(steps, launches, cells, engines(summed)).to_dicts()
+    known = attribution(launches)
     if steps.is_empty():
-        findings.append(_no_ranges(str(path), attribution(launches)))
-    return Measured(str(path), tuple(rows), tuple(findings))
+        findings.append(_no_ranges(str(path), known))
+    return Measured(str(path), tuple(rows), tuple(findings), known)
 
 
 def _require_cells(trace: Trace, cells: pl.DataFrame) -> None:

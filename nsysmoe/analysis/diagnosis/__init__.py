@@ -28,6 +28,7 @@ RULES = (
     communication.last_to_arrive,
     communication.waiting_explained,
     comparability.unequal_work,
+    comparability.attributed,
     wall.distorted_steps,
     wall.idle_devices,
     communication.other_allreduce,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from nsysmoe.analysis.attribution import attribution_text
 from nsysmoe.classes import UNCLASSIFIED
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.communication import class_shares
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 # Below this share of GPU time, what nobody classified cannot change a verdict of Table 1.
 _NOTABLE_UNCLASSIFIED_RATIO = 0.01
+# Below this share of MoE time, what is said by phase leaves out too much to be taken as it is.
+_SURE_RATIO = 0.75
 _GRAPHS = (
     "CUDA graphs were recorded as a whole in {where}: the kernels inside them are in no number "
     "here; capture again with --cuda-graph-trace=node"
@@ -113,6 +116,23 @@ def unequal_work(baseline: Run, candidate: Run) -> Finding | None:
         message += f"; {_told(others)}"
     finding = Finding("unequal_work", "warning", message, evidence)
     return finding.explaining(abs(launches or 0.0) * critical)
+
+
+def attributed(baseline: Run, candidate: Run) -> Finding | None:
+    """How phases and layers are known, and for which part of MoE time."""
+    parts = {
+        name: run.schedule.attribution
+        for name, run in (("baseline", baseline), ("candidate", candidate))
+        if run.schedule is not None
+    }
+    if not parts:
+        return None
+    is_sure = all(
+        part["method"] == "nvtx" and (part["time_ratio"] or 0.0) > _SURE_RATIO
+        for part in parts.values()
+    )
+    told = "; ".join(f"{name}: {attribution_text(part)}" for name, part in parts.items())
+    return Finding("attribution", "info" if is_sure else "warning", told, parts)
 
 
 def is_comparable(baseline: Arm, candidate: Arm) -> bool:

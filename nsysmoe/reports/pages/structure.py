@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.attribution import attribution_text
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
 
@@ -64,11 +65,9 @@ def collectives_page(measured: Measured) -> Document:
 def imbalance_page(measured: Measured, by: str | None) -> Document:
     """Return balance overall, or one row for each value of ``by``."""
     spec = ((by, by.capitalize(), _text), *_IMBALANCE) if by else _IMBALANCE
-    ratio = measured.rows[0]["attribution"]["time_ratio"] if measured.rows else None
     note = (
         "A cell is one MoE product of one layer in one step; percentiles are of slowest rank / "
-        f"mean. Critical = mean + excess. {numbers.share(ratio)} of MoE time belongs to a step "
-        "(by vLLM's NVTX ranges)."
+        f"mean. Critical = mean + excess. {_told(measured)}"
     )
     page = _page(measured, "Balance of", spec, note)
     if by:
@@ -78,8 +77,17 @@ def imbalance_page(measured: Measured, by: str | None) -> Document:
 
 def phases_page(measured: Measured) -> Document:
     """Return one row a phase."""
-    note = "Steps are those of one rank. Critical: the slowest rank of each cell."
+    note = (
+        f"Steps are those of one rank. Critical: the slowest rank of each cell. {_told(measured)}"
+    )
     return _page(measured, "Phases of", _PHASES, note)
+
+
+def _told(measured: Measured) -> str:
+    if measured.attribution is None:
+        return ""
+    told = attribution_text(measured.attribution)
+    return f"{told[0].upper()}{told[1:]}."
 
 
 def _page(measured: Measured, what: str, spec: Sequence[Spec], note: str) -> Document:
