@@ -121,21 +121,25 @@ def _wall_time(wall: Change, without: Change | None) -> Sentence:
         return Sentence(
             "wall_time", "unknown", "Wall time cannot be told from a summary of kernels.", {}
         )
-    judged = without if without is not None and without.change is not None else wall
-    answer = _answer(judged)
-    sentence = (
-        f"{_OPENING['wall_time'][answer]}: {_ms(wall.baseline)} to {_ms(wall.candidate)} ms "
-        f"({wall.change:+.1%}{_interval(wall.interval)})"
+    if without is None or without.change is None:
+        answer = _answer(wall)
+        sentence = f"{_OPENING['wall_time'][answer]}: {_from_to(wall)}."
+        return Sentence("wall_time", answer, sentence, {"wall_change": wall.change})
+    answer = _answer(without)
+    return Sentence(
+        "wall_time",
+        answer,
+        f"{_OPENING['wall_time'][answer]}, distorted steps taken as usual ones: "
+        f"{_from_to(without)}; as traced {_from_to(wall)}.",
+        {"wall_change": wall.change, "undistorted_wall_change": without.change},
     )
-    evidence: dict[str, Any] = {"wall_change": wall.change}
-    if without is not None and without.change is not None:
-        sentence += (
-            "; as if distorted steps had been usual "
-            f"{_ms(without.baseline)} to {_ms(without.candidate)} ms "
-            f"({without.change:+.1%}{_interval(without.interval)})"
-        )
-        evidence["undistorted_wall_change"] = without.change
-    return Sentence("wall_time", answer, f"{sentence}.", evidence)
+
+
+def _from_to(change: Change) -> str:
+    return (
+        f"{_ms(change.baseline)} to {_ms(change.candidate)} ms ({change.change:+.1%}"
+        f"{_interval(change.interval)})"
+    )
 
 
 def _noise(whole: dict[str, Change], without: dict[str, Change], runs: int | None) -> Sentence:

@@ -19,11 +19,12 @@ def rearrangement_effects(
 
     Returns:
         One row each: the columns of the view; ``stall_ns`` (wall time of the steps it falls into,
-        less the median of their phase's other steps; null where there are none), ``phase`` (the
-        one with most cell time on both sides), ``before`` and ``after`` (Σ slowest / Σ mean of
-        its cells since the last rearrangement and until the next), ``step_mean_ns`` (Σ mean of
-        its cells a step), ``gain_ns`` (a step: (before - after) × step_mean), ``payback_steps``
-        (stall / gain; null where nothing was gained).
+        less the median of their phase's other steps; null where there are none), ``phase`` (of the
+        stratum of steps with most cell time on both sides: others are other work), ``before`` and
+        ``after`` (Σ slowest / Σ mean of its cells since the last rearrangement and until the
+        next), ``step_mean_ns`` (Σ mean of its cells a step), ``gain_ns`` (a step:
+        (before - after) × step_mean), ``payback_steps`` (stall / gain; null where nothing was
+        gained).
     """
     edges = rearrangements.sort("start_ns").with_columns(
         pl.col("end_ns").shift(1).alias("since_ns"), pl.col("start_ns").shift(-1).alias("until_ns")
@@ -66,6 +67,8 @@ def _gain(
     started = pl.col("start_ns")
     sides = (
         cells.drop_nulls("phase")
+        .sort("start_ns")
+        .join_asof(table.select("start_ns", "stratum"), on="start_ns", strategy="backward")
         .with_columns(
             pl.when(started < row["start_ns"])
             .then(started >= (row["since_ns"] or started.min()))
@@ -76,13 +79,14 @@ def _gain(
             .otherwise(False)
             .alias("is_after"),
         )
-        .group_by("phase")
+        .group_by("stratum")
         .agg(
+            pl.col("phase").first(),
             *(
                 pl.col(name).filter(side).sum().alias(f"{name}_{side}")
                 for name in ("slowest_ns", "mean_ns")
                 for side in ("is_before", "is_after")
-            )
+            ),
         )
         .filter((pl.col("mean_ns_is_before") > 0) & (pl.col("mean_ns_is_after") > 0))
         .sort(pl.min_horizontal("mean_ns_is_before", "mean_ns_is_after"), descending=True)
@@ -92,7 +96,7 @@ def _gain(
     side = sides.row(0, named=True)
     before = side["slowest_ns_is_before"] / side["mean_ns_is_before"]
     after = side["slowest_ns_is_after"] / side["mean_ns_is_after"]
-    steps = table.filter(pl.col("phase") == side["phase"])
+    steps = table.filter(pl.col("stratum") == side["stratum"])
     step_mean = float(steps["mean_ns"].sum()) / max(steps.height, 1)
     return {
         "phase": side["phase"],

@@ -50,7 +50,7 @@ layout as (
 
 ranges as (
     select count(*) > 0 as has_ranges
-    from main.steps
+    from staging.stg_step_calls
 ),
 
 sized as (

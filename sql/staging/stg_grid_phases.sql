@@ -6,7 +6,7 @@ with sizes as (
         blocks,
         ln(blocks) as size
     from staging.stg_moe_products
-    where gemm = 'w13' and blocks > 0 and not exists (select 1 from main.steps)
+    where gemm = 'w13' and blocks > 0 and not exists (select 1 from staging.stg_step_calls)
 ),
 
 running as (
@@ -40,4 +40,4 @@ from split
 having arg_max(high_size - low_size, spread) >= ln(2);
 
 comment on view staging.stg_grid_phases is
-'Where grid sizes of MoE kernels fall apart into few tokens (decode) and many (prefill, or both mixed); no row where they do not, or where the trace has ranges of steps. Grain: one trace. Key: none, one row at most.';
+'Where grid sizes of MoE kernels fall apart into few tokens (decode) and many (prefill, or both mixed); no row where they do not, or where ranges tell the steps of API calls. Grain: one trace. Key: none, one row at most.';

@@ -179,6 +179,7 @@ def walls(*steps: int, phase: str = "decode", idle: int = 0) -> pl.DataFrame:
             "slice": range(len(steps)),
             "step": range(len(steps)),
             "phase": [phase] * len(steps),
+            "stratum": [f"{phase} 5"] * len(steps),
             "start_ns": [sum(steps[:number]) for number in range(len(steps))],
             "wall_ns": steps,
             "idle_ns": [float(idle)] * len(steps),
@@ -292,6 +293,15 @@ def test_each_rearrangement_is_weighed_between_its_neighbours() -> None:
     ).to_dicts()
     assert (first["before"], first["after"]) == (2.0, 1.5)
     assert (second["before"], second["after"]) == (1.5, 1.0)
+
+
+def test_steps_of_another_size_are_no_measure_of_a_gain() -> None:
+    table, cells = halved((30, 30, 30, 22, 22))
+    later = pl.when(pl.col("slice") > 2).then(pl.lit("decode 0")).otherwise("stratum")
+    (row,) = rearrangement_effects(
+        moved((300, 400)), table.with_columns(later.alias("stratum")), cells
+    ).to_dicts()
+    assert row["before"] is None
 
 
 def test_a_rearrangement_with_nothing_on_one_side_has_no_gain() -> None:

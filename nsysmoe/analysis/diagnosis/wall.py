@@ -26,7 +26,7 @@ def distorted_steps(baseline: Run, candidate: Run) -> Finding | None:
     if not any(parts.values()):
         return None
     told = [
-        f"{name} step {row['step']} ({row['phase']}): {row['wall_ns'] / 1e6:,.0f} ms"
+        f"{name} {_step(row)}: {row['wall_ns'] / 1e6:,.0f} ms"
         + (f" against {row['typical_ns'] / 1e6:,.0f}" if row["typical_ns"] else "")
         + f", {_CAUSES[row['cause']]}"
         for name, rows in parts.items()
@@ -56,6 +56,12 @@ def idle_devices(baseline: Run, candidate: Run) -> Finding | None:
         "experts cannot shorten",
         parts,
     ).explaining(max(part["idle_ns"] for part in known.values()))
+
+
+def _step(row: dict[str, Any]) -> str:
+    if row["step"] is None:
+        return f"outside any step, at {row['start_ns'] / 1e6:,.0f} ms"
+    return f"step {row['step']} ({row['phase']})"
 
 
 def _distorted(run: Run) -> list[dict[str, Any]]:
