@@ -48,6 +48,7 @@ def main() -> None:
     side_by_side(
         {
             "nsysmoe compare, both": [[*nsysmoe, "compare", *files]],
+            "nsysmoe compare --quick, both": [[*nsysmoe, "compare", "--quick", *files]],
             "nsysmoe kernels, one after the other": [[*nsysmoe, "kernels", f] for f in files],
             "sqlite3 group by name, at once": [[sqlite3, f, BY_NAME] for f in files],
             "sqlite3 group by id, one after the other": [[sqlite3, f, BY_ID] for f in files],
