@@ -49,13 +49,12 @@ def run_values(run: Run) -> dict[str, Value]:
     from nsysmoe.metrics.table1 import metric_values  # noqa: PLC0415
 
     values = metric_values(run.durations, run.communication)
-    if (schedule := run.schedule) is None:
+    if run.moe_events is None or run.collective_events is None:
         return {**values, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
+    device_time = None if run.schedule is None else run.schedule.device_time
     return {
         **values,
-        **schedule_values(
-            schedule.launches, run.paired_cells, schedule.collectives, schedule.device_time
-        ),
+        **schedule_values(run.moe_events, run.paired_cells, run.collective_events, device_time),
     }
 
 

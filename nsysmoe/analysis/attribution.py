@@ -62,6 +62,18 @@ def attribution(launches: pl.DataFrame) -> dict[str, Any]:
     }
 
 
+def trusted_steps(steps: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+    """Return the ranges of processes that ran MoE kernels; none where no call falls into them.
+
+    Args:
+        steps: View ``steps``.
+        launches: What ``read_launches`` returned, with ``global_pid``.
+    """
+    if "nvtx" not in launches["phase_source"].unique():
+        return steps.clear()
+    return steps.join(launches.select("global_pid").unique(), on="global_pid", how="semi")
+
+
 def attribution_text(known: dict[str, Any]) -> str:
     """Say in one clause what ``attribution`` returned."""
     if known["method"] is None:

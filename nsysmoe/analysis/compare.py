@@ -57,12 +57,13 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
     """Compare two arms that were read."""
     # polars loads beside the arms.
     from nsysmoe.analysis import judgement  # noqa: PLC0415
-    from nsysmoe.analysis.diagnosis import diagnose, is_comparable  # noqa: PLC0415
+    from nsysmoe.analysis.diagnosis import diagnose, not_comparable  # noqa: PLC0415
     from nsysmoe.analysis.verdict import verdict_of  # noqa: PLC0415
 
     before, after = baseline.representative, candidate.representative
-    metrics = judgement.judge(baseline, candidate, is_comparable=is_comparable(baseline, candidate))
-    undistorted = judgement.judge_undistorted(baseline, candidate)
+    is_comparable = not_comparable(baseline, candidate) is None
+    metrics = judgement.judge(baseline, candidate, is_comparable=is_comparable)
+    undistorted = judgement.judge_undistorted(baseline, candidate) if is_comparable else ()
     parts = judgement.judge_parts(before, after)
     return Comparison(
         _side(baseline),

@@ -49,10 +49,14 @@ def failures(comparison: Comparison, gates: Sequence[Gate]) -> list[str]:
     for gate in gates:
         change = comparison.metric(gate.metric)
         if change.change is None or change.interval is None:
+            why = (
+                "its change is not known (a value is missing, or the baseline is 0)"
+                if change.change is None
+                else "its change has no interval"
+            )
             raise GateError(
-                f"{gate.metric} cannot be judged: "
-                + ("it is not known here" if change.change is None else "it has no interval; ")
-                + ("" if change.change is None else "give three runs an arm, or traces with steps")
+                f"{gate.metric} cannot be judged: {why}; give three runs an arm, or gate a sum "
+                "over steps, such as wall_time_ns, on traces read without --quick"
             )
         if change.change * 100 > gate.percent and change.interval.excludes_zero():
             failed.append(

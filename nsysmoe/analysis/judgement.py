@@ -49,8 +49,8 @@ def judge(baseline: Arm, candidate: Arm, *, is_comparable: bool) -> tuple[Change
     """Return every metric on both sides.
 
     The value of an arm of several runs is the mean over runs, and the interval is over runs.
-    With one run an arm it is over steps, where there are steps; the verdict is then the
-    direction of the change alone, since steps say nothing about other runs.
+    With one run an arm it is over steps, where there are steps, and says nothing about other
+    runs.
     """
     tables = _tables((baseline, candidate))
     intervals = _step_intervals(tables, (baseline.values, candidate.values))
@@ -91,15 +91,38 @@ def judge_parts(baseline: Run, candidate: Run) -> tuple[Part, ...]:
     """Return every metric by phase and by rank, of one run an arm; empty without schedules."""
     if baseline.schedule is None or candidate.schedule is None:
         return ()
-    launches = (baseline.schedule.launches, candidate.schedule.launches)
-    phases = _shared(found["phase"].fill_null(UNATTRIBUTED) for found in launches)
-    ranks = _shared(found["rank"] for found in launches)
-    return tuple(
-        Part(kind, str(key), _changes(_ALL, values, {}, is_comparable=True))
-        for kind, keys, part in (("phase", phases, _phase_values), ("rank", ranks, _rank_values))
-        for key in keys
-        for values in [([part(baseline, key)], [part(candidate, key)])]
+    schedules = (baseline.schedule, candidate.schedule)
+    # Communication alone may stand outside any range: what is left has a part of its own.
+    phases = sorted(
+        {
+            phase or UNATTRIBUTED
+            for schedule in schedules
+            for frame in (schedule.launches, schedule.collectives, schedule.device_time)
+            for phase in frame["phase"].unique()
+        }
     )
+    ranks = _shared(schedule.launches["rank"] for schedule in schedules)
+    by_phase = [
+        Part(
+            "phase",
+            phase,
+            _part_changes(_phase_values(baseline, phase), _phase_values(candidate, phase)),
+        )
+        for phase in phases
+    ]
+    by_rank = [
+        Part(
+            "rank",
+            str(rank),
+            _part_changes(_rank_values(baseline, rank), _rank_values(candidate, rank)),
+        )
+        for rank in ranks
+    ]
+    return (*by_phase, *by_rank)
+
+
+def _part_changes(before: dict[str, Value], after: dict[str, Value]) -> tuple[Change, ...]:
+    return _changes(_ALL, ([before], [after]), {}, is_comparable=True)
 
 
 def _changes(
@@ -130,13 +153,13 @@ def _change(
     first, second = _mean(before), _mean(after)
     known = [value for value in (*before, *after) if value is not None]
     is_complete = len(known) == len(before) + len(after)
-    interval = uncertainty.interval_over_runs(before, after) if is_complete else None  # type: ignore[arg-type]
+    over_runs = uncertainty.interval_over_runs(before, after) if is_complete else None  # type: ignore[arg-type]
+    told = over_runs or over_steps
     found = verdict(first, second)
     if found and not is_comparable:
         found = "not_comparable"
-    elif found in {"better", "worse"} and interval and not interval.excludes_zero():
+    elif found in {"better", "worse"} and told and not told.excludes_zero():
         found = "within_noise"
-    told = interval or over_steps
     return Change(
         metric.group,
         metric.key,

@@ -9,6 +9,8 @@ from nsysmoe.errors import MissingDataError
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import polars as pl
 
     from nsysmoe.analysis.run import Run
@@ -103,11 +105,12 @@ def portray(label: str, run: Run) -> Portrait:
     )
 
 
-def add_timeline(
+def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
     portrait: Portrait,
     run: Run,
     choice: Choice,
     *,
+    phase: str | None = None,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
 ) -> Portrait:
@@ -117,13 +120,14 @@ def add_timeline(
         portrait: What ``portray`` returned.
         run: The run that it shows.
         choice: A step's number, or which one by wall time; distorted steps are not chosen.
+        phase: The phase that the median is chosen from; any where left out.
         class_map: As ``read_run`` took it.
         nsys: As ``read_run`` took it.
 
     Raises:
         MissingDataError: There is no such step.
     """
-    chosen = _chosen(run, choice)
+    chosen = _chosen(run, choice, phase)
     during = (chosen["start_ns"], chosen["start_ns"] + chosen["wall_ns"])
     columns = ("global_pid", "process_id", "device_id", "kind", "function", "start_ns", "dur_ns")
     with open_trace(run.path, class_map=class_map, nsys=nsys) as trace:
@@ -149,7 +153,17 @@ def add_timeline(
     )
 
 
-def _chosen(run: Run, choice: Choice) -> dict[str, Any]:
+def most_frequent_phase(runs: Sequence[Run]) -> str | None:
+    """Return the phase that all runs have and that most steps are in; None where there is none."""
+    counts = [
+        {} if run.step_table is None else dict(run.step_table["phase"].value_counts().iter_rows())
+        for run in runs
+    ]
+    shared = set.intersection(*map(set, counts)) - {"idle", "unattributed"}
+    return max(shared, key=lambda phase: sum(found[phase] for found in counts), default=None)
+
+
+def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
     """Return the row of ``step_table`` that a choice means."""
     import polars as pl  # noqa: PLC0415
 
@@ -167,6 +181,8 @@ def _chosen(run: Run, choice: Choice) -> dict[str, Any]:
     if run.distorted_steps is not None:
         usual = table.join(run.distorted_steps, on="slice", how="anti")
     ranked = (usual if usual.height else table).sort("wall_ns")
+    if phase is not None and choice == "median":
+        ranked = ranked.filter(pl.col("phase") == phase)
     worked = ranked.filter(pl.col("launches") > 0)
     ranked = worked if worked.height else ranked
     return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)

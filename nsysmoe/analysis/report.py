@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from nsysmoe.analysis.arm import read_arms
 from nsysmoe.analysis.compare import compare_arms
-from nsysmoe.analysis.portrait import Choice, Portrait, add_timeline, portray
+from nsysmoe.analysis.portrait import Choice, Portrait, add_timeline, most_frequent_phase, portray
 from nsysmoe.analysis.run import read_run
 from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
@@ -58,11 +58,13 @@ def report(  # noqa: PLR0913 - what one report is made of, by keyword
         class_map=class_map,
         nsys=nsys,
     )
+    phase = most_frequent_phase([arm.representative for arm in arms])
     first, second = (
         add_timeline(
             portray(arm.label, arm.representative),
             arm.representative,
             step,
+            phase=phase,
             class_map=class_map,
             nsys=nsys,
         )

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.attribution import attribution, read_cells, read_launches
+from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
 from nsysmoe.export.files import identify
@@ -168,11 +168,9 @@ class Run:
 
         if self.schedule is None or self.step_table is None:
             return None
-        causes = (
-            ("rearrangement", self.schedule.rearrangements),
-            ("code_load", self.schedule.code_loads),
-        )
-        return distorted(self.step_table, causes)
+        # A rearrangement is what EPLB costs: its steps stay as they are.
+        causes = (("code_load", self.schedule.code_loads),)
+        return distorted(self.step_table, causes, self.schedule.rearrangements)
 
     @property
     def launches(self) -> int:
@@ -244,7 +242,7 @@ def _read_schedule(trace: Trace) -> Schedule:
             trace.frame("collective_steps"), on="kernel_id"
         ),
         device_time=trace.frame("device_time"),
-        steps=trace.frame("steps"),
+        steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         clocks=trace.frame("clocks"),

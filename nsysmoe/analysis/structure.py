@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.attribution import attribution, read_cells, read_launches
+from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.trace import open_trace
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.trace import Trace
 
-_PHASED = ("rank", "step", "layer_source")
+_PHASED = ("rank", "global_pid", "step", "layer_source")
 _SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
 _PAIRED = (
     "function",
@@ -59,7 +59,7 @@ def collectives(
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
         events = trace.frame("matched_collectives", _PAIRED)
-        findings = trace.findings()
+        findings = _odd(trace)
 
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
 
@@ -89,7 +89,7 @@ def imbalance(
         launches = read_launches(trace, _PHASED)
         cells = read_cells(trace, launches)
         _require_cells(trace, cells)
-        findings = trace.findings()
+        findings = _odd(trace)
 
     from nsysmoe.metrics.imbalance import imbalance as measure  # noqa: PLC0415 - imports polars
 
@@ -116,11 +116,12 @@ def phases(
             ("moe_cells", None),
             ("matched_collectives", _SUMMED),
         )
-        steps = trace.frame("steps")
         launches = read_launches(trace, _PHASED)
+        steps = trusted_steps(trace.frame("steps"), launches)
         cells = read_cells(trace, launches)
+        cells = cells.filter(cells["ranks"] > 1)
         summed = trace.frame("matched_collectives", _SUMMED)
-        findings = trace.findings()
+        findings = _odd(trace)
 
     from nsysmoe.metrics.phases import engines, phase_times  # noqa: PLC0415 - imports polars
 
@@ -129,6 +130,17 @@ def phases(
     if steps.is_empty():
         findings.append(_no_ranges(str(path), known))
     return Measured(str(path), tuple(rows), tuple(findings), known)
+
+
+def _odd(trace: Trace) -> list[Finding]:
+    """Return what was odd about the file, and whether CUDA graphs hide kernels of it."""
+    from nsysmoe.analysis.diagnosis import hidden_kernels  # noqa: PLC0415 - imports polars
+
+    launches = trace.frame("graph_launches", ("dur_ns",))
+    hidden = hidden_kernels(
+        "this trace", str(trace.path), launches.height, int(launches["dur_ns"].sum())
+    )
+    return [*([hidden] if hidden else []), *trace.findings()]
 
 
 def _require_cells(trace: Trace, cells: pl.DataFrame) -> None:

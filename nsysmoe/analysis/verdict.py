@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.comparison import Change, Sentence
-from nsysmoe.analysis.diagnosis.comparability import is_comparable, unequal_work
+from nsysmoe.analysis.diagnosis.comparability import not_comparable, unequal_work
 from nsysmoe.metrics.uncertainty import runs_needed
 
 if TYPE_CHECKING:
@@ -25,11 +25,17 @@ def verdict_of(
     """Say whether the work is the same, balance improved, wall time improved, and how sure."""
     whole = {change.metric: change for change in metrics}
     without = {change.metric: change for change in undistorted}
+    same_work = _same_work(baseline, candidate)
+    if same_work.answer == "not_comparable":
+        return (_overall(baseline, candidate, [same_work]), same_work)
+    is_quick = baseline.representative.moe_events is not None and (
+        baseline.representative.schedule is None
+    )
     found = [
-        _same_work(baseline, candidate),
+        same_work,
         _balance(whole["critical_moe_ns"], whole["excess_moe_ns"], parts),
-        _wall_time(whole["wall_time_ns"], without.get("wall_time_ns")),
-        _noise(whole, without, _runs_for_one_percent(baseline, candidate)),
+        _wall_time(whole["wall_time_ns"], without.get("wall_time_ns"), is_quick=is_quick),
+        _noise(whole, _runs_for_one_percent(baseline, candidate)),
         _totals(whole),
     ]
     kept = [sentence for sentence in found if sentence]
@@ -41,14 +47,13 @@ def _overall(baseline: Arm, candidate: Arm, sentences: Sequence[Sentence]) -> Se
     told = ", ".join(
         f"{name} {answers[question].replace('_', ' ')}"
         for question, name in (("balance", "critical MoE time"), ("wall_time", "wall time"))
+        if question in answers
     )
     is_misleading = "; Table 1's total misleads" if "totals" in answers else ""
-    if answers["same_work"] == "not_comparable":
-        told = "not comparable"
     return Sentence(
         "overall",
-        answers["balance"],
-        f"{candidate.label} against {baseline.label}: {told}{is_misleading}.",
+        answers.get("balance", "not_comparable"),
+        f"{candidate.label} against {baseline.label}: {told or 'not comparable'}{is_misleading}.",
         {},
     )
 
@@ -58,21 +63,12 @@ def _same_work(baseline: Arm, candidate: Arm) -> Sentence:
     finding = unequal_work(*runs)
     evidence = {} if finding is None else finding.evidence
     launches = [run.launches for run in runs]
-    if not is_comparable(baseline, candidate):
-        return Sentence(
-            "same_work",
-            "not_comparable",
-            "The arms cannot be compared by totals: they ran on other GPUs, hide kernels in CUDA "
-            "graphs, or did other work.",
-            evidence,
-        )
+    if reason := not_comparable(baseline, candidate):
+        sentence = f"The arms cannot be compared: {reason}."
+        return Sentence("same_work", "not_comparable", sentence, evidence)
     if finding is None:
-        return Sentence(
-            "same_work",
-            "yes",
-            f"The work is the same: {launches[0]:,} MoE launches each.",
-            evidence,
-        )
+        sentence = f"The work is the same: {launches[0]:,} MoE launches each."
+        return Sentence("same_work", "yes", sentence, evidence)
     change = (launches[1] / launches[0] - 1) if launches[0] else 0.0
     told = (
         f"{launches[0]:,} and {launches[1]:,} MoE launches ({change:+.2%})"
@@ -91,48 +87,52 @@ def _balance(critical: Change, excess: Change, parts: Sequence[Part]) -> Sentenc
             "that launched the same MoE kernels.",
             {},
         )
-    phases = {
-        part.key: change
-        for part in parts
-        if part.kind == "phase"
-        for change in part.metrics
-        if change.metric == "critical_moe_ns" and change.change is not None
-    }
-    by_phase = ", ".join(f"{phase} {change.change:+.1%}" for phase, change in phases.items())
+    phases = {part.key: _phase_balance(part) for part in parts if part.kind == "phase"}
+    known = {phase: told for phase, told in phases.items() if told}
+    by_phase = (
+        f"; by phase {', '.join(f'{p} {told}' for p, told in known.items())}" if known else ""
+    )
     answer = _answer(critical)
-    phased = f"; by phase {by_phase}" if by_phase else ""
     return Sentence(
         "balance",
         answer,
-        f"{_OPENING['balance'][answer]}: critical MoE time went from "
-        f"{_ms(critical.baseline)} to {_ms(critical.candidate)} ms ({critical.change:+.1%}"
-        f"{_interval(critical.interval)}){phased}; its excess over perfect balance from "
-        f"{_ms(excess.baseline)} to {_ms(excess.candidate)} ms.",
-        {
-            "critical_change": critical.change,
-            "excess_change": excess.change,
-            "phases": {phase: change.change for phase, change in phases.items()},
-        },
+        f"{_OPENING['balance'][answer]}: critical MoE time went from {_from_to(critical)}"
+        f"{by_phase}; its excess over perfect balance from {_ms(excess.baseline)} to "
+        f"{_ms(excess.candidate)} ms.",
+        {"critical_change": critical.change, "excess_change": excess.change, "phases": known},
     )
 
 
-def _wall_time(wall: Change, without: Change | None) -> Sentence:
-    if wall.change is None:
-        return Sentence(
-            "wall_time", "unknown", "Wall time cannot be told from a summary of kernels.", {}
+def _phase_balance(part: Part) -> str | None:
+    """Return the change of a phase's critical time, and slowest / mean, which work cancels from."""
+    found = {change.metric: change for change in part.metrics}
+    critical, excess = found["critical_moe_ns"], found["excess_moe_ns"]
+    if critical.change is None or excess.baseline is None or excess.candidate is None:
+        return None
+    ratios = [
+        whole / (whole - over) if whole and whole > over else 1.0
+        for whole, over in (
+            (critical.baseline or 0.0, excess.baseline),
+            (critical.candidate or 0.0, excess.candidate),
         )
-    if without is None or without.change is None:
-        answer = _answer(wall)
-        sentence = f"{_OPENING['wall_time'][answer]}: {_from_to(wall)}."
-        return Sentence("wall_time", answer, sentence, {"wall_change": wall.change})
-    answer = _answer(without)
-    return Sentence(
-        "wall_time",
-        answer,
-        f"{_OPENING['wall_time'][answer]}, distorted steps taken as usual ones: "
-        f"{_from_to(without)}; as traced {_from_to(wall)}.",
-        {"wall_change": wall.change, "undistorted_wall_change": without.change},
-    )
+    ]
+    return f"{critical.change:+.1%} (slowest / mean {ratios[0]:.3f} to {ratios[1]:.3f})"
+
+
+def _wall_time(wall: Change, without: Change | None, *, is_quick: bool) -> Sentence:
+    if wall.change is None:
+        why = "--quick leaves it out" if is_quick else "a summary of kernels does not hold it"
+        return Sentence("wall_time", "unknown", f"Wall time cannot be told: {why}.", {})
+    answer = _answer(wall)
+    sentence = f"{_OPENING['wall_time'][answer]}: {_from_to(wall)}"
+    evidence: dict[str, Any] = {"wall_change": wall.change}
+    if without is not None and without.change is not None:
+        usual = _answer(without)
+        sentence += (
+            f"; distorted steps taken as usual ones, {usual.replace('_', ' ')}: {_from_to(without)}"
+        )
+        evidence |= {"undistorted_wall_change": without.change, "undistorted": usual}
+    return Sentence("wall_time", answer, f"{sentence}.", evidence)
 
 
 def _from_to(change: Change) -> str:
@@ -142,16 +142,15 @@ def _from_to(change: Change) -> str:
     )
 
 
-def _noise(whole: dict[str, Change], without: dict[str, Change], runs: int | None) -> Sentence:
+def _noise(whole: dict[str, Change], runs: int | None) -> Sentence:
     keys = ("critical_moe_ns", "wall_time_ns", "total_time_ns")
-    judged = {key: without.get(key) or whole[key] for key in keys}
-    intervals = {key: change.interval for key, change in judged.items() if change.interval}
+    intervals = {key: interval for key in keys if (interval := whole[key].interval)}
     if not intervals:
         return Sentence(
             "noise",
             "unknown",
-            "Whether that is beyond noise cannot be told: it takes several runs an arm, or steps "
-            "to resample.",
+            "Whether that is beyond noise cannot be told: it takes three runs an arm, or one run "
+            "each with steps to resample.",
             {},
         )
     beyond = [_NAMES[key] for key, interval in intervals.items() if interval.excludes_zero()]
@@ -159,7 +158,8 @@ def _noise(whole: dict[str, Change], without: dict[str, Change], runs: int | Non
     first = next(iter(intervals.values()))
     unit = f"{first.baseline_n} and {first.candidate_n} {first.over}"
     caveat = (
-        " of one run an arm, so another pair of runs may differ by more"
+        " of one run an arm, so another pair of runs may differ by more; steps that occur once "
+        "count as they are"
         if first.over == "steps"
         else ""
     )
@@ -209,9 +209,9 @@ def _totals(whole: dict[str, Change]) -> Sentence | None:
 
 
 def _answer(change: Change) -> str:
-    """Return the verdict, held to its interval over steps too."""
-    if change.verdict in {"better", "worse"} and change.interval is not None:
-        return change.verdict if change.interval.excludes_zero() else "within_noise"
+    """Return the verdict; without an interval a change is not judged."""
+    if change.verdict in {"better", "worse"} and change.interval is None:
+        return "not_judged"
     return change.verdict or "unknown"
 
 
@@ -222,11 +222,11 @@ _NAMES = {
 }
 _OPENING = {
     "balance": {
-        "better": "What ranks wait for in MoE kernels became less",
-        "worse": "What ranks wait for in MoE kernels became more",
+        "better": "What ranks wait for in MoE kernels fell",
+        "worse": "What ranks wait for in MoE kernels rose",
         "same": "What ranks wait for in MoE kernels stayed the same",
         "within_noise": "What ranks wait for in MoE kernels changed within noise",
-        "not_comparable": "What ranks wait for in MoE kernels is not comparable",
+        "not_judged": "What ranks wait for in MoE kernels changed, by how much noise is unknown",
         "unknown": "What ranks wait for in MoE kernels",
     },
     "wall_time": {
@@ -234,7 +234,7 @@ _OPENING = {
         "worse": "Wall time became worse",
         "same": "Wall time stayed the same",
         "within_noise": "Wall time changed within noise",
-        "not_comparable": "Wall time is not comparable",
+        "not_judged": "Wall time changed, by how much noise is unknown",
         "unknown": "Wall time",
     },
 }

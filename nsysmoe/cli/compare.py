@@ -73,9 +73,13 @@ def command(
     """
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.gates import check_keys, failures
+    from nsysmoe.errors import GateError
     from nsysmoe.reports.pages.comparison import comparison_page
 
-    check_keys(gates)
+    try:
+        check_keys(gates)
+    except GateError as error:
+        raise click.BadParameter(str(error), param_hint="--gate") from error
     with working(f"Reading {baseline} and {candidate}"):
         comparison = compare(
             baseline,
@@ -90,3 +94,5 @@ def command(
         for line in failed:
             click.echo(f"gate: {line}", err=True)
         raise click.exceptions.Exit(_EXIT_GATE)
+    if gates:
+        click.echo(f"gate: {len(gates)} passed", err=True)

@@ -33,7 +33,7 @@ def schedule_values(
     launches: pl.DataFrame,
     cells: pl.DataFrame,
     collectives: pl.DataFrame,
-    device_time: pl.DataFrame,
+    device_time: pl.DataFrame | None,
 ) -> dict[str, Value]:
     """Return the metrics of ``SCHEDULE`` by key.
 
@@ -41,24 +41,27 @@ def schedule_values(
         launches: MoE launches; ``global_pid``, ``device_id``, ``dur_ns``.
         cells: Cells over two ranks or more; ``slowest_ns``, ``mean_ns``.
         collectives: Communication kernels; ``is_matched``, ``wait_ns``, ``transfer_ns``.
-        device_time: View ``device_time``.
+        device_time: View ``device_time``; None where it was not asked for.
 
     Returns:
         Times in ns. Wall time is the longest window of any device; exposed times and idle are
         means over devices; what nothing could be paired for is None.
     """
-    by_device = device_time.group_by(_DEVICE).agg(pl.col("window_ns", *_MEAN_OF_DEVICES).sum())
+    spent: dict[str, Value] = dict.fromkeys(("wall_time_ns", *_MEAN_OF_DEVICES))
+    if device_time is not None:
+        by_device = device_time.group_by(_DEVICE).agg(pl.col("window_ns", *_MEAN_OF_DEVICES).sum())
+        spent = {name: _mean(by_device[name]) for name in _MEAN_OF_DEVICES}
+        spent["wall_time_ns"] = _largest(by_device["window_ns"])
     matched = collectives.filter("is_matched")
     ranks = launches.group_by(_DEVICE).agg(pl.col("dur_ns").sum())["dur_ns"]
     critical = int(cells["slowest_ns"].sum()) if cells.height else None
     return {
-        "wall_time_ns": _largest(by_device["window_ns"]),
         "critical_moe_ns": critical,
         "excess_moe_ns": None if critical is None else critical - float(cells["mean_ns"].sum()),
         "busiest_rank_ns": _largest(ranks),
         "wait_ns": int(matched["wait_ns"].sum()) if matched.height else None,
         "transfer_ns": int(matched["transfer_ns"].sum()) if matched.height else None,
-        **{name: _mean(by_device[name]) for name in _MEAN_OF_DEVICES},
+        **spent,
     }
 
 

@@ -133,6 +133,7 @@ def step_table(
 def distorted(
     table: pl.DataFrame,
     causes: Sequence[tuple[str, pl.DataFrame]],
+    part_of_it: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Return the steps whose length something other than the workload explains.
 
@@ -144,6 +145,8 @@ def distorted(
         table: What ``step_table`` returned.
         causes: Name and events (``start_ns``, ``end_ns``) of each cause, the first that fits
             counts.
+        part_of_it: Events that stretch steps and belong to what is measured: no step that they
+            fall into is distorted.
 
     Returns:
         ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (median of the
@@ -154,12 +157,7 @@ def distorted(
         pl.lit(None, pl.String).alias("cause"),
     )
     for name, events in causes:
-        met = judged.join_where(
-            events.select(pl.col("start_ns").alias("from_ns"), pl.col("end_ns").alias("to_ns")),
-            pl.col("from_ns") < pl.col("end_ns"),
-            pl.col("to_ns") > pl.col("start_ns"),
-        )["slice"].unique()
-        is_met = pl.col("slice").is_in(met.implode()) & pl.col("cause").is_null()
+        is_met = _met_by(judged, events) & pl.col("cause").is_null()
         judged = judged.with_columns(
             pl.when(is_met).then(pl.lit(name)).otherwise("cause").alias("cause")
         )
@@ -171,6 +169,8 @@ def distorted(
         .then(pl.col("idle_ns") > pl.col("wall_ns") / 2)
         .otherwise(ratio > _RATIO_WITH_CAUSE)
     )
+    if part_of_it is not None:
+        is_long &= ~_met_by(judged, part_of_it)
     # Idle steps wait for requests; how long is the workload's.
     return judged.filter(is_long & (pl.col("phase") != "idle")).select(
         "slice",
@@ -181,6 +181,16 @@ def distorted(
         "typical_ns",
         pl.col("cause").fill_null("stall"),
     )
+
+
+def _met_by(steps: pl.DataFrame, events: pl.DataFrame) -> pl.Expr:
+    """Return whether any of the events falls into a step (``start_ns`` to ``end_ns``)."""
+    met = steps.join_where(
+        events.select(pl.col("start_ns").alias("from_ns"), pl.col("end_ns").alias("to_ns")),
+        pl.col("from_ns") < pl.col("end_ns"),
+        pl.col("to_ns") > pl.col("start_ns"),
+    )["slice"].unique()
+    return pl.col("slice").is_in(met.implode())
 
 
 def undistorted(table: pl.DataFrame, steps: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:

@@ -67,7 +67,8 @@ def test_the_real_pair_equals_an_independent_reading(off: Path, on: Path) -> Non
 
 def test_the_real_pair_shows_the_trap_of_totals(off: Path, on: Path) -> None:
     found = nsysmoe.compare(off, on)
-    assert found.metric("total_time_ns").verdict == "worse"
+    assert (found.metric("total_time_ns").change or 0.0) > 0
+    assert found.metric("total_time_ns").verdict == "within_noise", "of steps"
     slowest = [
         max(row.total_ns for row in side.breakdown if row.group == "moe_kernel")
         for side in (found.baseline, found.candidate)

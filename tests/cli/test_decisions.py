@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import re
 from pathlib import Path
@@ -31,18 +33,30 @@ def test_a_gate_that_is_none_is_wrong_usage(gate: str) -> None:
     assert run("compare", *PAIR, "--gate", gate).exit_code == 2
 
 
+def test_a_gate_on_no_metric_is_wrong_usage() -> None:
+    found = run("compare", *PAIR, "--gate", "speed=1")
+    assert found.exit_code == 2
+    assert "there is no metric speed; there are total_time_ns," in found.stderr
+
+
 def test_a_gate_that_cannot_be_judged_exits_1() -> None:
-    unknown = run("compare", *PAIR, "--gate", "speed=1")
-    assert unknown.exit_code == 1
-    assert "there is no metric speed; there are total_time_ns," in unknown.stderr
     summaries = (TABLE1 / "eplb_off.csv", TABLE1 / "eplb_on.csv")
     found = run("compare", *summaries, "--gate", "total_time_ns=1")
     assert found.exit_code == 1
-    assert "cannot be judged" in found.stderr
+    assert "cannot be judged: its change has no interval; give three runs" in found.stderr
+
+
+def test_csv_by_phase_holds_every_phase() -> None:
+    rows = list(csv.DictReader(io.StringIO(
+        run("compare", *PAIR, "--by", "phase", "--format", "csv").stdout
+    )))  # fmt: skip
+    totals = {row["phase"]: int(row["baseline"]) for row in rows if row["metric"] == "launches"}
+    assert totals.pop("all") == sum(totals.values())
+    assert set(totals) == {"decode", "mixed", "prefill", "unattributed"}
 
 
 @pytest.mark.parametrize(("by", "captions"), [
-    ("phase", ["decode", "mixed", "prefill"]), ("rank", ["rank 0", "rank 1"]),
+    ("phase", ["decode", "mixed", "prefill", "unattributed"]), ("rank", ["rank 0", "rank 1"]),
 ])  # fmt: skip
 def test_table_1_by_phase_and_by_rank(by: str, captions: list[str]) -> None:
     text = run("compare", *PAIR, "--by", by).stdout

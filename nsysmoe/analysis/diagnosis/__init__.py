@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nsysmoe.analysis.diagnosis import balance, communication, comparability, eplb, wall
-from nsysmoe.analysis.diagnosis.comparability import hidden_kernels, is_comparable, no_moe_kernel
+from nsysmoe.analysis.diagnosis.comparability import hidden_kernels, no_moe_kernel, not_comparable
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.arm import Arm
     from nsysmoe.analysis.run import Run
     from nsysmoe.findings import Finding
 
-__all__ = ["diagnose", "diagnose_one", "hidden_kernels", "is_comparable", "no_moe_kernel"]
+__all__ = ["diagnose", "diagnose_one", "hidden_kernels", "no_moe_kernel", "not_comparable"]
 
 RULES = (
     comparability.same_file,

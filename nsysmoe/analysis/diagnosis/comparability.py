@@ -135,17 +135,19 @@ def attributed(baseline: Run, candidate: Run) -> Finding | None:
     return Finding("attribution", "info" if is_sure else "warning", told, parts)
 
 
-def is_comparable(baseline: Arm, candidate: Arm) -> bool:
-    """Tell whether totals of the two arms may be judged at all."""
+def not_comparable(baseline: Arm, candidate: Arm) -> str | None:
+    """Return why totals of the two arms may not be judged; None where they may."""
     runs = baseline.representative, candidate.representative
+    if lost_device(*runs):
+        return f"MoE kernels ran on {runs[0].gpus} GPUs in one and {runs[1].gpus} in the other"
+    if cuda_graph_mode(*runs):
+        return "CUDA graphs were recorded as a whole, and hide kernels"
     launched = relative_change(runs[0].launches, runs[1].launches) or 0.0
     difference = {"launches": launched, **_work_difference(*runs)}
-    counted = [difference.get(key, 0.0) for key in ("launches", "tokens")]
-    return (
-        lost_device(*runs) is None
-        and cuda_graph_mode(*runs) is None
-        and all(abs(value) <= MOST_DIFFERENT for value in counted)
-    )
+    for key, what in (("launches", "MoE launches"), ("tokens", "tokens")):
+        if abs(difference.get(key, 0.0)) > MOST_DIFFERENT:
+            return f"their {what} differ by {difference[key]:+.0%}"
+    return None
 
 
 def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
@@ -153,7 +155,14 @@ def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
     counts = {"baseline_runs": len(baseline.runs), "candidate_runs": len(candidate.runs)}
     fewest = min(counts.values())
     if fewest >= MIN_RUNS:
-        return None
+        shown = {arm.label: str(arm.representative.path) for arm in (baseline, candidate)}
+        return Finding(
+            "representative_run",
+            "info",
+            "values of the tables are means over runs; findings, phases, ranks and pictures show "
+            f"the run of median MoE total of each arm: {' and '.join(shown.values())}",
+            {**counts, "shown": shown},
+        )
     if fewest == max(counts.values()) == 1:
         message = (
             "one run an arm: no estimate of noise between runs, so no verdict here says that "

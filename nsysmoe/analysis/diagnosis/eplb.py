@@ -99,4 +99,6 @@ def _effect(row: dict[str, Any]) -> str:
             if row["payback_steps"] is not None
             else "which pays nothing back"
         )
+    else:
+        parts.append("no steps of one kind before and after to see what it gained")
     return ", ".join(parts)

@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.run import Run
 
 _CAUSES = {
-    "rearrangement": "experts were rearranged",
     "code_load": "kernels were compiled or loaded",
     "stall": "no cause in the trace",
 }

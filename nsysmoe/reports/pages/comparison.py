@@ -59,7 +59,7 @@ def comparison_page(
         lead=tuple(part.sentence for part in comparison.verdict),
         tables=tuple(tables),
         data=comparison.to_dict(),
-        records=records(comparison),
+        records=records(comparison, by),
         findings=comparison.findings,
         notes=(counted_note(comparison),),
         pictures=(
@@ -143,8 +143,20 @@ def hidden_tables(comparison: Comparison) -> list[Table]:
     return tables
 
 
-def records(comparison: Comparison) -> tuple[dict[str, Any], ...]:
-    """Return a flat row for each metric: what CSV holds."""
+def records(comparison: Comparison, by: str | None = None) -> tuple[dict[str, Any], ...]:
+    """Return a flat row for each metric, and each part where asked for: what CSV holds."""
+    whole = _records(comparison.metrics)
+    if by is None:
+        return whole
+    return tuple({by: "all", **row} for row in whole) + tuple(
+        {by: part.key, **row}
+        for part in comparison.parts
+        if part.kind == by
+        for row in _records(part.metrics)
+    )
+
+
+def _records(changes: Sequence[Change]) -> tuple[dict[str, Any], ...]:
     return tuple(
         {
             "group": change.group,
@@ -156,7 +168,7 @@ def records(comparison: Comparison) -> tuple[dict[str, Any], ...]:
             "interval_low": change.interval.low if change.interval else None,
             "interval_high": change.interval.high if change.interval else None,
         }
-        for change in comparison.metrics
+        for change in changes
     )
 
 
@@ -213,13 +225,7 @@ def _metric_row(metric: Metric, change: Change, name: str, *, with_interval: boo
 def _verdict(change: Change) -> str:
     if change.verdict is None:
         return numbers.UNKNOWN
-    verdict = change.verdict.replace("_", " ").capitalize()
-    is_sure = change.interval is None or change.interval.excludes_zero()
-    return (
-        verdict
-        if is_sure or change.verdict not in {"better", "worse"}
-        else f"{verdict}, within noise"
-    )
+    return change.verdict.replace("_", " ").capitalize()
 
 
 def _interval(interval: Interval | None) -> str:
@@ -234,4 +240,10 @@ def counted_note(comparison: Comparison) -> str:
     return (
         f"MoE kernel: {', '.join(sorted(functions))}. Times are sums over all GPUs; StdDev is the "
         "sample's; lower is better in every row."
+        + (
+            " A distorted step counts as the mean of the usual steps of its phase and size; kinds "
+            "of step that have no usual one are left out of both arms there."
+            if comparison.undistorted
+            else ""
+        )
     )
