@@ -178,7 +178,7 @@ def _unmatched(source: str, rows: list[dict[str, Any]]) -> list[Finding]:
 _WITHOUT_RANGES = {
     "grid": "by grid size: a small prefill looks like decode, and mixed steps like prefill",
     "duration": "by duration alone (low confidence): capture with NVTX to be sure",
-    None: "not at all: grid sizes and durations do not fall apart into two",
+    None: "by nothing: neither grid sizes nor durations split into two groups",
 }
 
 

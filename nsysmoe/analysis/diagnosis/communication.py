@@ -55,8 +55,8 @@ def last_to_arrive(baseline: Run, candidate: Run) -> Finding | None:
     return Finding(
         "last_to_arrive",
         "info",
-        f"who arrives last at collectives: {told}; {undecided:,} meetings within the "
-        f"{bound / 1e3:,.1f} us that clocks are sure to are left out",
+        f"who arrives last at collectives: {told}; left out are {undecided:,} meetings decided by "
+        f"less than the {bound / 1e3:,.1f} us to which the clocks agree",
         parts,
     )
 

@@ -61,7 +61,10 @@ def figure(traces: Sequence[Any], height: float, **layout: Any) -> go.Figure:
     names = {getattr(trace, f"{letter}axis", None) or letter for trace in traces for letter in "xy"}
     drawn.update_layout({name[0] + "axis" + name[1:]: {} for name in names})
     drawn.update_layout(**layout)
-    drawn.update_xaxes(gridcolor=FAINT, zerolinecolor=FAINT, title={"standoff": 8})
+    # Level ticks, and fewer of them where there is little room, rather than slanted ones.
+    drawn.update_xaxes(
+        gridcolor=FAINT, zerolinecolor=FAINT, title={"standoff": 8}, tickangle=0, automargin=True
+    )
     drawn.update_yaxes(gridcolor=FAINT, zerolinecolor=FAINT, automargin=True)
     drawn.update_yaxes(ticklabelstandoff=6)
     return drawn
