@@ -17,6 +17,7 @@ import pytest
 
 import nsysmoe
 from nsysmoe.analysis.structure import collectives, imbalance
+from nsysmoe.analysis.waits import waits
 
 if TYPE_CHECKING:
     import polars as pl
@@ -204,3 +205,29 @@ def test_clocks_of_one_host_agree_within_5_us(unpacked: dict[Path, Path], name: 
     assert not clocks["is_applied"].any()
     assert clocks["meetings"].min() >= 20  # type: ignore[operator]
     assert clocks["residual_ns"].max() < 5000  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("name", "wait", "moe", "host", "decode"),
+    [
+        (f"{EAGER}/eplb_off", 772.4, 14.3, 757.6, (739.6, -0.4, 739.8)),
+        (f"{GRAPHS}/eplb_off", 63.5, 23.4, 39.2, (10.0, 9.3, 0.0)),
+        (f"{GRAPHS}/eplb_on", 33.2, 14.3, 17.7, (14.1, 9.8, 3.3)),
+    ],
+)
+def test_the_published_ledgers(
+    unpacked: dict[Path, Path],
+    name: str,
+    wait: float,
+    moe: float,
+    host: float,
+    decode: tuple[float, float, float],
+) -> None:
+    found = waits(named(unpacked, name), "collective")
+    # The published ones leave bookkeeping and the moving of weights out.
+    model = ("AllGather", "bf16")
+    rows = [row for row in found.rows if any(part in row["collective"] for part in model)]
+    for key, published in (("wait_ns", wait), ("moe", moe), ("host", host)):
+        assert sum(row[key] for row in rows) / 1e6 == pytest.approx(published, abs=0.06), key
+    for key, published in zip(("wait_ns", "moe", "host"), decode, strict=True):
+        assert found.phases["decode"][key] / 1e6 == pytest.approx(published, abs=0.06), key

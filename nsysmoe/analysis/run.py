@@ -32,6 +32,16 @@ _MET = (
     "is_last",
     "margin_ns",
 )
+_LEDGER = (
+    "kernel_id",
+    "wait_ns",
+    "moe_ns",
+    "other_kernels_ns",
+    "host_ns",
+    "other_gap_ns",
+    "previous_end_ns",
+    "residual_ns",
+)
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
@@ -41,6 +51,7 @@ _SCHEDULE = (
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
+    ("wait_ledger", _LEDGER),
 )
 
 
@@ -57,6 +68,7 @@ class Schedule:
         rearrangements: View ``rearrangements``.
         code_loads: View ``code_loads``.
         clocks: View ``clocks``.
+        ledger: View ``wait_ledger`` with ``phase``.
         attribution: How phases are known (``attribution.attribution``).
     """
 
@@ -68,6 +80,7 @@ class Schedule:
     rearrangements: pl.DataFrame
     code_loads: pl.DataFrame
     clocks: pl.DataFrame
+    ledger: pl.DataFrame
     attribution: dict[str, Any]
 
 
@@ -234,18 +247,20 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
 
 
 def _read_schedule(trace: Trace) -> Schedule:
+    from nsysmoe.metrics.waits import with_phase  # noqa: PLC0415 - polars
+
     launches = read_launches(trace)
+    steps = trace.frame("collective_steps")
     return Schedule(
         launches=launches,
         cells=read_cells(trace, launches),
-        collectives=trace.frame("matched_collectives", _MET).join(
-            trace.frame("collective_steps"), on="kernel_id"
-        ),
+        collectives=trace.frame("matched_collectives", _MET).join(steps, on="kernel_id"),
         device_time=trace.frame("device_time"),
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         clocks=trace.frame("clocks"),
+        ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
         attribution=attribution(launches),
     )
 

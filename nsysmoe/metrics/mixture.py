@@ -32,12 +32,12 @@ def split_durations(durations_ns: Floats) -> float | None:
         geometric means differ by less than a factor of two, or where no point between them parts.
     """
     launches = durations_ns[durations_ns > 0]
-    logs = np.unique(np.round(np.log(launches) / _BIN)) * _BIN
-    if (
-        launches.size < 16
-        or logs.size < 4
-        or float(logs.max() - logs.min()) < math.log(_LEAST_RATIO)
-    ):
+    if launches.size < 16:
+        return None
+    logs = np.log(launches)
+    # Counted from the shortest, so that another unit of time parts in the same place.
+    logs = np.unique(np.round((logs - logs.min()) / _BIN)) * _BIN + logs.min()
+    if logs.size < 4 or float(logs.max() - logs.min()) < math.log(_LEAST_RATIO):
         return None
     means, deviations, weights = _fitted(logs)
     if means[1] - means[0] < math.log(_LEAST_RATIO):

@@ -3,5 +3,8 @@ create table nsys.CUPTI_ACTIVITY_KIND_MEMSET (
     start bigint not null,
     "end" bigint not null,
     deviceId bigint not null,
-    globalPid bigint
+    globalPid bigint,
+    contextId bigint,
+    streamId bigint,
+    correlationId bigint
 );

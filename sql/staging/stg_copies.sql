@@ -2,6 +2,9 @@ create view staging.stg_copies as
 select
     globalPid as global_pid,
     deviceId as device_id,
+    contextId as context_id,
+    streamId as stream_id,
+    correlationId as correlation_id,
     'copy' as what,
     start as start_ns,
     "end" as end_ns
@@ -10,6 +13,9 @@ union all
 select
     globalPid as global_pid,
     deviceId as device_id,
+    contextId as context_id,
+    streamId as stream_id,
+    correlationId as correlation_id,
     'fill' as what,
     start as start_ns,
     "end" as end_ns

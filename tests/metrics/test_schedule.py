@@ -413,8 +413,8 @@ def test_partings_scale_with_durations(scale: float, ratio: float, seed: int) ->
     here, there = split_durations(durations), split_durations(durations * scale)
     assert here is not None
     assert there is not None
-    # Durations within 2 % are one, and where 2 % begin does not scale.
-    assert there == pytest.approx(here * scale, rel=0.15)
+    # A duration between two bins may be rounded into the other one.
+    assert there == pytest.approx(here * scale, rel=0.02)
     in_bins = split_durations(durations * math.exp(0.02 * 50))
     assert in_bins == pytest.approx(here * math.e, rel=1e-3)
 

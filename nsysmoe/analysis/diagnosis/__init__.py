@@ -24,6 +24,7 @@ RULES = (
     comparability.cuda_graph_mode,
     balance.totals_mislead,
     balance.balance,
+    communication.waiting_causes,
     communication.waiting,
     communication.last_to_arrive,
     communication.waiting_explained,

@@ -11,6 +11,7 @@ from nsysmoe.findings import Finding
 from nsysmoe.metrics.collectives import last_arrivals
 from nsysmoe.metrics.communication import nccl_mix, purposes
 from nsysmoe.metrics.conservation import conservation
+from nsysmoe.metrics.waits import waits_by_cause
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.run import Run
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 _NOTABLE_SHIFT = 0.05
 # The share of meetings from which on one rank is the last.
 _STABLE = 0.8
+# The share of waiting from which on the host is what to mend.
+_MOSTLY = 0.75
 
 
 def waiting(baseline: Run, candidate: Run) -> Finding | None:
@@ -86,6 +89,42 @@ def waiting_explained(baseline: Run, candidate: Run) -> Finding | None:
         f"balance and {change['unexplained_ns'] / 1e6:+,.1f} ms is unexplained by MoE kernels",
         {"phases": parts, "change": change},
     )
+
+
+def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
+    """What made the last rank late: experts, other kernels, or the host."""
+    parts = {
+        name: _causes(run.schedule.ledger)
+        for name, run in (("baseline", baseline), ("candidate", candidate))
+        if run.schedule is not None and run.schedule.ledger.height
+    }
+    if not parts:
+        return None
+    told = " and ".join(
+        f"{part['host'] / part['wait_ns']:.0%} of the {name}'s {part['wait_ns'] / 1e6:,.1f} ms is "
+        f"the host launching late, {part['moe'] / part['wait_ns']:.0%} MoE kernels"
+        for name, part in parts.items()
+        if part["wait_ns"]
+    )
+    hosts = [part["host"] / part["wait_ns"] for part in parts.values() if part["wait_ns"]]
+    if not hosts:
+        return None
+    advice = (
+        "; balancing experts cannot shorten it, launching faster can (CUDA graphs)"
+        if min(hosts) > _MOSTLY
+        else ""
+    )
+    return Finding(
+        "waiting_causes",
+        "warning" if advice else "info",
+        f"why ranks waited for the last one: {told}{advice}",
+        parts,
+    ).explaining(max(_exposed_wait_ns(run) for run in (baseline, candidate)))
+
+
+def _causes(ledger: pl.DataFrame) -> dict[str, Any]:
+    phases = {row.pop("phase"): row for row in waits_by_cause(ledger, ["phase"]).to_dicts()}
+    return {**waits_by_cause(ledger).row(0, named=True), "phases": phases}
 
 
 _CONSERVED = ("wait_ns", "unequal_ns", "unexplained_ns")

@@ -1,0 +1,42 @@
+"""``nsysmoe waits``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.progress import working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nsysmoe.analysis.waits import By
+    from nsysmoe.cli.options import Printer, Reading
+
+
+@click.command("waits")
+@click.argument("trace", type=FILE)
+@click.option(
+    "--by",
+    type=click.Choice(["cause", "phase", "layer", "rank", "collective"]),
+    default="cause",
+    show_default=True,
+    help="What one row is; rank is the one that was waited for.",
+)
+@input_options
+@output_options
+def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
+    """Why ranks of TRACE waited for the last one: experts, other kernels, or the host.
+
+    \b
+    Example:
+      nsysmoe waits off.sqlite --by phase
+    """
+    from nsysmoe.analysis.waits import waits
+    from nsysmoe.reports.pages.waits import waits_page
+
+    with working(f"Reading {trace}"):
+        found = waits(trace, by, **reading)
+    printer.show(waits_page(found), (trace,))
