@@ -31,7 +31,8 @@ edges as (
         global_pid,
         device_id,
         start_ns as at_ns,
-        1::bigint << (10 * place) as opened
+        1::bigint << (10 * place) as opened,
+        null::bigint as step_start_ns
     from clipped
     where start_ns < end_ns
     union all
@@ -39,7 +40,8 @@ edges as (
         global_pid,
         device_id,
         end_ns as at_ns,
-        -(1::bigint << (10 * place)) as opened
+        -(1::bigint << (10 * place)) as opened,
+        null::bigint as step_start_ns
     from clipped
     where start_ns < end_ns
     union all
@@ -48,14 +50,16 @@ edges as (
         global_pid,
         device_id,
         start_ns as at_ns,
-        0 as opened
+        0 as opened,
+        start_ns as step_start_ns
     from main.device_steps
     union all
     select
         global_pid,
         device_id,
         last_ns as at_ns,
-        0 as opened
+        0 as opened,
+        null::bigint as step_start_ns
     from windows
 ),
 
@@ -65,7 +69,8 @@ running as (
         device_id,
         at_ns as start_ns,
         lead(at_ns) over onward as end_ns,
-        (sum(opened) over onward)::bigint as open
+        (sum(opened) over onward)::bigint as open,
+        max(step_start_ns) over onward as step_start_ns
     from edges
     window onward as (
         partition by global_pid, device_id
@@ -79,6 +84,7 @@ select
     device_id,
     start_ns,
     end_ns,
+    step_start_ns,
     (open & 1023) > 0 as has_moe,
     ((open >> 10) & 1023) > 0 as has_compute,
     ((open >> 20) & 1023) > 0 as has_wait,

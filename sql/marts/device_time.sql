@@ -13,14 +13,13 @@ placed as (
         steps.process_id,
         steps.step,
         steps.phase,
-        steps.start_ns as step_start_ns,
         lasting.*
     from lasting
-    asof inner join main.device_steps as steps
+    inner join main.device_steps as steps
         on
             lasting.device_id = steps.device_id
-            and coalesce(lasting.global_pid, -1) = coalesce(steps.global_pid, -1)
-            and lasting.start_ns >= steps.start_ns
+            and lasting.global_pid is not distinct from steps.global_pid
+            and lasting.step_start_ns = steps.start_ns
 ),
 
 summed as (
