@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.analysis.arrivals import arrivals, arrivals_text
 from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
@@ -21,6 +22,11 @@ if TYPE_CHECKING:
 _PHASED = ("rank", "global_pid", "step", "layer_source")
 _SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
 _PAIRED = (
+    "name_id",
+    "ordinal",
+    "communicator",
+    "start_ns",
+    "margin_ns",
     "function",
     "global_pid",
     "process_id",
@@ -59,12 +65,14 @@ def collectives(
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
         events = trace.frame("matched_collectives", _PAIRED)
+        clocks = trace.frame("clocks")
         findings = _odd(trace)
 
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
 
     rows = collective_times(events).to_dicts()
-    return Measured(str(path), tuple(rows), (*_unmatched(str(path), rows), *findings))
+    findings = [*_last_to_arrive(events, clocks), *_unmatched(str(path), rows), *findings]
+    return Measured(str(path), tuple(rows), tuple(findings))
 
 
 def imbalance(
@@ -92,8 +100,13 @@ def imbalance(
         findings = _odd(trace)
 
     from nsysmoe.metrics.imbalance import imbalance as measure  # noqa: PLC0415 - imports polars
+    from nsysmoe.metrics.imbalance import slowest_by_layer  # noqa: PLC0415
 
     frame = measure(cells, [by] if by else [])
+    if by == "layer":
+        frame = frame.join(
+            slowest_by_layer(cells), on="layer", how="left", nulls_equal=True, maintain_order="left"
+        )
     known = attribution(launches)
     rows = tuple({**row, "attribution": known} for row in frame.to_dicts())
     return Measured(str(path), rows, tuple(findings), known)
@@ -157,6 +170,14 @@ def _require_cells(trace: Trace, cells: pl.DataFrame) -> None:
             f"ranks launched different numbers of MoE kernels ({counts}), so none can be paired"
         )
     raise MissingDataError(f"{trace.path} has no balance to measure: {reason}")
+
+
+def _last_to_arrive(events: pl.DataFrame, clocks: pl.DataFrame) -> list[Finding]:
+    if (part := arrivals(events, clocks)) is None:
+        return []
+    message = f"who arrives last at collectives: {arrivals_text(part)}"
+    evidence = {**part, "clocks": clocks.drop("global_pid").to_dicts()}
+    return [Finding("last_to_arrive", "info", message, evidence)]
 
 
 def _unmatched(source: str, rows: list[dict[str, Any]]) -> list[Finding]:

@@ -66,6 +66,22 @@ def _weighted_quantile(ratio: pl.Expr, part: float) -> pl.Expr:
     return ratio.sort_by(ratio).filter(reached).first()
 
 
+def slowest_by_layer(cells: pl.DataFrame) -> pl.DataFrame:
+    """Return which rank is slowest in most cells of each layer (the lowest of equals).
+
+    Args:
+        cells: One row a cell; ``layer``, ``slowest_rank``.
+
+    Returns:
+        ``layer``, ``slowest_rank``, ``slowest_share`` (0 to 1, of the layer's cells).
+    """
+    often = pl.col("slowest_rank").mode().min()
+    return cells.group_by("layer").agg(
+        often.alias("slowest_rank"),
+        (pl.col("slowest_rank") == often).mean().alias("slowest_share"),
+    )
+
+
 def slowest_ranks(cells: pl.DataFrame) -> pl.DataFrame:
     """Return how often each rank is the slowest of a cell, the most frequent first.
 

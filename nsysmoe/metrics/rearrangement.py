@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import polars as pl
 
+from nsysmoe.metrics.phases import UNATTRIBUTED
+
 _COLUMNS = ("rearrangement", "start_ns", "end_ns", "ranks", "transfers", "total_ns", "moving_ns")
 
 
@@ -66,7 +68,7 @@ def _gain(
 ) -> dict[str, object]:
     started = pl.col("start_ns")
     sides = (
-        cells.drop_nulls("phase")
+        cells.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
         .sort("start_ns")
         .join_asof(table.select("start_ns", "stratum"), on="start_ns", strategy="backward")
         .with_columns(

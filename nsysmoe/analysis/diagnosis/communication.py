@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from nsysmoe.analysis.arrivals import arrivals, arrivals_text
 from nsysmoe.classes import COLLECTIVE
 from nsysmoe.findings import Finding
-from nsysmoe.metrics.collectives import last_arrivals
 from nsysmoe.metrics.communication import nccl_mix, purposes
 from nsysmoe.metrics.conservation import conservation
 from nsysmoe.metrics.waits import waits_by_cause
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 # A collective's share of NCCL time that moves by less is the same traffic.
 _NOTABLE_SHIFT = 0.05
-# The share of meetings from which on one rank is the last.
-_STABLE = 0.8
 # The share of waiting from which on the host is what to mend.
 _MOSTLY = 0.75
 
@@ -44,24 +42,15 @@ def waiting(baseline: Run, candidate: Run) -> Finding | None:
 
 def last_to_arrive(baseline: Run, candidate: Run) -> Finding | None:
     """Whether it is always the same rank that the others wait for."""
-    parts = {"baseline": _arrivals(baseline), "candidate": _arrivals(candidate)}
+    parts = {
+        name: run.schedule and arrivals(run.schedule.collectives, run.schedule.clocks)
+        for name, run in (("baseline", baseline), ("candidate", candidate))
+    }
     known = {name: part for name, part in parts.items() if part}
     if not known:
         return None
-    told = "; ".join(
-        f"{name}: rank {part['rank']} in {part['share']:.0%} of {part['decided']:,} meetings "
-        f"({part['pattern']})"
-        for name, part in known.items()
-    )
-    undecided = sum(part["undecided"] for part in known.values())
-    bound = max(part["residual_ns"] for part in known.values())
-    return Finding(
-        "last_to_arrive",
-        "info",
-        f"who arrives last at collectives: {told}; left out are {undecided:,} meetings decided by "
-        f"less than the {bound / 1e3:,.1f} us to which the clocks agree",
-        parts,
-    )
+    told = "; ".join(f"{name}: {arrivals_text(part)}" for name, part in known.items())
+    return Finding("last_to_arrive", "info", f"who arrives last at collectives: {told}", parts)
 
 
 def waiting_explained(baseline: Run, candidate: Run) -> Finding | None:
@@ -128,41 +117,6 @@ def _causes(ledger: pl.DataFrame) -> dict[str, Any]:
 
 
 _CONSERVED = ("wait_ns", "unequal_ns", "unexplained_ns")
-
-
-def _arrivals(run: Run) -> dict[str, Any] | None:
-    """Return which rank arrives last most often, and whether it is always the same."""
-    if run.schedule is None:
-        return None
-    events = run.schedule.collectives.filter("is_matched")
-    residual = float(run.schedule.clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
-    rows = last_arrivals(events, residual).to_dicts()
-    if not rows:
-        return None
-    decided = sum(row["last"] for row in rows)
-    meetings = events.filter("is_last").select("collective", "name_id", "ordinal", "communicator")
-    ranks = {
-        (row["process_id"], row["device_id"]): row["rank"]
-        for row in run.schedule.clocks.iter_rows(named=True)
-    }
-    first = rows[0]
-    return {
-        "rank": ranks.get((first["process"], first["device"])),
-        "share": first["share"],
-        "pattern": _pattern(first["share"], first["switches"], len(rows)),
-        "decided": decided,
-        "undecided": meetings.n_unique() - decided,
-        "residual_ns": residual,
-        "ranks": rows,
-    }
-
-
-def _pattern(share: float, switches: float | None, ranks: int) -> str:
-    """Return stable, rotating, or in stretches, by how often the last rank changes."""
-    if share >= _STABLE or ranks == 1:
-        return "stable"
-    # Drawn at random each time, the last rank of n would change in 1 - 1/n of the meetings.
-    return "rotating" if (switches or 0.0) > (1 - 1 / ranks) / 2 else "in stretches"
 
 
 def _exposed_wait_ns(run: Run) -> float:

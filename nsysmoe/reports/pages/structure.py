@@ -43,6 +43,10 @@ _IMBALANCE: tuple[Spec, ...] = (
     ("excess_ns", "Excess (ms)", numbers.milliseconds),
     ("critical_over_mean", "Critical / mean", lambda value: f"{value:.3f}"),
 )
+_SLOWEST: tuple[Spec, ...] = (
+    ("slowest_rank", "Slowest rank", _text),
+    ("slowest_share", "In", numbers.share),
+)
 _PHASES: tuple[Spec, ...] = (
     ("phase", "Phase", _text),
     ("steps", "Steps", numbers.count),
@@ -65,6 +69,8 @@ def collectives_page(measured: Measured) -> Document:
 def imbalance_page(measured: Measured, by: str | None) -> Document:
     """Return balance overall, or one row for each value of ``by``."""
     spec = ((by, by.capitalize(), _text), *_IMBALANCE) if by else _IMBALANCE
+    if by == "layer":
+        spec = (*spec, *_SLOWEST)
     note = (
         "A cell is one MoE product of one layer in one step; percentiles are of slowest rank / "
         f"mean. Critical = mean + excess. {_told(measured)}"

@@ -1,0 +1,64 @@
+"""Which rank the others wait for, and whether it is always the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import polars as pl
+
+# The share of meetings from which on one rank is the last.
+_STABLE = 0.8
+
+
+def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] | None:
+    """Return who arrives last most often, by meetings that the clocks can decide.
+
+    Args:
+        collectives: View ``matched_collectives``.
+        clocks: View ``clocks``.
+
+    Returns:
+        ``rank``, ``share``, ``pattern`` (stable, rotating or in stretches), ``decided`` and
+        ``undecided`` meetings, ``residual_ns`` (what the clocks agree to), ``ranks`` (what
+        ``last_arrivals`` returned); None where no meeting is decided.
+    """
+    from nsysmoe.metrics.collectives import last_arrivals  # noqa: PLC0415 - imports polars
+
+    events = collectives.filter("is_matched")
+    residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
+    rows = last_arrivals(events, residual).to_dicts()
+    if not rows:
+        return None
+    decided = sum(row["last"] for row in rows)
+    meetings = events.filter("is_last").select("name_id", "ordinal", "communicator").n_unique()
+    ranks = {
+        (row["process_id"], row["device_id"]): row["rank"] for row in clocks.iter_rows(named=True)
+    }
+    first = rows[0]
+    return {
+        "rank": ranks.get((first["process"], first["device"])),
+        "share": first["share"],
+        "pattern": _pattern(first["share"], first["switches"], len(rows)),
+        "decided": decided,
+        "undecided": meetings - decided,
+        "residual_ns": residual,
+        "ranks": rows,
+    }
+
+
+def arrivals_text(part: dict[str, Any]) -> str:
+    """Say in one clause what ``arrivals`` returned."""
+    return (
+        f"rank {part['rank']} in {part['share']:.0%} of {part['decided']:,} meetings "
+        f"({part['pattern']}), {part['undecided']:,} others decided by less than the "
+        f"{part['residual_ns'] / 1e3:,.1f} us to which the clocks agree"
+    )
+
+
+def _pattern(share: float, switches: float | None, ranks: int) -> str:
+    """Return stable, rotating, or in stretches, by how often the last rank changes."""
+    if share >= _STABLE or ranks == 1:
+        return "stable"
+    # Drawn at random each time, the last rank of n would change in 1 - 1/n of the meetings.
+    return "rotating" if (switches or 0.0) > (1 - 1 / ranks) / 2 else "in stretches"
