@@ -37,25 +37,10 @@ class Arm:
         """The files, in the order given."""
         return tuple(str(run.path) for run in self.runs)
 
-    @functools.cached_property
+    @property
     def values(self) -> list[dict[str, Value]]:
         """Every metric of every run, by key."""
-        return [run_values(run) for run in self.runs]
-
-
-def run_values(run: Run) -> dict[str, Value]:
-    """Return every metric of one run by key; None where its input does not tell."""
-    from nsysmoe.metrics.schedule import SCHEDULE, schedule_values  # noqa: PLC0415 - polars
-    from nsysmoe.metrics.table1 import metric_values  # noqa: PLC0415
-
-    values = metric_values(run.durations, run.communication)
-    if run.moe_events is None or run.collective_events is None:
-        return {**values, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
-    device_time = None if run.schedule is None else run.schedule.device_time
-    return {
-        **values,
-        **schedule_values(run.moe_events, run.paired_cells, run.collective_events, device_time),
-    }
+        return [run.values for run in self.runs]
 
 
 def read_arm(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
+from nsysmoe.metrics.interval import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,26 +49,10 @@ class Side:
 
 
 @dataclass(frozen=True)
-class Interval:
-    """Where the true change lies, at ``level``: over runs, or over the steps of one run each."""
-
-    low: float
-    high: float
-    level: float
-    over: str
-    baseline_n: int
-    candidate_n: int
-
-    def excludes_zero(self) -> bool:
-        """Tell whether "no change" lies outside."""
-        return self.low > 0 or self.high < 0
-
-
-@dataclass(frozen=True)
 class Change:
     """One metric on both sides; ``change`` is candidate / baseline - 1, lower is better.
 
-    ``verdict`` is better, worse, same, within_noise (the interval over runs holds 0),
+    ``verdict`` is better, worse, same, within_noise (an interval is known and holds 0),
     not_comparable, or None where a value is not known.
     """
 
@@ -110,7 +95,7 @@ class Comparison:
         findings: What to know before believing it.
         verdict: What it comes to, a sentence a question.
         parts: The metrics by phase and by rank.
-        undistorted: Metrics without the steps that something else than the workload stretched.
+        undistorted: Metrics as if no step had been stretched by something else than the workload.
         distorted_steps: Those steps: ``label``, ``source``, ``step``, ``phase``, ``start_ns``,
             ``wall_ns``, ``typical_ns``, ``cause``.
     """

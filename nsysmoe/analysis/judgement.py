@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from nsysmoe.analysis.comparison import Change, Interval, Part
+from nsysmoe.analysis.comparison import Change, Part
 from nsysmoe.classes import COLLECTIVE
 from nsysmoe.metrics import uncertainty
 from nsysmoe.metrics.communication import communication_totals
@@ -23,9 +23,8 @@ if TYPE_CHECKING:
 
     from nsysmoe.analysis.arm import Arm
     from nsysmoe.analysis.run import Run
+    from nsysmoe.metrics.interval import Interval
     from nsysmoe.metrics.table1 import Metric, Value
-
-    Resampled = dict[str, NDArray[Any]]
 
 _ALL = METRICS + SCHEDULE
 # Metrics that are sums over steps, so that leaving steps out leaves a metric.
@@ -128,7 +127,7 @@ def _part_changes(before: dict[str, Value], after: dict[str, Value]) -> tuple[Ch
 def _changes(
     metrics: Sequence[Metric],
     values: Sequence[Sequence[dict[str, Value]]],
-    by_steps: dict[str, uncertainty.Interval | None],
+    by_steps: dict[str, Interval | None],
     is_comparable: bool,
 ) -> tuple[Change, ...]:
     return tuple(
@@ -147,7 +146,7 @@ def _change(
     metric: Metric,
     before: list[Value],
     after: list[Value],
-    over_steps: uncertainty.Interval | None,
+    over_steps: Interval | None,
     is_comparable: bool,
 ) -> Change:
     first, second = _mean(before), _mean(after)
@@ -167,7 +166,7 @@ def _change(
         second,
         relative_change(first, second),
         found,
-        None if told is None else Interval(**vars(told)),
+        told,
     )
 
 
@@ -204,7 +203,7 @@ def _tables(
 def _step_intervals(
     tables: Sequence[Sequence[pl.DataFrame]] | None,
     values: Sequence[Sequence[dict[str, Value]]],
-) -> dict[str, uncertainty.Interval | None]:
+) -> dict[str, Interval | None]:
     """Return intervals over steps by metric; none where an arm has several runs or no steps."""
     if tables is None or any(len(found) != 1 for found in tables):
         return {}
@@ -213,7 +212,7 @@ def _step_intervals(
         return {}
     before, after = (resampled_values(uncertainty.resampled(step)) for step in steps)
     counts = [len(step.strata) for step in steps]
-    found: dict[str, uncertainty.Interval | None] = {}
+    found: dict[str, Interval | None] = {}
     for key, drawn in before.items():
         change = relative_change(values[0][0].get(key), values[1][0].get(key))
         if change is not None:

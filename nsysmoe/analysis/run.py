@@ -18,6 +18,8 @@ from nsysmoe.trace import Trace, open_trace
 if TYPE_CHECKING:
     import polars as pl
 
+    from nsysmoe.metrics.table1 import Value
+
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
 _COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
@@ -150,6 +152,35 @@ class Run:
             schema = {"slowest_ns": pl.Int64, "mean_ns": pl.Float64}
             return pl.DataFrame(schema=schema)
         return self.cells.filter(pl.col("ranks") > 1)
+
+    @functools.cached_property
+    def values(self) -> dict[str, Value]:
+        """Every metric by key; None where the input does not tell."""
+        from nsysmoe.metrics.schedule import SCHEDULE, schedule_values  # noqa: PLC0415 - polars
+        from nsysmoe.metrics.table1 import metric_values  # noqa: PLC0415
+
+        found = metric_values(self.durations, self.communication)
+        if self.moe_events is None or self.collective_events is None:
+            return {**found, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
+        device_time = None if self.schedule is None else self.schedule.device_time
+        return {
+            **found,
+            **schedule_values(
+                self.moe_events, self.paired_cells, self.collective_events, device_time
+            ),
+        }
+
+    @functools.cached_property
+    def work(self) -> dict[str, Any] | None:
+        """What work was done (``metrics.work.work_done``); None without a schedule."""
+        from nsysmoe.metrics.phases import engines  # noqa: PLC0415 - polars
+        from nsysmoe.metrics.work import work_done  # noqa: PLC0415
+
+        if (schedule := self.schedule) is None:
+            return None
+        return work_done(
+            schedule.steps, schedule.launches, self.paired_cells, engines(schedule.collectives)
+        )
 
     @functools.cached_property
     def step_table(self) -> pl.DataFrame | None:

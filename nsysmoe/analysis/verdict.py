@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from nsysmoe.analysis.arm import Arm
-    from nsysmoe.analysis.comparison import Interval, Part
+    from nsysmoe.analysis.comparison import Part
+    from nsysmoe.metrics.interval import Interval
 
 
 def verdict_of(

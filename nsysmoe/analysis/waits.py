@@ -66,7 +66,12 @@ def waits(
             "`nsysmoe collectives` says why"
         )
 
-    from nsysmoe.metrics.waits import waits_by_cause, with_layer, with_phase  # noqa: PLC0415
+    from nsysmoe.metrics.waits import (  # noqa: PLC0415 - imports polars
+        waits_by_cause,
+        waits_with_phases,
+        with_layer,
+        with_phase,
+    )
 
     known = with_layer(with_phase(ledger, steps), launches).rename(
         {
@@ -75,8 +80,8 @@ def waits(
             "late_device_id": "late_device",
         }
     )
-    phases = {row.pop("phase"): row for row in waits_by_cause(known, ["phase"]).to_dicts()}
+    whole = waits_with_phases(known)
+    phases = whole.pop("phases")
     keys = _KEYS[by]
     rows = waits_by_cause(known, keys).to_dicts() if keys else []
-    whole = waits_by_cause(known).row(0, named=True)
     return Waits(str(path), by, whole, phases, tuple(rows), tuple(findings))

@@ -12,10 +12,12 @@ import math
 from dataclasses import dataclass
 from functools import cache
 from statistics import NormalDist
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
+
+from nsysmoe.metrics.interval import Interval
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -29,22 +31,6 @@ MIN_STEPS = 8
 CHUNK_BYTES = 64 * 2**20
 POWER = 0.8
 SIGNIFICANCE = 0.05
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A confidence interval of a relative change, candidate / baseline - 1 (0.01 is 1 %)."""
-
-    low: float
-    high: float
-    level: float
-    over: Literal["runs", "steps"]
-    baseline_n: int
-    candidate_n: int
-
-    def excludes_zero(self) -> bool:
-        """Tell whether "no change" lies outside."""
-        return self.low > 0 or self.high < 0
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
@@ -40,6 +40,17 @@ def waits_by_cause(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame
         .agg(measures)
         .sort("wait_ns", *by, descending=[True, *[False] * len(by)])
     )
+
+
+def waits_with_phases(ledger: pl.DataFrame) -> dict[str, Any]:
+    """Return the one row of ``waits_by_cause``, with the same by phase under ``phases``.
+
+    Args:
+        ledger: What ``with_phase`` returned.
+    """
+    rows = waits_by_cause(ledger, ["phase"]).to_dicts()
+    phases = {row.pop("phase"): row for row in rows}
+    return {**waits_by_cause(ledger).row(0, named=True), "phases": phases}
 
 
 def with_phase(ledger: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:

@@ -17,8 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsysmoe.metrics import uncertainty
+from nsysmoe.metrics.interval import Interval
 from nsysmoe.metrics.uncertainty import (
-    Interval,
     Steps,
     interval_of,
     interval_over_runs,

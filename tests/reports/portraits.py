@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Interval, Sentence, Side
+from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Sentence, Side
 from nsysmoe.analysis.portrait import Portrait, Rows
 from nsysmoe.findings import Finding
+from nsysmoe.metrics.interval import Interval
 from nsysmoe.metrics.table1 import METRICS, relative_change, verdict
 
 HOSTILE = "<script>alert(1)</script>%{x}$\\sin$<b>bold</b>\u202e"

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import polars as pl
-
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.imbalance import imbalance, slowest_ranks
 from nsysmoe.metrics.table1 import relative_change, verdict
@@ -23,7 +21,7 @@ def totals_mislead(baseline: Run, candidate: Run) -> Finding | None:
     said, meant = verdict(*totals), verdict(before["critical_ns"], after["critical_ns"])
     if {said, meant} != {"better", "worse"}:
         return None
-    slowest = [_busiest_rank_ns(run) for run in (baseline, candidate)]
+    slowest = [run.values["busiest_rank_ns"] for run in (baseline, candidate)]
     evidence = {
         "total_time_change": relative_change(*totals),
         "critical_change": relative_change(before["critical_ns"], after["critical_ns"]),
@@ -73,10 +71,3 @@ def _balance(run: Run) -> dict[str, Any] | None:
         "phases": {part["phase"]: {key: part[key] for key in keys} for part in phases},
         "slowest": slowest_ranks(cells).to_dicts(),
     }
-
-
-def _busiest_rank_ns(run: Run) -> int:
-    """Return the largest sum of MoE time of any rank."""
-    assert run.moe_events is not None  # noqa: S101 - cells exist only with events
-    ranks = run.moe_events.group_by("global_pid", "device_id").agg(pl.col("dur_ns").sum())
-    return int(ranks["dur_ns"].max())  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from nsysmoe.classes import COLLECTIVE
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.communication import nccl_mix, purposes
 from nsysmoe.metrics.conservation import conservation
-from nsysmoe.metrics.waits import waits_by_cause
+from nsysmoe.metrics.waits import waits_with_phases
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.run import Run
@@ -37,7 +37,7 @@ def waiting(baseline: Run, candidate: Run) -> Finding | None:
         "info",
         f"{shares} communication time is waiting for the last rank, not transfer",
         parts,
-    ).explaining(max(_exposed_wait_ns(run) for run in (baseline, candidate)))
+    ).explaining(_exposed_wait_ns(baseline, candidate))
 
 
 def last_to_arrive(baseline: Run, candidate: Run) -> Finding | None:
@@ -83,7 +83,7 @@ def waiting_explained(baseline: Run, candidate: Run) -> Finding | None:
 def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
     """What made the last rank late: experts, other kernels, or the host."""
     parts = {
-        name: _causes(run.schedule.ledger)
+        name: waits_with_phases(run.schedule.ledger)
         for name, run in (("baseline", baseline), ("candidate", candidate))
         if run.schedule is not None and run.schedule.ledger.height
     }
@@ -108,24 +108,14 @@ def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
         "warning" if advice else "info",
         f"why ranks waited for the last one: {told}{advice}",
         parts,
-    ).explaining(max(_exposed_wait_ns(run) for run in (baseline, candidate)))
-
-
-def _causes(ledger: pl.DataFrame) -> dict[str, Any]:
-    phases = {row.pop("phase"): row for row in waits_by_cause(ledger, ["phase"]).to_dicts()}
-    return {**waits_by_cause(ledger).row(0, named=True), "phases": phases}
+    ).explaining(_exposed_wait_ns(baseline, candidate))
 
 
 _CONSERVED = ("wait_ns", "unequal_ns", "unexplained_ns")
 
 
-def _exposed_wait_ns(run: Run) -> float:
-    if run.schedule is None:
-        return 0.0
-    spent = run.schedule.device_time.group_by("global_pid", "device_id").agg(
-        pl.col("exposed_wait_ns").sum()
-    )
-    return float(spent["exposed_wait_ns"].mean() or 0.0)  # type: ignore[arg-type]
+def _exposed_wait_ns(*runs: Run) -> float:
+    return max(run.values["exposed_wait_ns"] or 0.0 for run in runs)
 
 
 def _purposes(baseline: Run, candidate: Run) -> dict[str, Any]:

@@ -12,10 +12,9 @@ from nsysmoe.analysis.attribution import attribution_text
 from nsysmoe.classes import UNCLASSIFIED
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.communication import class_shares
-from nsysmoe.metrics.phases import engines
 from nsysmoe.metrics.table1 import relative_change
 from nsysmoe.metrics.uncertainty import MIN_RUNS
-from nsysmoe.metrics.work import MOST_DIFFERENT, work_difference, work_done
+from nsysmoe.metrics.work import MOST_DIFFERENT, work_difference
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.arm import Arm
@@ -98,10 +97,10 @@ def unequal_work(baseline: Run, candidate: Run) -> Finding | None:
         "total_time_change": total,
         "mean_change": per_launch,
         "difference": difference,
-        "work": {"baseline": work_of(baseline), "candidate": work_of(candidate)},
+        "work": {"baseline": baseline.work, "candidate": candidate.work},
         **_per_token(baseline, candidate),
     }
-    critical = max(_critical_ns(run) for run in (baseline, candidate))
+    critical = max(run.values["critical_moe_ns"] or 0.0 for run in (baseline, candidate))
     if before == after:
         message = (
             f"the arms launched the same {before:,} MoE kernels for different work: "
@@ -178,18 +177,8 @@ def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
     )
 
 
-def work_of(run: Run) -> dict[str, Any] | None:
-    """Return what work a run did (``metrics.work.work_done``); None without a schedule."""
-    if run.schedule is None:
-        return None
-    schedule = run.schedule
-    return work_done(
-        schedule.steps, schedule.launches, run.paired_cells, engines(schedule.collectives)
-    )
-
-
 def _work_difference(baseline: Run, candidate: Run) -> dict[str, float]:
-    before, after = work_of(baseline), work_of(candidate)
+    before, after = baseline.work, candidate.work
     return work_difference(before, after) if before and after else {}
 
 
@@ -203,16 +192,11 @@ def _per_token(baseline: Run, candidate: Run) -> dict[str, Any]:
     """Return MoE time by token on both sides, where tokens are known."""
     found = {}
     for side, run in (("baseline", baseline), ("candidate", candidate)):
-        work = work_of(run)
+        work = run.work
         if work and work["tokens"]:
             total = int(run.durations["total_ns"].item())
             found[f"{side}_ns_per_token"] = total / work["tokens"]
     return found
-
-
-def _critical_ns(run: Run) -> float:
-    cells = run.paired_cells
-    return float(cells["slowest_ns"].sum()) if cells.height else 0.0
 
 
 def unclassified_kernels(baseline: Run, candidate: Run) -> Finding | None:

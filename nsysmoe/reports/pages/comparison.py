@@ -13,7 +13,8 @@ from nsysmoe.reports.pictures import time_by_kernel
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Interval
+    from nsysmoe.analysis.comparison import Breakdown, Change, Comparison
+    from nsysmoe.metrics.interval import Interval
     from nsysmoe.metrics.table1 import Metric, Value
 
 GROUP_TITLES = {
