@@ -28,4 +28,4 @@ class OutputError(NsysmoeError):
 
 
 class GateError(NsysmoeError):
-    """A gate names no metric, or one that cannot be judged."""
+    """A gate is on a metric that cannot be judged."""

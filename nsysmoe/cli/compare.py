@@ -72,14 +72,9 @@ def command(
       nsysmoe compare tp2.sqlite ep2.sqlite --baseline-label TP --candidate-label EP
     """
     from nsysmoe.analysis.compare import compare
-    from nsysmoe.analysis.gates import check_keys, failures
-    from nsysmoe.errors import GateError
+    from nsysmoe.analysis.gates import failures
     from nsysmoe.reports.pages.comparison import comparison_page
 
-    try:
-        check_keys(gates)
-    except GateError as error:
-        raise click.BadParameter(str(error), param_hint="--gate") from error
     with working(f"Reading {baseline} and {candidate}"):
         comparison = compare(
             baseline,

@@ -173,7 +173,7 @@ class _Gate(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "gate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Gate:
-        from nsysmoe.analysis.gates import Gate
+        from nsysmoe.analysis.gates import GATED, Gate
 
         metric, _, percent = str(value).partition("=")
         try:
@@ -182,6 +182,8 @@ class _Gate(click.ParamType):  # type: ignore[type-arg,unused-ignore]
             limit = math.nan
         if not metric or not math.isfinite(limit):
             self.fail(f"{value!r} is not METRIC=PCT, such as wall_time_ns=1", param, ctx)
+        if metric not in GATED:
+            self.fail(f"there is no metric {metric}; there are {', '.join(GATED)}", param, ctx)
         return Gate(metric, limit)
 
 

@@ -94,6 +94,7 @@ class Catalogue:
         self._connection = duckdb.connect(":memory:", config={"threads": "1"})
         self.scripts = {script.name: script for script in scripts}
         self._made: set[str] = set()
+        self._known_plans: dict[str, list[dict[str, Any]]] = {}
         self._kept_demand: dict[str, dict[str, set[str]]] = {}
         for schema in SCHEMAS:
             self._connection.execute(f"create schema {schema}")
@@ -210,8 +211,11 @@ class Catalogue:
         return self._kept_demand[table]
 
     def _plans(self, query: str) -> list[dict[str, Any]]:
-        plans: list[dict[str, Any]] = json.loads(self._rows(f"explain (format json) {query}")[0][1])
-        return plans
+        """Plan a query; once, since ``demand`` and ``kept`` and both arms ask for the same."""
+        if query not in self._known_plans:
+            (row,) = self._rows(f"explain (format json) {query}")
+            self._known_plans[query] = json.loads(row[1])
+        return self._known_plans[query]
 
     def _read_sources(self) -> dict[str, tuple[Column, ...]]:
         string_ids = {
