@@ -25,6 +25,7 @@ _PAIRED = (
     "name_id",
     "ordinal",
     "communicator",
+    "communicator_source",
     "start_ns",
     "margin_ns",
     "function",
@@ -71,7 +72,9 @@ def collectives(
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
 
     rows = collective_times(events).to_dicts()
-    findings = [*_last_to_arrive(events, clocks), *_unmatched(str(path), rows), *findings]
+    named = events.filter(events["communicator_source"] == "nvtx").height > 0
+    unmatched = _unmatched(str(path), rows, inferred=not named)
+    findings = [*_last_to_arrive(events, clocks), *unmatched, *findings]
     return Measured(str(path), tuple(rows), tuple(findings))
 
 
@@ -180,7 +183,13 @@ def _last_to_arrive(events: pl.DataFrame, clocks: pl.DataFrame) -> list[Finding]
     return [Finding("last_to_arrive", "info", message, evidence)]
 
 
-def _unmatched(source: str, rows: list[dict[str, Any]]) -> list[Finding]:
+_TELL_APART = (
+    "; where ranks belong to several communicators, `nsys export --include-json=true` (2025.3 or "
+    "later) tells them apart"
+)
+
+
+def _unmatched(source: str, rows: list[dict[str, Any]], *, inferred: bool) -> list[Finding]:
     unmatched = sum(row["unmatched"] for row in rows)
     if not unmatched:
         return []
@@ -190,7 +199,8 @@ def _unmatched(source: str, rows: list[dict[str, Any]]) -> list[Finding]:
             "unmatched_collectives",
             "warning",
             f"{unmatched:,} communication kernels could not be paired across ranks (other numbers "
-            f"of launches, or no overlap) beside {matched:,} that could: their waiting is unknown",
+            f"of launches, or no overlap) beside {matched:,} that could: their waiting is unknown"
+            f"{_TELL_APART if inferred else ''}",
             {"source": source, "matched": matched, "unmatched": unmatched},
         )
     ]

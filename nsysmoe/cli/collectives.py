@@ -24,7 +24,7 @@ def command(
     reading: Reading,
     printer: Printer,
 ) -> None:
-    """Communication of TRACE: transfer, and waiting for the last rank, by kernel and device.
+    """Communication of TRACE: transfer, and waiting for the last rank, by kernel and GPU.
 
     \b
     Example:

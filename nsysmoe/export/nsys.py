@@ -18,6 +18,22 @@ def find_nsys(nsys: str | None = None) -> str | None:
     return shutil.which(nsys or "nsys")
 
 
+def _said(*command: str) -> str:
+    """Return what a program prints, nothing where it cannot be run."""
+    try:
+        done = subprocess.run(  # noqa: S603 - the user's own nsys, arguments as a list
+            command,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except OSError:
+        return ""
+    return done.stdout
+
+
 def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
     """Export a report to SQLite in ``folder`` and return the file.
 
@@ -32,6 +48,9 @@ def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
         )
     output = folder / f"{report.stem}.sqlite"
     command = [program, "export", "--type", "sqlite", "--force-overwrite", "true"]
+    if "--include-json" in _said(program, "export", "--help"):
+        # The payloads of NCCL's ranges, which name the communicators.
+        command.append("--include-json=true")
     # nsys may leave an unpacked report beside its input: a link keeps that in our folder.
     link = folder / report.name
     link.symlink_to(report.resolve())

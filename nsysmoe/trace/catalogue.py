@@ -26,12 +26,16 @@ if TYPE_CHECKING:
 
 LAYERS = ("source", "staging", "intervals", "marts")
 SCHEMAS = ("nsys", "nsysmoe", "staging", "intervals")
+# Sources that nsysmoe fills itself; the others are tables of nsys's.
+_MADE_HERE = ("kernel_functions", "nccl_ranges")
 _REFERENCE = re.compile(
     r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|intervals|main)\.\w+)"
 )
 
 # The first statement ends at the first semicolon that ends a line.
-_KEPT = re.compile(r"create table \S+ as\n(?P<body>.*?);\n", re.DOTALL)
+_KEPT = re.compile(
+    r"(?:-- led by (?P<leader>\S+)\n)?create table \S+ as\n(?P<body>.*?);\n", re.DOTALL
+)
 
 
 @dataclass(frozen=True)
@@ -72,13 +76,15 @@ class Script:
     """One file of ``sql/``.
 
     ``is_kept`` where it creates a table from a query: worked out once a trace, since several
-    views stand on it, while a view is worked out again by each of them.
+    views stand on it, while a view is worked out again by each of them. ``leader`` is a source
+    without whose rows a kept table has none: nothing else is then read for it.
     """
 
     name: str
     text: str
     is_source: bool
     is_kept: bool
+    leader: str | None
     references: frozenset[str]
 
 
@@ -95,7 +101,7 @@ class Catalogue:
         self.scripts = {script.name: script for script in scripts}
         self._made: set[str] = set()
         self._known_plans: dict[str, list[dict[str, Any]]] = {}
-        self._kept_demand: dict[str, dict[str, set[str]]] = {}
+        self._kept_demand: dict[tuple[str, frozenset[str]], dict[str, set[str]]] = {}
         for schema in SCHEMAS:
             self._connection.execute(f"create schema {schema}")
         self._make([script.name for script in scripts if script.is_source])
@@ -104,7 +110,7 @@ class Catalogue:
         # Queries of users are planned here: planning alone can open a file.
         close_connection(self._connection)
 
-    def demand(self, query: str, *views: str) -> Demand:
+    def demand(self, query: str, *views: str, without: frozenset[str] = frozenset()) -> Demand:
         """Return which source columns a query reads.
 
         The query is planned here with column pruning as the one optimisation, so that nothing is
@@ -114,13 +120,14 @@ class Catalogue:
         Args:
             query: Any SELECT.
             views: What it reads (``main.moe_kernels``); all views may be read where left out.
+            without: Kept tables that are known to be empty.
 
         Raises:
             duckdb.Error: The query is not valid over the views.
         """
         with self._lock:
             self._make(self.reached(*views))
-            wanted = self._planned(query)
+            wanted = self._planned(query, without)
         return {table: frozenset(columns) for table, columns in wanted.items()}
 
     def kept(self, query: str, *views: str) -> list[str]:
@@ -195,20 +202,32 @@ class Catalogue:
                 self._connection.execute(self.scripts[name].text).fetchall()
                 self._made.add(name)
 
-    def _planned(self, query: str) -> dict[str, set[str]]:
+    def leaders(self, *views: str) -> dict[str, str]:
+        """Return the kept tables that views stand on and a source leads, with that source."""
+        found = (self.scripts[name] for name in self.reached(*views))
+        return {script.name: script.leader for script in found if script.leader is not None}
+
+    def _planned(self, query: str, without: frozenset[str]) -> dict[str, set[str]]:
         """Return the source columns of a query and of the kept tables that it stands on."""
         wanted: dict[str, set[str]] = {}
         for plan in self._plans(query):
             for table, columns in self._scans(plan):
-                found = self._demand_of(table) if self.scripts[table].is_kept else {table: columns}
-                for source, names in found.items():
+                for source, names in self._sources_of(table, columns, without).items():
                     wanted.setdefault(source, set()).update(names)
         return wanted
 
-    def _demand_of(self, table: str) -> dict[str, set[str]]:
-        if table not in self._kept_demand:
-            self._kept_demand[table] = self._planned(body_of(self.scripts[table]))
-        return self._kept_demand[table]
+    def _sources_of(
+        self, table: str, columns: set[str], without: frozenset[str]
+    ) -> dict[str, set[str]]:
+        script = self.scripts[table]
+        if not script.is_kept:
+            return {table: columns}
+        if table in without:
+            return {}
+        key = (table, without)
+        if key not in self._kept_demand:
+            self._kept_demand[key] = self._planned(body_of(script), without)
+        return self._kept_demand[key]
 
     def _plans(self, query: str) -> list[dict[str, Any]]:
         """Plan a query; once, since ``demand`` and ``kept`` and both arms ask for the same."""
@@ -299,7 +318,7 @@ def _scripts() -> dict[str, str]:
 def _object_name(layer: str, file: Traversable) -> str:
     name = file.name.removesuffix(".sql")
     if layer == "source":
-        return f"nsysmoe.{name}" if name == "kernel_functions" else f"nsys.{name}"
+        return f"nsysmoe.{name}" if name in _MADE_HERE else f"nsys.{name}"
     return f"{'main' if layer == 'marts' else layer}.{name}"
 
 
@@ -312,7 +331,8 @@ def _ordered(texts: dict[str, str]) -> list[Script]:
             name,
             texts[name],
             is_source=name.startswith(("nsys.", "nsysmoe.")),
-            is_kept=_KEPT.match(texts[name]) is not None,
+            is_kept=(kept := _KEPT.match(texts[name])) is not None,
+            leader=kept and kept["leader"],
             references=references[name],
         )
         for name in TopologicalSorter(references).static_order()

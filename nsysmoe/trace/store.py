@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 import duckdb
 
 from nsysmoe.errors import InputError, MissingDataError
+from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
 from nsysmoe.trace.catalogue import SCHEMAS, Column, Demand, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     import polars as pl
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
 _STRINGS = "nsys.StringIds"
 FUNCTIONS = "nsysmoe.kernel_functions"
+_NCCL_RANGES = "nsysmoe.nccl_ranges"
+_MADE_HERE = {_STRINGS, FUNCTIONS, _NCCL_RANGES}
 _INT64_MAX = 2**63 - 1
 _EXPORT_SETTINGS = (
     "name in ('EXPORT_PRODUCT_VERSION', 'EXPORT_SCHEMA_VERSION', 'EXPORT_PARAM_TIME_NORMALIZE', "
@@ -115,7 +119,8 @@ class Store:
         """
         demand: dict[str, frozenset[str]] = {}
         for query, *views in queries:
-            for table, columns in catalogue().demand(query, *views).items():
+            known = catalogue().demand(query, *views, without=self._empty(*views))
+            for table, columns in known.items():
                 demand[table] = demand.get(table, frozenset()) | columns
         if self._is_checked:
             self._read_demand(demand)
@@ -129,12 +134,23 @@ class Store:
 
     def _read_demand(self, demand: Demand) -> None:
         for table, columns in demand.items():
-            if table not in {_STRINGS, FUNCTIONS} and not columns <= self._columns_of(table):
+            if table not in _MADE_HERE and not columns <= self._columns_of(table):
                 self._load(table, columns | self._columns_of(table))
         if _STRINGS in demand:
             self._load_strings()
         if FUNCTIONS in demand and FUNCTIONS not in self._loaded:
             self._load_functions()
+
+    def _empty(self, *views: str) -> frozenset[str]:
+        """Return the kept tables that have no rows because their leader has none."""
+        leaders = catalogue().leaders(*views)
+        if _NCCL_RANGES in leaders.values() and _NCCL_RANGES not in self._loaded:
+            self._load_nccl_ranges()
+        return frozenset(
+            table
+            for table, leader in leaders.items()
+            if not self.fetch(f"select exists (from {leader})")[0][0]
+        )
 
     def _columns_of(self, table: str) -> frozenset[str]:
         return self._loaded.get(table, frozenset())
@@ -191,12 +207,17 @@ class Store:
             raise self._unreadable(name, f"Type mismatch in {wrong[0]}")
 
     def _read_texts(self, table: str, name: str, present: list[Column]) -> None:
-        import polars as pl  # noqa: PLC0415
-
         condition = _CONDITIONS.get(table, "1")
         rows = self._export.rows(name, [column.name for column in present], condition)
-        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in present}
-        casts = [_casts(column) for column in present]
+        self._create_from_rows(table, present, rows)
+
+    def _create_from_rows(
+        self, table: str, columns: Sequence[Column], rows: Sequence[tuple[Any, ...]]
+    ) -> None:
+        import polars as pl  # noqa: PLC0415
+
+        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in columns}
+        casts = [_casts(column) for column in columns]
         data = [tuple(cast(value) for cast, value in zip(casts, row, strict=True)) for row in rows]
         self._create_from(table, _Stream(pl.DataFrame(data, schema=schema, orient="row")), "*")
 
@@ -237,10 +258,16 @@ class Store:
         self._show(_STRINGS, list(catalogue().sources[_STRINGS]))
         self._resolved |= referring
 
+    def _load_nccl_ranges(self) -> None:
+        columns = catalogue().sources[_NCCL_RANGES]
+        if rows := nccl_ranges(self._export):
+            self._create_from_rows(_NCCL_RANGES, columns, rows)
+            self._check_rows(_NCCL_RANGES, "NVTX_EVENTS", list(columns))
+            self._show(_NCCL_RANGES, list(columns))
+        self._loaded[_NCCL_RANGES] = frozenset(column.name for column in columns)
+
     def _load_functions(self) -> None:
         """Apply the class map to the distinct names of the kernels."""
-        import polars as pl  # noqa: PLC0415
-
         query = 'select "name" from staging.stg_kernel_names'
         self._read_demand(catalogue().demand(query, "staging.stg_kernel_names"))
         self._make(query, "staging.stg_kernel_names")
@@ -249,11 +276,9 @@ class Store:
         for number, (name,) in enumerate(names):
             rows.append((number, name, *astuple(self._class_map.classify(name))))
         columns = catalogue().sources[FUNCTIONS]
-        schema = {c.name: pl.Int64 if c.type == "BIGINT" else pl.String for c in columns}
-        frame = pl.DataFrame(rows, schema=schema, orient="row")
-        self._create_from(FUNCTIONS, _Stream(frame), "*")
+        self._create_from_rows(FUNCTIONS, columns, rows)
         self._show(FUNCTIONS, list(columns))
-        self._loaded[FUNCTIONS] = frozenset(schema)
+        self._loaded[FUNCTIONS] = frozenset(column.name for column in columns)
 
     def _check_rows(self, table: str, name: str, present: list[Column]) -> None:
         """Refuse rows that nsys does not write, and pages that do not hold together."""

@@ -22,19 +22,19 @@ paired as (
         theirs.global_pid,
         theirs.process_id,
         theirs.device_id,
-        theirs.name_id,
+        theirs.series,
         theirs.end_ns,
         theirs.end_ns - ours.end_ns as apart_ns,
         abs(
             theirs.end_ns - ours.end_ns - lag(theirs.end_ns - ours.end_ns) over (
-                partition by theirs.rank, theirs.name_id
+                partition by theirs.rank, theirs.series
                 order by theirs.ordinal
             )
         ) as moved_ns
     from sampled as ours
     inner join sampled as theirs
         on
-            ours.name_id = theirs.name_id
+            ours.series = theirs.series
             and ours.ordinal = theirs.ordinal
             and ours.launches = theirs.launches
     where ours.rank = 0
@@ -45,9 +45,9 @@ paired as (
 shared as (
     select
         rank,
-        name_id
+        series
     from paired
-    group by rank, name_id
+    group by rank, series
     having coalesce(median(moved_ns), 0) <= 25000
 ),
 
@@ -56,7 +56,7 @@ differences as (
         paired.*,
         min(paired.end_ns) over (partition by paired.rank) as zero_ns
     from paired
-    inner join shared on paired.rank = shared.rank and paired.name_id = shared.name_id
+    inner join shared on paired.rank = shared.rank and paired.series = shared.series
 ),
 
 medians as (

@@ -25,40 +25,60 @@ ordered as (
 
 -- Ranks that launched different numbers cannot be paired by order: none is guessed.
 pairable as (
-    select name_id
-    from ordered
-    group by name_id
+    select series
+    from staging.stg_collective_arrivals
+    group by series
     having min(launches) = max(launches)
 ),
 
 -- Those whose kernels of a name overlap at the same places of the order are one communicator.
-pairs as (
+overlapping as (
     select
-        theirs.name_id,
+        theirs.series,
         theirs.rank,
         ours.rank as peer
     from ordered as ours
     inner join ordered as theirs
         on
-            ours.name_id = theirs.name_id
+            ours.series = theirs.series
             and ours.ordinal = theirs.ordinal
             and ours.rank != theirs.rank
-    inner join pairable on ours.name_id = pairable.name_id
-    where ours.is_sampled
-    group by theirs.name_id, theirs.rank, ours.rank
+    inner join pairable on ours.series = pairable.series
+    where ours.is_sampled and ours.nccl_communicator is null
+    group by theirs.series, theirs.rank, ours.rank
     having
         2 * count(*) filter (
             where ours.arrival_ns < theirs.departure_ns and theirs.arrival_ns < ours.departure_ns
         ) >= count(*)
 ),
 
+-- Where NCCL names it, all that launched on it are one.
+groups as (
+    select
+        series,
+        rank,
+        null as nccl_communicator,
+        least(rank, min(peer)) as first_rank
+    from overlapping
+    group by series, rank
+    union all
+    select
+        firsts.series,
+        firsts.rank,
+        firsts.nccl_communicator,
+        min(firsts.rank) over (partition by firsts.series) as first_rank
+    from staging.stg_collective_arrivals as firsts
+    inner join pairable on firsts.series = pairable.series
+    where firsts.nccl_communicator is not null and firsts.ordinal = 0
+),
+
 communicators as (
     select
-        name_id,
+        series,
         rank,
-        least(rank, min(peer)) as communicator
-    from pairs
-    group by name_id, rank
+        nccl_communicator,
+        dense_rank() over (order by first_rank, nccl_communicator nulls first) - 1 as communicator
+    from groups
 ),
 
 names as (
@@ -73,7 +93,7 @@ names as (
 
 meetings as (
     select
-        ordered.name_id,
+        ordered.series,
         communicators.communicator,
         ordered.ordinal,
         count(*) as ranks,
@@ -82,8 +102,8 @@ meetings as (
         min(ordered.departure_ns) as first_departure_ns
     from ordered
     inner join communicators
-        on ordered.name_id = communicators.name_id and ordered.rank = communicators.rank
-    group by ordered.name_id, communicators.communicator, ordered.ordinal
+        on ordered.series = communicators.series and ordered.rank = communicators.rank
+    group by ordered.series, communicators.communicator, ordered.ordinal
     -- Kernels that never overlap are not one collective.
     having max(ordered.arrival_ns) < min(ordered.departure_ns) and count(*) > 1
 )
@@ -100,7 +120,12 @@ select
     ordered.ordinal,
     meetings.communicator,
     meetings.ranks,
-    meetings.name_id is not null as is_matched,
+    case
+        when meetings.series is null then null
+        when communicators.nccl_communicator is null then 'overlap'
+        else 'nvtx'
+    end as communicator_source,
+    meetings.series is not null as is_matched,
     ordered.start_ns,
     ordered.end_ns,
     ordered.end_ns - ordered.start_ns as dur_ns,
@@ -111,10 +136,10 @@ select
 from ordered
 inner join names on ordered.name_id = names.name_id
 left join communicators
-    on ordered.name_id = communicators.name_id and ordered.rank = communicators.rank
+    on ordered.series = communicators.series and ordered.rank = communicators.rank
 left join meetings
     on
-        ordered.name_id = meetings.name_id
+        ordered.series = meetings.series
         and communicators.communicator = meetings.communicator
         and ordered.ordinal = meetings.ordinal;
 
@@ -128,8 +153,9 @@ comment on column main.matched_collectives.name_id is 'Number of the kernel''s n
 comment on column main.matched_collectives.function is 'Function component of the kernel''s name';
 comment on column main.matched_collectives.collective is 'all_reduce, all_gather, reduce_scatter, broadcast, reduce, send_recv, all_to_all or other';
 comment on column main.matched_collectives.data_type is 'Element type by the name; NULL where the name has none';
-comment on column main.matched_collectives.ordinal is 'Place in the order of the rank''s kernels of this name, from 0';
-comment on column main.matched_collectives.communicator is 'Lowest number of the ranks that meet in this kernel (clocks.rank); NULL where not matched';
+comment on column main.matched_collectives.ordinal is 'Place in the order of the rank''s kernels of this name, and of this communicator where NCCL''s ranges tell it, from 0';
+comment on column main.matched_collectives.communicator is 'Number of the ranks that meet in this kernel, from 0: those that NCCL''s own ranges put on one communicator, else those whose kernels overlap; NULL where not matched';
+comment on column main.matched_collectives.communicator_source is 'How the communicator is known: nvtx (payloads of NCCL''s ranges) or overlap; NULL where not matched';
 comment on column main.matched_collectives.ranks is 'Ranks that met; NULL where not matched';
 comment on column main.matched_collectives.is_matched is 'Whether every rank launched as many of this name, and this one overlaps its peers';
 comment on column main.matched_collectives.start_ns is 'Start, ns since the zero of the capture: when this rank arrived';

@@ -8,20 +8,38 @@ with ranks as (
     group by global_pid, device_id
 ),
 
+events as (
+    select
+        events.kernel_id,
+        events.global_pid,
+        events.process_id,
+        events.device_id,
+        events.name_id,
+        named.nccl_communicator,
+        events.start_ns,
+        events.end_ns
+    from main.collectives as events
+    left join staging.stg_named_collectives as named on events.kernel_id = named.kernel_id
+),
+
 counted as (
     select
         name_id,
+        nccl_communicator,
         global_pid,
         device_id,
         count(*) as launches
-    from main.collectives
-    group by name_id, global_pid, device_id
+    from events
+    group by name_id, nccl_communicator, global_pid, device_id
 ),
 
 sized as (
     select
         counted.*,
-        ranks.rank
+        ranks.rank,
+        dense_rank() over (
+            order by counted.name_id, counted.nccl_communicator nulls first
+        ) as series
     from counted
     inner join ranks
         on
@@ -36,27 +54,30 @@ ordered as (
         process_id,
         device_id,
         name_id,
+        nccl_communicator,
         start_ns,
         end_ns,
         row_number() over (
-            partition by name_id, global_pid, device_id
+            partition by name_id, nccl_communicator, global_pid, device_id
             order by start_ns, end_ns
         ) - 1 as ordinal
-    from main.collectives
+    from events
 )
 
 select
     ordered.*,
     sized.rank,
+    sized.series,
     sized.launches,
-    -- Some 64 of each name are enough to learn which ranks meet and how their clocks differ.
+    -- Some 64 of each series are enough to learn which ranks meet and how their clocks differ.
     ordered.ordinal % greatest(sized.launches // 64, 1) = 0 as is_sampled
 from ordered
 inner join sized
     on
         ordered.name_id = sized.name_id
+        and ordered.nccl_communicator is not distinct from sized.nccl_communicator
         and ordered.global_pid is not distinct from sized.global_pid
         and ordered.device_id = sized.device_id;
 
 comment on table staging.stg_collective_arrivals is
-'Communication kernels with their place among the rank''s kernels of that name. Grain: one kernel execution on one GPU. Key: kernel_id.';
+'Communication kernels with their place in their series: the rank''s kernels of that name and, where NCCL''s ranges tell it, that communicator. Grain: one kernel execution on one GPU. Key: kernel_id.';

@@ -296,8 +296,8 @@ def test_render_refuses_what_nobody_saved(
 def test_json_of_collectives_imbalance_and_phases(off: Path) -> None:
     rows = json.loads(run("collectives", off, "--format", "json").stdout)
     assert list(rows[0]) == [
-        "collective", "process", "device", "matched", "unmatched", "total_ns", "transfer_ns",
-        "wait_ns", "arrived_last",
+        "collective", "process", "device", "communicator", "matched", "unmatched", "total_ns",
+        "transfer_ns", "wait_ns", "arrived_last",
     ]  # fmt: skip
     row = json.loads(run("imbalance", off, "--format", "json").stdout)
     assert {"cells", "p50", "p95", "max", "critical_ns", "mean_ns", "excess_ns", "attribution"} <= (

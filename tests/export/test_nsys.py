@@ -41,6 +41,20 @@ def test_a_report_is_exported_into_a_folder_that_goes(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["nsys", "off.nsys-rep"]
 
 
+def test_payloads_are_asked_for_where_this_nsys_exports_them(
+    report: Path, off: Path, tmp_path: Path
+) -> None:
+    script = f"""#!/bin/sh
+case "$*" in
+*--help) echo '  --include-json [true|false]' ;;
+*) echo "$*" > {tmp_path}/said; cp {off} "$8" ;;
+esac
+"""
+    with nsysmoe.open(report, nsys=_program(tmp_path / "nsys", script)) as trace:
+        assert trace.has_kernels()
+    assert "--include-json=true" in (tmp_path / "said").read_text()
+
+
 def test_without_nsys_the_error_says_how_to_export(
     report: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

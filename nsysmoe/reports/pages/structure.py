@@ -24,6 +24,7 @@ _COLLECTIVES: tuple[Spec, ...] = (
     ("collective", "Collective", _text),
     ("process", "Process", _text),
     ("device", "Device", _text),
+    ("communicator", "Communicator", _text),
     ("matched", "Matched", numbers.count),
     ("unmatched", "Unmatched", numbers.count),
     ("total_ns", "Total (ms)", numbers.milliseconds),
