@@ -62,7 +62,7 @@ def collectives_page(measured: Measured) -> Document:
     """Return one row a communication kernel and device."""
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
-        "Kernels are paired across ranks by name and order."
+        "Kernels are paired across ranks by communicator, name and order."
     )
     return _page(measured, "Communication of", _COLLECTIVES, note)
 
