@@ -9,7 +9,7 @@ with running as (
             as other_ns,
         sum(late_ns) over up_to as late_ns,
         sum(gap_ns - late_ns) over up_to as gap_ns
-    from staging.stg_gpu_work
+    from main.gpu_work
     window up_to as (
         partition by global_pid, device_id, context_id, stream_id
         order by place
