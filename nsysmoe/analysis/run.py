@@ -36,6 +36,9 @@ _MET = (
 )
 _LEDGER = (
     "kernel_id",
+    "global_pid",
+    "process_id",
+    "device_id",
     "wait_ns",
     "moe_ns",
     "other_kernels_ns",
@@ -43,6 +46,17 @@ _LEDGER = (
     "other_gap_ns",
     "previous_end_ns",
     "residual_ns",
+)
+_GAPS = (
+    "global_pid",
+    "process_id",
+    "device_id",
+    "phase",
+    "blocked_ns",
+    "calling_ns",
+    "outside_ns",
+    "launched_ns",
+    "unknown_ns",
 )
 _SCHEDULE = (
     ("moe_launches", None),
@@ -54,6 +68,7 @@ _SCHEDULE = (
     ("rearrangements", None),
     ("code_loads", None),
     ("wait_ledger", _LEDGER),
+    ("idle_gaps", _GAPS),
 )
 
 
@@ -71,6 +86,7 @@ class Schedule:
         code_loads: View ``code_loads``.
         clocks: View ``clocks``.
         ledger: View ``wait_ledger`` with ``phase``.
+        gaps: View ``idle_gaps``.
         attribution: How phases are known (``attribution.attribution``).
     """
 
@@ -83,6 +99,7 @@ class Schedule:
     code_loads: pl.DataFrame
     clocks: pl.DataFrame
     ledger: pl.DataFrame
+    gaps: pl.DataFrame
     attribution: dict[str, Any]
 
 
@@ -206,6 +223,15 @@ class Run:
         )
 
     @functools.cached_property
+    def time_causes(self) -> pl.DataFrame | None:
+        """Where each GPU's time went (``metrics.bounds.time_causes``); None without a schedule."""
+        from nsysmoe.metrics.bounds import time_causes  # noqa: PLC0415 - polars
+
+        if (schedule := self.schedule) is None:
+            return None
+        return time_causes(schedule.device_time, schedule.gaps, schedule.ledger)
+
+    @functools.cached_property
     def distorted_steps(self) -> pl.DataFrame | None:
         """Steps that something else than the workload stretched; None without a schedule."""
         from nsysmoe.metrics.steps import distorted  # noqa: PLC0415
@@ -292,6 +318,7 @@ def _read_schedule(trace: Trace) -> Schedule:
         code_loads=trace.frame("code_loads"),
         clocks=trace.frame("clocks"),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
+        gaps=trace.frame("idle_gaps", _GAPS),
         attribution=attribution(launches),
     )
 

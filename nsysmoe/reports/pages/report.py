@@ -10,6 +10,7 @@ from nsysmoe.metrics.table1 import BESIDE, TABLE_1
 from nsysmoe.reports import numbers, pictures
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
 from nsysmoe.reports.pages.comparison import (
+    cause_tables,
     counted_note,
     hidden_tables,
     metrics_table,
@@ -95,6 +96,7 @@ def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) ->
         tables=(
             metrics_table(comparison, TABLE_1, "Table 1: "),
             *hidden_tables(comparison),
+            *cause_tables(comparison),
             metrics_table(comparison, BESIDE, "Beside Table 1: "),
             _time_use_table(portraits),
             _phases_table(portraits),
