@@ -14,7 +14,7 @@ wherever these dependencies hold; the error of that replay says where they do no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -110,7 +110,7 @@ class Model:
 
     def __init__(self, work: Work, host: Host) -> None:
         self.work = work
-        self.host = host
+        self.host = host = _before_work(host, work)
         self.members = _members(work.meeting)
         self.duration = _durations(work, self.members)
         self._previous_end = _previous_ends(work)
@@ -124,9 +124,8 @@ class Model:
         work, host = self.work, self.host
         is_first = self._previous_end == NONE
         gap = np.where(is_first, 0, work.start - self._previous_end)
-        has_call = work.call != NONE
-        latency = work.start - np.where(has_call, host.call_start[work.call], work.start)
-        after_call = work.start - np.where(has_call, host.call_end[work.call], work.start)
+        latency = work.start - _of_calls(host.call_start, work)
+        after_call = work.start - _of_calls(host.call_end, work)
         # Launched late, and started as soon as it was.
         is_held_up = work.is_late & (after_call <= _WAITING_NS)
         # Streams that only copy now and then have no gaps that say anything: by device.
@@ -143,7 +142,8 @@ class Model:
         # Where something else held it up, the GPU alone would have left the usual gap.
         at_most = np.where(is_held_up | has_other, usual_gap, np.inf)
         self.gap = np.minimum(at_most, gap)
-        at_most = np.where(is_held_up, np.inf, usual_latency)
+        # The first that waits for nothing else is where its device begins.
+        at_most = np.where(is_held_up | (is_first & ~has_other), np.inf, usual_latency)
         self.latency = np.minimum(at_most, latency)
 
     def _learn_threads(self) -> None:
@@ -209,6 +209,22 @@ class Model:
         return list(zip(kinds[order].tolist(), numbers[order].tolist(), strict=True))
 
 
+def _before_work(host: Host, work: Work) -> Host:
+    """Return calls that begin no later than what they launched: clocks may be a little off."""
+    has_call = work.call != NONE
+    starts = host.call_start.copy()
+    np.minimum.at(starts, work.call[has_call], work.start[has_call])
+    return replace(host, call_start=starts)
+
+
+def _of_calls(times: Ints, work: Work) -> Ints:
+    """Return the time of each work's call; of work whose call was not recorded, its start."""
+    found = work.start.copy()
+    has_call = work.call != NONE
+    found[has_call] = times[work.call[has_call]]
+    return found
+
+
 def _members(meeting: Ints) -> dict[int, list[int]]:
     members: dict[int, list[int]] = {}
     for number in np.flatnonzero(meeting != NONE).tolist():
@@ -250,10 +266,13 @@ def _dependencies(work: Work, previous_end: Ints, is_waiting: NDArray[np.bool_])
         ended = here[np.argsort(work.end[here], kind="stable")]
         waiting = here[is_waiting[here]]
         last = np.searchsorted(work.end[ended], work.start[waiting], side="right") - 1
-        for number, place in zip(waiting.tolist(), last.tolist(), strict=True):
-            other = int(ended[place]) if place >= 0 else NONE
-            if other not in {NONE, number} and work.end[other] > previous_end[number]:
-                found[number] = other
+        for number, latest in zip(waiting.tolist(), last.tolist(), strict=True):
+            place = latest
+            # Work without length may end where this starts, and come after it.
+            while place >= 0 and ended[place] >= number:
+                place -= 1
+            if place >= 0 and work.end[ended[place]] > previous_end[number]:
+                found[number] = ended[place]
     return found
 
 
@@ -263,7 +282,7 @@ def _awaited(work: Work, host: Host) -> Ints:
     It is the last of its process that ended during the call and was launched before it.
     """
     found = np.full(host.block_start.size, NONE)
-    launched = np.where(work.call == NONE, work.start, host.call_start[work.call])
+    launched = _of_calls(host.call_start, work)
     for process in np.unique(host.block_process):
         here = np.flatnonzero(work.process == process)
         ended = here[np.argsort(work.end[here], kind="stable")]
@@ -272,7 +291,11 @@ def _awaited(work: Work, host: Host) -> Ints:
         last = np.searchsorted(ends, host.block_end[blocks], side="right") - 1
         for block, place in zip(blocks.tolist(), last.tolist(), strict=True):
             first = int(np.searchsorted(ends, host.block_start[block], side="right"))
-            before = np.flatnonzero(launched[ended[first : place + 1]] < host.block_start[block])
+            during = ended[first : place + 1]
+            before = np.flatnonzero(
+                (launched[during] < host.block_start[block])
+                & (work.start[during] < host.block_end[block])
+            )
             if before.size:
                 found[block] = ended[first + before[-1]]
     return found
