@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import nsysmoe
@@ -351,6 +351,20 @@ def test_the_first_of_a_stream_may_start_long_after_its_launch() -> None:
     assert rows(replay(model)) == as_traced(model)
 
 
+def test_work_whose_call_a_clock_puts_after_it() -> None:
+    model = trace([(10_000, 20_000), (30_000, 40_000)], [(11_000, 13_000), (30_500, 32_000)])
+    assert rows(replay(model)) == as_traced(model)
+    found = rows(replay(model, Scenario(scaled(model, {0: 0.5}))))
+    assert found == [(10_000, 15_000), (30_000, 40_000)]
+
+
+def test_work_without_length_at_one_instant() -> None:
+    model = trace([(10_000, 10_000)] * 3, stream=[0, 0, 1])
+    for has_host in (True, False):
+        scenario = Scenario(model.duration, has_host=has_host)
+        assert rows(replay(model, scenario)) == as_traced(model)
+
+
 def test_nothing_ran() -> None:
     model = trace([])
     assert [times.tolist() for times in replay(model)] == [[], []]
@@ -489,8 +503,8 @@ def test_balance(threads: list[Thread], cells: list[tuple[int, int]]) -> None:
 @given(ranks_that_meet(), st.integers(0, 1), st.integers(0, 20), st.integers(10, 40))
 def test_stalls(threads: list[Thread], rank: int, place: int, length: int) -> None:
     program = list(threads[rank].program)
-    program.insert(min(place, len(program) - 1) + 1, Think(length * MS))
-    threads[rank] = Thread(rank, [*program[:-1], *program[-1:], Launch("last", 3 * US)])
+    program.insert(min(place + len(PROLOGUE), len(program)), Think(length * MS))
+    threads[rank] = Thread(rank, [*program, Launch("last", 3 * US)])
     traced = Simulation(threads)
     model = Model(*traced.arrays())
     assert rows(replay(model)) == as_traced(model)
@@ -617,6 +631,7 @@ def any_trace(draw: st.DrawFn) -> Model:
         is_late.append(call is not None and (ended[stream] < 0 or min(call[1], start)
                                              > ended[stream]))  # fmt: skip
         ended[stream] = max(ended[stream], end)
+    note(f"start, end, stream, meeting, call: {work}; waits: {breaks}")
     return Model(
         Work(
             start=ints([one[0] for one in work]),
