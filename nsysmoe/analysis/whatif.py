@@ -133,12 +133,14 @@ def whatif(
 
     Raises:
         MissingDataError: No kernel has the name that is to be scaled; balance is asked for and
-            ranks' MoE kernels cannot be paired.
+            ranks' MoE kernels cannot be paired; kernels took no time.
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
         replayed = _Replayed(trace)
         findings = trace.findings()
+    if not sum(replayed.traced.values()):
+        raise MissingDataError(f"{path} has no time to replay: its kernels took none")
     change = change or Change()
     base = replayed.walls(Change())
     changed = replayed.walls(change) if change != Change() else base
