@@ -130,7 +130,9 @@ class Simulation:
                     self._sizes[operation.meeting] = size + 1
         moved = True
         while moved:
-            moved = any([self._advance(number) for number in range(len(threads))])
+            # Each of them, not up to the first that moves.
+            moves = [self._advance(number) for number in range(len(threads))]
+            moved = any(moves)
         assert self._place == [len(thread.program) for thread in threads], "a deadlock"
         assert all(self._end(ran) is not None for ran in self.ran)
 

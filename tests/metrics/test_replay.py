@@ -34,7 +34,7 @@ def ints(values: Any) -> NDArray[np.int64]:
     return np.array(values, dtype=np.int64).reshape(-1)
 
 
-def trace(  # noqa: PLR0913 - a trace has that many parts
+def trace(
     work: list[Event],
     calls: list[Event | None] | None = None,
     blocks: list[Event] | None = None,
@@ -416,7 +416,7 @@ def ranks_that_meet(draw: st.DrawFn, count: int = 2) -> list[Thread]:
     for meeting in range(draw(st.integers(1, 4))):
         transfer = draw(COST)
         for program in programs:
-            program += draw(st.lists(KERNEL | st.builds(Think, PAUSE), max_size=4))
+            program.extend(draw(st.lists(KERNEL | st.builds(Think, PAUSE), max_size=4)))
             program.append(Launch(REDUCE, transfer, meeting=meeting))
     return [Thread(rank, program) for rank, program in enumerate(programs)]
 
