@@ -219,7 +219,7 @@ def _before_work(host: Host, work: Work) -> Host:
 
 def _of_calls(times: Ints, work: Work) -> Ints:
     """Return the time of each work's call; of work whose call was not recorded, its start."""
-    found = work.start.copy()
+    found: Ints = work.start.copy()
     has_call = work.call != NONE
     found[has_call] = times[work.call[has_call]]
     return found

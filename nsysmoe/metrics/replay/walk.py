@@ -168,7 +168,7 @@ class _Walk:
     def _free(self, stream: int) -> float:
         """Return when a stream is done with what it was given so far."""
         # What overlaps a collective that still waits keeps its distance to its start.
-        ends = [
+        ends: list[float] = [
             self.start[number] + self._traced_duration[number]
             for number in self._waiting_on.get(stream, ())
         ]
