@@ -95,14 +95,14 @@ def test_previous_end_and_residual_cancel_before_they_count() -> None:
     assert [row[name] for name in WAITS] == pytest.approx([30, 0, 0, 0, 10])
 
 
-@pytest.mark.parametrize("ledger", [[], [{"moe_ns": -5, "host_ns": 0}]], ids=["none", "negative"])
+@pytest.mark.parametrize("ledger", [[], [{"moe_ns": -5}]], ids=["none", "negative"])
 def test_waiting_without_a_positive_cause_is_unexplained(ledger: list[Row]) -> None:
     (row,) = split([time_row(exposed_wait_ns=60)], [], ledger)
     assert [row[name] for name in WAITS] == [0, 0, 0, 0, 60]
 
 
 def test_a_ledger_of_another_phase_or_rank_does_not_count() -> None:
-    ledger = [{"phase": "prefill", "moe_ns": 9}, {"device_id": 1, "moe_ns": 9},
+    ledger: list[Row] = [{"phase": "prefill", "moe_ns": 9}, {"device_id": 1, "moe_ns": 9},
               {"global_pid": 2, "moe_ns": 9}]  # fmt: skip
     (row,) = split([time_row(exposed_wait_ns=60)], [], ledger)
     assert row["wait_unexplained"] == 60
@@ -193,7 +193,7 @@ def spent_rows(draw: st.DrawFn) -> tuple[list[Row], list[Row], list[Row]]:
                              idle=sum(parts)))  # fmt: skip
         gaps.append({**place, **dict(zip(GAPS, parts, strict=True))})
     any_ns = st.integers(-(10**12), 10**12)
-    ledger = st.fixed_dictionaries({name: any_ns for name in LEDGER})
+    ledger = st.fixed_dictionaries(dict.fromkeys(LEDGER, any_ns))
     rows = [{**draw(PLACES), **draw(ledger)} for _ in range(draw(st.integers(0, 5)))]
     return time, gaps, rows
 
