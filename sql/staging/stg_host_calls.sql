@@ -1,35 +1,30 @@
 create table staging.stg_host_calls as
-with named as (
-    select
-        calls.globalTid as global_tid,
-        calls.start as start_ns,
-        calls."end" as end_ns,
-        names.value as call
-    from nsys.CUPTI_ACTIVITY_KIND_RUNTIME as calls
-    left join nsys.StringIds as names on calls.nameId = names.id
+with blocking as (
+    select id as name_id
+    from nsys.StringIds
+    -- Copies of the driver and of the runtime that are not Async wait for the GPU as well.
+    where
+        regexp_matches(
+            value,
+            '^cu(da)?(Stream|Device|Event|Ctx|Thread)Synchronize'
+            || '|^cudaMemcpy(2D|3D)?(To|From)?(Symbol|Array)*(_v|_ptds|$)'
+            || '|^cuMemcpy(2D|3D)?([DHA]to[DHA])?(_v|_ptds|$)'
+        )
 ),
 
 judged as (
     select
-        global_tid,
-        start_ns,
-        end_ns,
-        -- Copies of the driver and of the runtime that are not Async wait for the GPU as well.
-        coalesce(
-            regexp_matches(
-                call,
-                '^cu(da)?(Stream|Device|Event|Ctx|Thread)Synchronize'
-                || '|^cudaMemcpy(2D|3D)?(To|From)?(Symbol|Array)*(_v|_ptds|$)'
-                || '|^cuMemcpy(2D|3D)?([DHA]to[DHA])?(_v|_ptds|$)'
-            ),
-            false
-        ) as is_blocking,
-        max(end_ns) over (
-            partition by global_tid
-            order by start_ns asc, end_ns desc
+        calls.globalTid as global_tid,
+        calls.start as start_ns,
+        calls."end" as end_ns,
+        blocking.name_id is not null as is_blocking,
+        max(calls."end") over (
+            partition by calls.globalTid
+            order by calls.start asc, calls."end" desc
             rows between unbounded preceding and 1 preceding
         ) as covered_ns
-    from named
+    from nsys.CUPTI_ACTIVITY_KIND_RUNTIME as calls
+    left join blocking on calls.nameId = blocking.name_id
 ),
 
 -- A call of the runtime makes calls of the driver: what happens inside a call belongs to it.

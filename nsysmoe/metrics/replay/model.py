@@ -124,9 +124,8 @@ class Model:
         work, host = self.work, self.host
         is_first = self._previous_end == NONE
         gap = np.where(is_first, 0, work.start - self._previous_end)
-        has_call = work.call != NONE
-        latency = work.start - np.where(has_call, host.call_start[work.call], work.start)
-        after_call = work.start - np.where(has_call, host.call_end[work.call], work.start)
+        latency = work.start - _of_call(host.call_start, work)
+        after_call = work.start - _of_call(host.call_end, work)
         # Launched late, and started as soon as it was.
         is_held_up = work.is_late & (after_call <= _WAITING_NS)
         # Streams that only copy now and then have no gaps that say anything: by device.
@@ -223,6 +222,14 @@ def _durations(work: Work, members: dict[int, list[int]]) -> Floats:
     return found
 
 
+def _of_call(times: Ints, work: Work) -> Ints:
+    """Return the time of each work's launching call; its own start where that is not known."""
+    found: Ints = work.start.copy()
+    known = work.call != NONE
+    found[known] = times[work.call[known]]
+    return found
+
+
 def _previous_ends(work: Work) -> Ints:
     """Return the latest end of what started before on the same stream; NONE for the first."""
     found = np.full(work.start.size, NONE)
@@ -263,7 +270,7 @@ def _awaited(work: Work, host: Host) -> Ints:
     It is the last of its process that ended during the call and was launched before it.
     """
     found = np.full(host.block_start.size, NONE)
-    launched = np.where(work.call == NONE, work.start, host.call_start[work.call])
+    launched = _of_call(host.call_start, work)
     for process in np.unique(host.block_process):
         here = np.flatnonzero(work.process == process)
         ended = here[np.argsort(work.end[here], kind="stable")]
