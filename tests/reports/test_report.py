@@ -209,8 +209,12 @@ def test_no_change_to_draw() -> None:
     assert pictures.wall_time_waterfall([], "OFF", "ON") is None
 
 
+def _waterfall(causes: Any, label: str) -> Any:
+    return _drawn(lambda rows: pictures.wall_time_waterfall(rows, "OFF", label), causes).to_dict()
+
+
 def test_the_waterfall_ends_at_the_other_wall_time() -> None:
-    drawn = pictures.wall_time_waterfall(comparison().causes, "OFF", portraits.HOSTILE).to_dict()
+    drawn = _waterfall(comparison().causes, portraits.HOSTILE)
     (bars,) = drawn["data"]
     assert list(bars["x"]) == [600.0, -65.0, 15.0, 1.0, 551.0]
     assert list(bars["measure"]) == ["absolute", *["relative"] * 3, "total"]
@@ -227,7 +231,7 @@ def test_a_waterfall_of_large_changes_begins_at_0() -> None:
         {"cause": "host", "baseline_ns": 9e8, "candidate_ns": 1e8, "change_ns": -8e8},
         {"cause": "moe", "baseline_ns": 1e8, "candidate_ns": 1e8, "change_ns": 0},
     ]
-    drawn = pictures.wall_time_waterfall(causes, "OFF", "ON").to_dict()
+    drawn = _waterfall(causes, "ON")
     assert drawn["layout"]["xaxis"]["range"][0] == 0
 
 
@@ -383,7 +387,7 @@ def test_all_pictures_are_drawn(opened: tuple[str, str]) -> None:
     dom, _ = opened
     assert len(re.findall(r'class="plotly-graph-div js-plotly-plot"', dom)) == len(CAPTIONS)
     kernels = 2 * len(PAIR[0].timeline)
-    timeline = dom.partition('id="picture-8"')[2]
+    timeline = dom.partition(f'id="picture-{len(CAPTIONS)}"')[2]
     assert timeline.count('class="point"') == kernels
 
 
