@@ -23,6 +23,8 @@ _FEATURES = ("active", "padded_rows")
 # a, b and c and as many again: below that a fit says nothing.
 _FEWEST = 8
 _FOLDS = 5
+# Of each launch; the mean over thousands of launches needs few.
+_DRAWS = 32
 COSTS_SCHEMA = {
     "gemm": pl.String,
     "phase": pl.String,
@@ -37,6 +39,7 @@ COSTS_SCHEMA = {
     "r2_tokens": pl.Float64,
     "r2_held_out": pl.Float64,
     "error_ratio": pl.Float64,
+    "spread_ns": pl.Float64,
 }
 
 
@@ -82,8 +85,9 @@ def fit_costs(launches: pl.DataFrame) -> pl.DataFrame:
 
     Returns:
         ``COSTS_SCHEMA``: costs in ns, R squared of the fit and of each feature alone, of steps
-        that were held out (null with fewer than two steps), and the mean relative error. R
-        squared is null where durations do not vary.
+        that were held out (null with fewer than two steps), the mean relative error, and the
+        standard deviation of what is left (``spread_ns``). R squared is null where durations do
+        not vary.
     """
     rows = [
         {**dict(zip(GROUP, key, strict=True)), **_fit(part)}
@@ -94,8 +98,8 @@ def fit_costs(launches: pl.DataFrame) -> pl.DataFrame:
 
 
 def predict(costs: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
-    """Add ``predicted_ns`` to launches; null where no cost was fitted for their kind."""
-    known = costs.select(*GROUP, "base_ns", "per_expert_ns", "per_row_ns")
+    """Add ``predicted_ns`` and ``spread_ns``; null where no cost was fitted for their kind."""
+    known = costs.select(*GROUP, "base_ns", "per_expert_ns", "per_row_ns", "spread_ns")
     predicted = (
         pl.col("base_ns")
         + pl.col("per_expert_ns").fill_null(0) * pl.col("active")
@@ -138,23 +142,54 @@ def score(launches: pl.DataFrame, by: Sequence[str] = ("gemm", "phase")) -> pl.D
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def critical(launches: pl.DataFrame, value: str) -> dict[str, float]:
+def critical(
+    launches: pl.DataFrame, value: str, spread: str | None = None
+) -> dict[str, float]:
     """Sum over cells of the slowest rank, and its excess over the mean; ns.
+
+    The slowest of several ranks with equal work is slower than their mean by what work does not
+    explain. A prediction without that would call every such cell balanced.
 
     Args:
         launches: ``ordinal`` (the cell), and ``value`` of every rank.
         value: Column with durations, measured or predicted.
+        spread: Column with the standard deviation around a prediction; the slowest is then the
+            expectation over normal deviations, from a fixed sequence of draws.
     """
-    cells = launches.group_by("ordinal").agg(
-        pl.col(value).max().alias("slowest"), pl.col(value).mean().alias("mean")
-    )
-    slowest, mean = float(cells["slowest"].sum()), float(cells["mean"].sum())
+    ordered = launches.sort("ordinal")
+    cells = ordered["ordinal"].to_numpy()
+    values = ordered[value].to_numpy().astype(np.float64)
+    starts = np.flatnonzero(np.diff(cells, prepend=cells[0] - 1)) if cells.size else cells[:0]
+    if not starts.size:
+        return {"critical_ns": 0.0, "mean_ns": 0.0, "excess_ns": 0.0}
+    ranks = np.diff(starts, append=cells.size)
+    mean = float((np.add.reduceat(values, starts) / ranks).sum())
+    if spread is None:
+        slowest = float(np.maximum.reduceat(values, starts).sum())
+    else:
+        slowest = _expected_slowest(values, ordered[spread].to_numpy(), starts)
     return {"critical_ns": slowest, "mean_ns": mean, "excess_ns": slowest - mean}
 
 
 def whole_cells(launches: pl.DataFrame, value: str) -> pl.DataFrame:
     """Keep the cells in which every rank has a value."""
     return launches.filter(pl.col(value).is_not_null().all().over("ordinal"))
+
+
+def _expected_slowest(
+    values: NDArray[np.float64], spread: NDArray[np.float64], starts: NDArray[np.int64]
+) -> float:
+    """Return the sum over cells of the expected maximum; a cell begins at each of ``starts``."""
+    # Fixed, so that the same inputs give the same digits.
+    random = np.random.default_rng(0)
+    sums = []
+    for _ in range(_DRAWS // 2):
+        deviation = random.standard_normal(values.size) * spread
+        # Antithetic pairs: their means cancel exactly, so draws move no mean.
+        sums += [
+            np.maximum.reduceat(values + sign * deviation, starts).sum() for sign in (1.0, -1.0)
+        ]
+    return float(np.mean(sums))
 
 
 def _fit(part: pl.DataFrame) -> dict[str, Any]:
@@ -176,6 +211,9 @@ def _fit(part: pl.DataFrame) -> dict[str, Any]:
         **alone,
         "r2_held_out": _held_out(part["step"].to_numpy(), columns, measured),
         "error_ratio": _error_ratio(measured, predicted),
+        "spread_ns": float(
+            np.sqrt(((measured - predicted) ** 2).sum() / (measured.size - solution.size))
+        ),
     }
 
 
