@@ -17,6 +17,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """Peaks that a user gives; None for those of the trace, then of the datasheet."""
+
+    bytes_per_s: float | None = None
+    flops_per_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Peaks:
     """Peaks that were used, and where each is from.
 
@@ -60,9 +68,7 @@ def roofline(
     inputs: Inputs,
     shape: ModelShape,
     *,
-    bytes_per_s: float | None = None,
-    flops_per_s: float | None = None,
-    block_m: int | None = None,
+    limits: Limits | None = None,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
 ) -> Roofline:
@@ -71,9 +77,7 @@ def roofline(
     Args:
         inputs: Trace, routing log and record of the run.
         shape: Sizes of the model's experts.
-        bytes_per_s: Bandwidth; by the trace, then by the datasheet where left out.
-        flops_per_s: Rate; by the datasheet where left out.
-        block_m: Rows of a block where the grid does not tell.
+        limits: Peaks to use in the place of those of the trace and the datasheet.
         class_map: What each kernel is for.
         nsys: The ``nsys`` that exports a report.
 
@@ -81,37 +85,36 @@ def roofline(
         MissingDataError: A peak is not known, or too little of the trace.
         NsysmoeError: An input cannot be used.
     """
-    choices = Choices(shape.widths(), block_m, shape.experts)
+    # Limits count rows, not blocks: without padding a block is one row.
+    choices = Choices(block_m=1, experts=shape.experts)
     arm = read_arm(inputs, choices, class_map=class_map, nsys=nsys)
 
     from nsysmoe.metrics import roofline as measure  # noqa: PLC0415 - imports polars
 
-    peaks = _peaks(arm, shape.weight_bytes, bytes_per_s, flops_per_s)
-    limits = {"bytes_per_s": peaks.bytes_per_s, "flops_per_s": peaks.flops_per_s}
+    peaks = _peaks(arm, shape.weight_bytes, limits or Limits())
+    used = {"bytes_per_s": peaks.bytes_per_s, "flops_per_s": peaks.flops_per_s}
     # Padding's experts are unknown: its steps would seem to read less than they did.
     known = arm.launches.filter(~arm.launches["is_padded"])
     priced = measure.roofline(
-        known, weights=shape.weights(), weight_bytes=shape.weight_bytes, **limits
+        known, weights=shape.weights(), weight_bytes=shape.weight_bytes, **used
     )
     return Roofline(
         source=arm.source,
         peaks=peaks,
-        ridge_rows=measure.ridge_rows(shape.weight_bytes, **limits),
+        ridge_rows=measure.ridge_rows(shape.weight_bytes, **used),
         rows=tuple(measure.by_limit(priced).to_dicts()),
         phases=tuple(measure.by_limit(priced, ("phase",)).to_dicts()),
         findings=arm.findings,
     )
 
 
-def _peaks(
-    arm: RoutedArm, weight_bytes: float, bytes_per_s: float | None, flops_per_s: float | None
-) -> Peaks:
+def _peaks(arm: RoutedArm, weight_bytes: float, limits: Limits) -> Peaks:
     from nsysmoe.peaks import peak_of  # noqa: PLC0415 - reads the table
 
     gpu = arm.gpu_names[0] if len(arm.gpu_names) == 1 else None
     sheet = peak_of(gpu) if gpu else None
-    bandwidth, bandwidth_from = _bandwidth(arm, sheet, bytes_per_s)
-    rate = flops_per_s or (sheet.flops_per_s(weight_bytes) if sheet else None)
+    bandwidth, bandwidth_from = _bandwidth(arm, sheet, limits.bytes_per_s)
+    rate = limits.flops_per_s or (sheet.flops_per_s(weight_bytes) if sheet else None)
     names = ", ".join(arm.gpu_names) or "a GPU that the trace does not name"
     if bandwidth is None:
         raise MissingDataError(f"the memory bandwidth of {names} is not known: give --bandwidth")
@@ -119,13 +122,11 @@ def _peaks(
         raise MissingDataError(
             f"the peak of {names} for weights of {weight_bytes:g} bytes is not known: give --flops"
         )
-    flops_from = "option" if flops_per_s or sheet is None else sheet.source
+    flops_from = "option" if limits.flops_per_s or sheet is None else sheet.source
     return Peaks(gpu, bandwidth, rate, bandwidth_from, flops_from)
 
 
-def _bandwidth(
-    arm: RoutedArm, sheet: Peak | None, given: float | None
-) -> tuple[float | None, str]:
+def _bandwidth(arm: RoutedArm, sheet: Peak | None, given: float | None) -> tuple[float | None, str]:
     if given:
         return given, "option"
     if arm.bandwidth:

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace
 
 _LAUNCHED = (
-    "kernel_id", "rank", "ordinal", "step", "phase", "layer", "gemm", "blocks", "start_ns", "dur_ns",
+    "kernel_id", "rank", "ordinal", "step", "phase", "layer", "gemm", "blocks", "start_ns",
+    "dur_ns",
 )  # fmt: skip
 
 
@@ -62,7 +63,6 @@ class RoutedArm:
             whose routes nobody wrote down). ``phase`` is decode or prefill (any prompt).
         choices: ``step``, ``layer``, ``row`` (of the batch), ``expert`` (logical): the log by step.
         history: Where experts lived.
-        tokens: Tokens by phase, as ``phase_costs`` wants them.
         ranks: Ranks that share the experts.
         gpu_names: Models of the GPUs.
         bandwidth: Lowest memory bandwidth of them by the trace, bytes/s; None where it tells none.
@@ -73,7 +73,6 @@ class RoutedArm:
     launches: pl.DataFrame
     choices: pl.DataFrame
     history: PlacementHistory
-    tokens: dict[str, int]
     ranks: int
     gpu_names: tuple[str, ...]
     bandwidth: int | None
@@ -122,7 +121,6 @@ def read_arm(
         launches=work,
         choices=by_step,
         history=history,
-        tokens=_tokens(steps),
         ranks=ranks,
         gpu_names=gpu_names,
         bandwidth=bandwidth,
@@ -231,16 +229,12 @@ def _steps(trace: Trace) -> pl.DataFrame:
 
 def _gpus(trace: Trace) -> tuple[tuple[str, ...], int | None]:
     used = {row["gpu_name"] for row in trace.rows("devices")} - {None}
-    bandwidths = [
-        row["memory_bandwidth"] for row in trace.rows("gpus") if row["name"] in used
-    ]
+    bandwidths = [row["memory_bandwidth"] for row in trace.rows("gpus") if row["name"] in used]
     known = [value for value in bandwidths if value]
     return tuple(sorted(used)), min(known) if known and len(known) == len(bandwidths) else None
 
 
-def _history(
-    log: RoutingLog, run: RunRecord, ranks: int, experts: int | None
-) -> PlacementHistory:
+def _history(log: RoutingLog, run: RunRecord, ranks: int, experts: int | None) -> PlacementHistory:
     from nsysmoe.routing.experts import PlacementHistory, contiguous, placed  # noqa: PLC0415
 
     if not run.expert_parallel:
@@ -339,10 +333,10 @@ def _sized(
     kinds = sized.select("gemm", "batch_rows", "blocks").unique().rows()
     rows = infer_rows(kinds, top_k=top_k, experts=experts, widths=choices.widths)
     if lost := [kind for kind, block_m in rows.items() if block_m is None]:
-        gemm, tokens_, blocks = sorted(lost)[0]
+        gemm, tokens_, blocks = min(lost)
         raise MissingDataError(
-            f"no block size gives {blocks:,} blocks for {tokens_:,} tokens ({gemm}): another kernel "
-            "than vLLM's fused_moe, or another capture size; give --block-m"
+            f"no block size gives {blocks:,} blocks for {tokens_:,} tokens ({gemm}): another "
+            "kernel than vLLM's fused_moe, or another capture size; give --block-m"
         )
     known = pl.DataFrame(
         [(*kind, block_m) for kind, block_m in rows.items()],
@@ -354,17 +348,6 @@ def _sized(
     return sized.with_columns(pl.col("blocks").cast(pl.Int64)).join(
         known, on=["gemm", "batch_rows", "blocks"], how="left", maintain_order="left"
     )
-
-
-def _tokens(steps: pl.DataFrame) -> dict[str, int]:
-    import polars as pl  # noqa: PLC0415
-
-    reads = pl.col("context_requests") > 0
-    both = pl.col("context_tokens") + pl.col("generation_tokens")
-    return {
-        "decode": int(steps.filter(~reads)["generation_tokens"].sum()),
-        "prefill": int(steps.filter(reads).select(both).to_series().sum()),
-    }
 
 
 def _partial(inputs: Inputs, left: int, log: RoutingLog) -> list[Finding]:

@@ -34,11 +34,6 @@ _RATE = click.FloatRange(min=0, min_open=True)
     "--bandwidth", type=_RATE, help="Peak of the memory, GB/s.  [default: by trace, datasheet]"
 )
 @click.option("--flops", type=_RATE, help="Peak of the GPU, TFLOP/s.  [default: by datasheet]")
-@click.option(
-    "--block-m",
-    type=_SIZE,
-    help="Rows of a block in every MoE kernel.  [default: read off the grids]",
-)
 @input_options
 @output_options
 def command(
@@ -51,7 +46,6 @@ def command(
     weight_bytes: float | None,
     bandwidth: float | None,
     flops: float | None,
-    block_m: int | None,
     reading: Reading,
     printer: Printer,
 ) -> None:
@@ -61,7 +55,7 @@ def command(
     Example:
       nsysmoe roofline off.sqlite --routed off.routed.npz --run off.run.json --config config.json
     """
-    from nsysmoe.analysis.roofline import roofline
+    from nsysmoe.analysis.roofline import Limits, roofline
     from nsysmoe.analysis.routed import Inputs
     from nsysmoe.reports.pages.roofline import roofline_page
     from nsysmoe.routing import read_model
@@ -76,9 +70,7 @@ def command(
         found = roofline(
             inputs,
             shape,
-            bytes_per_s=bandwidth and bandwidth * 1e9,
-            flops_per_s=flops and flops * 1e12,
-            block_m=block_m,
+            limits=Limits(bandwidth and bandwidth * 1e9, flops and flops * 1e12),
             **reading,
         )
     printer.show(roofline_page(found), (*inputs.paths(), *([config] if config else [])))

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routed import Inputs
     from nsysmoe.cli.options import Printer, Reading
 
+
 @click.group("routing")
 def command() -> None:
     """What routing costs in time: which expert each token chose, set against durations.

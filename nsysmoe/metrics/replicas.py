@@ -11,22 +11,18 @@ from typing import Any
 
 import polars as pl
 
-PHASES = ("decode", "prefill")
 
-
-def phase_costs(launches: pl.DataFrame, costs: pl.DataFrame, tokens: dict[str, int]) -> pl.DataFrame:
-    """Return what the slowest rank of each cell costs, by phase.
+def phase_costs(launches: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
+    """Return what the slowest rank of each cell costs by the model, by phase.
 
     Args:
         launches: Launches with work and ``predicted_ns``, of whole cells.
         costs: What ``fit_costs`` returned.
-        tokens: Tokens of each phase: generated ones of decode steps, all of those with prompts.
 
     Returns:
-        ``phase``, ``cells``, ``tokens``, ``critical_ns`` (measured), ``predicted_ns``, of which
-        ``experts_ns`` (b x active) and ``rows_ns`` (c x padded rows), and ``active`` (mean active
-        physical experts of the slowest rank of a cell). The slowest rank of the prediction is the
-        one whose work is counted.
+        ``phase``, ``predicted_ns``, of which ``experts_ns`` (b x active) and ``rows_ns`` (c x
+        padded rows), and ``active`` (mean active physical experts of the slowest rank of a cell).
+        The slowest rank is the one of the prediction.
     """
     priced = launches.join(
         costs.select("gemm", "phase", "block_m", "per_expert_ns", "per_row_ns"),
@@ -37,47 +33,40 @@ def phase_costs(launches: pl.DataFrame, costs: pl.DataFrame, tokens: dict[str, i
         (pl.col("per_row_ns").fill_null(0) * pl.col("padded_rows")).alias("rows_ns"),
     )
     slowest = pl.col("predicted_ns").arg_max()
-    cells = priced.group_by("phase", "ordinal").agg(
-        pl.col("dur_ns").max().alias("critical_ns"),
-        *(pl.col(name).get(slowest) for name in ("predicted_ns", "experts_ns", "rows_ns", "active")),
-    )
+    parts = ("predicted_ns", "experts_ns", "rows_ns", "active")
     return (
-        cells.group_by("phase")
-        .agg(
-            pl.len().cast(pl.Int64).alias("cells"),
-            pl.col("critical_ns", "predicted_ns", "experts_ns", "rows_ns").cast(pl.Float64).sum(),
-            pl.col("active").mean(),
-        )
-        .with_columns(pl.col("phase").replace_strict(tokens, default=0).alias("tokens"))
+        priced.group_by("phase", "ordinal")
+        .agg(*(pl.col(name).get(slowest) for name in parts))
+        .group_by("phase")
+        .agg(pl.col(*parts[:3]).cast(pl.Float64).sum(), pl.col("active").mean())
         .sort("phase")
     )
 
 
-def tax(baseline: pl.DataFrame, candidate: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the change of critical MoE time a token, by phase, and what explains it.
+def tax(unmoved: pl.DataFrame, moved: pl.DataFrame, tokens: dict[str, int]) -> list[dict[str, Any]]:
+    """Return what another placement changes a token, by phase, and what explains it.
+
+    Both are of the same tokens in the same batches, so nothing but the placement differs: runs
+    batch tokens differently, and a decode step costs nearly the same with few tokens as with many.
 
     Args:
-        baseline: What ``phase_costs`` returned of the first arm.
-        candidate: The same of the second, with the costs of the first.
+        unmoved: What ``phase_costs`` returned with the first placement.
+        moved: The same with the second.
+        tokens: Tokens of each phase: generated ones of decode steps, all of those with prompts.
 
     Returns:
-        For each phase in both: ``change_ns`` a token (positive: dearer), ``experts_ns`` and
-        ``rows_ns`` (the parts of it that the model gives to active experts and to padded rows),
-        ``active_before``, ``active_after``.
+        For each phase in both: ``tokens``, ``change_ns`` a token (positive: dearer), of which
+        ``experts_ns`` and ``rows_ns``; ``active_before`` and ``active_after``.
     """
-    both = baseline.join(candidate, on="phase", suffix="_after").filter(
-        (pl.col("tokens") > 0) & (pl.col("tokens_after") > 0)
-    )
+    both = unmoved.join(moved, on="phase", suffix="_after").sort("phase")
     return [
         {
             "phase": row["phase"],
-            "critical_before_ns": row["critical_ns"] / row["tokens"],
-            "critical_after_ns": row["critical_ns_after"] / row["tokens_after"],
+            "tokens": count,
             **{
-                name: row[f"{column}_after"] / row["tokens_after"] - row[column] / row["tokens"]
+                name: (row[f"{column}_after"] - row[column]) / count
                 for name, column in (
-                    ("change_ns", "critical_ns"),
-                    ("predicted_ns", "predicted_ns"),
+                    ("change_ns", "predicted_ns"),
                     ("experts_ns", "experts_ns"),
                     ("rows_ns", "rows_ns"),
                 )
@@ -85,17 +74,18 @@ def tax(baseline: pl.DataFrame, candidate: pl.DataFrame) -> list[dict[str, Any]]
             "active_before": row["active"],
             "active_after": row["active_after"],
         }
-        for row in both.sort("phase").iter_rows(named=True)
+        for row in both.iter_rows(named=True)
+        if (count := tokens.get(row["phase"], 0))
     ]
 
 
-def break_even(changes: list[dict[str, Any]], value: str = "change_ns") -> float | None:
+def break_even(changes: list[dict[str, Any]]) -> float | None:
     """Return the prompt tokens a generated one at which gain and loss cancel out.
 
     Above it the phase of prompts decides, below it decode does. None where both phases gain, both
     lose, or one is missing: then no mix breaks even.
     """
-    by_phase = {row["phase"]: float(row[value]) for row in changes}
+    by_phase = {row["phase"]: float(row["change_ns"]) for row in changes}
     decode, prefill = by_phase.get("decode"), by_phase.get("prefill")
     if decode is None or prefill is None or decode * prefill >= 0:
         return None

@@ -142,9 +142,7 @@ def score(launches: pl.DataFrame, by: Sequence[str] = ("gemm", "phase")) -> pl.D
     return pl.DataFrame(rows, infer_schema_length=None)
 
 
-def critical(
-    launches: pl.DataFrame, value: str, spread: str | None = None
-) -> dict[str, float]:
+def critical(launches: pl.DataFrame, value: str, spread: str | None = None) -> dict[str, float]:
     """Sum over cells of the slowest rank, and its excess over the mean; ns.
 
     The slowest of several ranks with equal work is slower than their mean by what work does not
@@ -221,13 +219,14 @@ def _non_negative(
     columns: dict[str, NDArray[np.float64]], measured: NDArray[np.float64]
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Return the features used and (a, their costs) of the best fit without a negative cost."""
+    subsets: tuple[tuple[str, ...], ...] = ((), ("active",), ("padded_rows",), _FEATURES)
     best: tuple[float, tuple[str, ...], NDArray[np.float64]] | None = None
     # Fewer features first: one more has to explain more than rounding does.
-    for used in ((), ("active",), ("padded_rows",), _FEATURES):
+    for used in subsets:
         design = _design(columns, used)
         if np.linalg.matrix_rank(design) < design.shape[1]:
             continue
-        solution = np.linalg.lstsq(design, measured, rcond=None)[0]
+        solution = np.linalg.lstsq(design, measured, rcond=None)[0].astype(np.float64)
         if (solution[1:] < 0).any():
             continue
         left = float(((measured - design @ solution) ** 2).sum())

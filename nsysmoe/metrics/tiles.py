@@ -1,7 +1,7 @@
 """How many rows one block of the fused MoE kernel computes, read off its grid.
 
-vLLM sorts the choices of a batch by expert and pads each expert's part to a multiple of BLOCK_SIZE_M
-(``moe_align_block_size``). The buffer is sized for the worst case, and the grid with it:
+vLLM sorts the choices of a batch by expert and pads each expert's part to a multiple of
+BLOCK_SIZE_M (``moe_align_block_size``). Buffer and grid are sized for the worst case:
 
     EM = choices + experts (BM - 1), at most choices x BM
     grid = ceil(EM / BM) x ceil(N / BN)
@@ -67,8 +67,7 @@ def infer_rows(
         Rows of a block by launch; None where nothing fits, or several and not the default.
     """
     fitting = {
-        launch: _pairs(launch, top_k, experts, (widths or {}).get(launch[0]))
-        for launch in launches
+        launch: _pairs(launch, top_k, experts, (widths or {}).get(launch[0])) for launch in launches
     }
     agreed = {
         gemm: _agreed([pairs for launch, pairs in fitting.items() if launch[0] == gemm])

@@ -36,7 +36,9 @@ class Placement:
     def __post_init__(self) -> None:
         layers, physical = self.logical.shape
         if physical % self.ranks:
-            raise RoutingError(f"{physical} physical experts do not divide among {self.ranks} ranks")
+            raise RoutingError(
+                f"{physical} physical experts do not divide among {self.ranks} ranks"
+            )
         for layer in range(layers):
             held = np.unique(self.logical[layer])
             if held.size != held[-1] + 1:
@@ -94,7 +96,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class PlacementHistory:
-    """Placements of a run: ``before`` holds until experts are rearranged, ``after`` from then on."""
+    """Placements of a run: ``before`` until experts are rearranged, ``after`` from then on."""
 
     before: Placement
     after: Placement

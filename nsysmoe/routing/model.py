@@ -91,5 +91,7 @@ def _weight_bytes(config: dict[str, Any], path: Path | None) -> float:
     if config.get("quantization_config") is not None:
         raise InputError(f"{path} has quantized weights: give --weight-bytes")
     if not isinstance(name, str) or name not in _TYPE_BYTES:
-        raise InputError(f"{path or 'no --config'} tells no type of the weights: give --weight-bytes")
+        raise InputError(
+            f"{path or 'no --config'} tells no type of the weights: give --weight-bytes"
+        )
     return _TYPE_BYTES[name]

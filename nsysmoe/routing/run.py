@@ -124,15 +124,14 @@ def _map(states: Any, where: str) -> tuple[tuple[int, ...], ...] | None:
         raise InputError(f"{where} must hold one model")
     (model,) = models.values()
     layers = model.get("physical_to_logical_map") if isinstance(model, dict) else None
-    if not _is_matrix(layers):
+    if not isinstance(layers, list) or not _is_matrix(layers):
         raise InputError(f"{where} has no `physical_to_logical_map` of layers by experts")
     return tuple(tuple(row) for row in layers)
 
 
-def _is_matrix(layers: Any) -> bool:
+def _is_matrix(layers: list[Any]) -> bool:
     return (
-        isinstance(layers, list)
-        and bool(layers)
+        bool(layers)
         and all(isinstance(row, list) and row for row in layers)
         and len({len(row) for row in layers}) == 1
         and all(isinstance(value, int) and value >= 0 for row in layers for value in row)

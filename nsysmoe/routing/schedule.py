@@ -79,8 +79,8 @@ def replay(steps: Iterable[dict[str, Any]], run: RunRecord) -> tuple[pl.DataFram
         _read(queue, row, run)
     if is_idle and queue.left():
         raise RoutingError(
-            f"the last step of the trace is idle, but {queue.left():,} of {sum(totals):,} tokens of "
-            f"{run.source} never ran: the trace is of another run or of a part of it"
+            f"the last step of the trace is idle, but {queue.left():,} of {sum(totals):,} tokens "
+            f"of {run.source} never ran: the trace is of another run or of a part of it"
         )
     slices = pl.DataFrame(
         queue.slices,

@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 _WHAT = {
     "measured": "measured",
     "predicted": "predicted",
-    "no_change": "baseline: the same tokens, first trace's placement",
+    "no_change": "baseline: no change of placement",
     "perfect_balance": "baseline: perfect balance",
-    "baseline": "first trace, as measured",
+    "baseline": "baseline: first trace as measured",
 }
-_NOTES = (
+_MODEL = (
     "duration = a + b × active experts + c × Σ ceil(n / BM) × BM, n the rows of an expert on the "
     "rank; mixed steps count as prefill. A cost of n/a is one that did not vary or would have been "
     "negative. Where no expert has more than BM rows, active experts and padded rows are one "
-    "number: b + c × BM is what one more active expert costs.",
+    "number: b + c × BM is what one more active expert costs."
+)
+_SLOWEST = (
     "Predicted sums expect the slowest of ranks with equal work to be slower than their mean by "
-    "what the fit leaves unexplained.",
-    "R² by a fit of other steps of this trace is in no sample; R² says little where work hardly "
-    "varies: read the error there.",
+    "what the fit leaves unexplained."
+)
+_SCORE = (
+    "R² of other steps: each step predicted by a fit that has not seen it. R² says little where "
+    "work hardly varies: read the error there."
 )
 # Tokens that explain nearly what the whole model does need no experts beside them.
 _NEARLY = 0.95
@@ -45,7 +49,7 @@ def routing_cost_page(found: Explanation) -> Document:
         data=_data(found),
         records=found.costs,
         findings=found.findings,
-        notes=_NOTES,
+        notes=(_MODEL, _SLOWEST, _SCORE),
         lead=tuple(_lead(found)),
     )
 
@@ -69,10 +73,7 @@ def _costs(found: Explanation) -> Table:
                     for name in ("base_ns", "per_expert_ns", "per_row_ns")
                 ),
                 numbers.microseconds(_one_more(row)),
-                *(
-                    _r2(row[name])
-                    for name in ("r2", "r2_held_out", "r2_active", "r2_tokens")
-                ),
+                *(_r2(row[name]) for name in ("r2", "r2_held_out", "r2_active", "r2_tokens")),
                 numbers.share(row["error_ratio"]),
             )
         )
@@ -122,35 +123,38 @@ def _sums(found: Explanation) -> Table:
         for row in found.sums
     )
     known, cells = found.cells["predicted"], found.cells["cells"]
-    caption = (
-        f"Slowest rank of {known:,} of {cells:,} cells of {found.against or found.source}"
-    )
+    part = f"{known:,} of {cells:,}" if found.against else f"{cells:,}"
+    caption = f"Slowest rank of {part} cells of {found.against or found.source}"
     return Table(caption, columns, rows)
 
 
 def _tax(found: Explanation) -> Table:
     columns = (
-        Column("Phase", "left"), Column("Critical a token, before (us)"), Column("after (us)"),
-        Column("Change (us)"), Column("predicted (us)"), Column("by active experts (us)"),
-        Column("by padded rows (us)"), Column("Active experts, before"), Column("after"),
-    )  # fmt: skip
+        Column("Phase", "left"),
+        Column("Tokens"),
+        Column("By placement (us)"),
+        Column("of active experts (us)"),
+        Column("of padded rows (us)"),
+        Column("Active experts, first placement"),
+        Column("second"),
+        Column("Measured, first trace (us)"),
+        Column("second (us)"),
+    )
+    times = ("change", "experts", "rows")
     rows = tuple(
         Row(
             (
                 row["phase"],
-                *(
-                    numbers.microseconds(row[f"{name}_ns"])
-                    for name in (
-                        "critical_before", "critical_after", "change", "predicted", "experts",
-                        "rows",
-                    )
-                ),
+                numbers.count(row["tokens"]),
+                *(numbers.microseconds(row[f"{name}_ns"]) for name in times),
                 numbers.decimal(row["active_before"]),
                 numbers.decimal(row["active_after"]),
+                numbers.microseconds(row["measured_before_ns"]),
+                numbers.microseconds(row["measured_after_ns"]),
             )
         )
         for row in found.tax
-    )  # fmt: skip
+    )
     return Table("Tax and gain: MoE time of the slowest rank a token", columns, rows)
 
 
@@ -197,18 +201,21 @@ def _phase_sentence(found: Explanation, phase: str) -> str | None:
 
 
 def _tax_sentence(found: Explanation) -> str:
-    parts = [
-        f"{row['phase']} {'pays' if row['change_ns'] > 0 else 'gains'} "
-        f"{numbers.microseconds(abs(row['change_ns']))} us a token"
-        for row in found.tax
-    ]
-    sentence = "Slowest ranks: " + ", ".join(parts)
+    sentence = f"By the second placement {', '.join(map(_tax_part, found.tax))}"
     if found.break_even is None:
-        return f"{sentence}; no mix of tokens breaks even."
+        return f"{sentence}: no mix of tokens turns that around."
     return (
-        f"{sentence}; it breaks even at {numbers.decimal(found.break_even)} prompt tokens for each "
+        f"{sentence}: it breaks even at {numbers.decimal(found.break_even)} prompt tokens for each "
         "generated one."
     )
+
+
+def _tax_part(row: dict[str, Any]) -> str:
+    change = row["change_ns"]
+    if change == 0:
+        return f"{row['phase']} costs the same"
+    verb = "pays" if change > 0 else "gains"
+    return f"{row['phase']} {verb} {numbers.microseconds(abs(change))} us a token"
 
 
 def _one_more(row: dict[str, Any]) -> float | None:
