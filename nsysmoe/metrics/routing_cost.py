@@ -220,6 +220,7 @@ def _non_negative(
 ) -> tuple[tuple[str, ...], NDArray[np.float64]]:
     """Return the features used and (a, their costs) of the best fit without a negative cost."""
     subsets: tuple[tuple[str, ...], ...] = ((), ("active",), ("padded_rows",), _FEATURES)
+    rounding = 1e-9 * float(((measured - measured.mean()) ** 2).sum())
     best: tuple[float, tuple[str, ...], NDArray[np.float64]] | None = None
     # Fewer features first: one more has to explain more than rounding does.
     for used in subsets:
@@ -230,7 +231,7 @@ def _non_negative(
         if (solution[1:] < 0).any():
             continue
         left = float(((measured - design @ solution) ** 2).sum())
-        if best is None or left < best[0] * (1 - 1e-9):
+        if best is None or left < best[0] - rounding:
             best = left, used, solution
     assert best is not None  # noqa: S101 - a constant always fits
     return best[1], best[2]

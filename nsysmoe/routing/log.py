@@ -84,8 +84,10 @@ def read_vllm_log(path: Path) -> RoutingLog:
     try:
         with np.load(path, allow_pickle=False) as archive:
             routes = [archive[f"r{number}"] for number in range(len(numbers))]
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
         raise InputError(f"{path} cannot be read as numpy arrays: {error}") from error
+    if not all(isinstance(route, np.ndarray) for route in routes):
+        raise InputError(f"{path} cannot be read as numpy arrays: a member is none")
     return log_of(str(path), routes)
 
 

@@ -29,6 +29,7 @@ class _Queue:
     prompts: tuple[int, ...]
     totals: tuple[int, ...]
     done: list[int] = field(default_factory=list)
+    running: list[int] = field(default_factory=list)
     slices: list[tuple[int, int, int, int]] = field(default_factory=list)
 
     @property
@@ -37,14 +38,19 @@ class _Queue:
         return len(self.done)
 
     def generating(self) -> list[int]:
-        return [
-            number
-            for number, done in enumerate(self.done)
-            if self.prompts[number] <= done < self.totals[number]
-        ]
+        """Return the running requests whose prompt has been read."""
+        self.running = [n for n in self.running if self.done[n] < self.totals[n]]
+        return [n for n in self.running if self.done[n] >= self.prompts[n]]
 
     def reading(self) -> list[int]:
-        return [number for number, done in enumerate(self.done) if done < self.prompts[number]]
+        """Return the running requests whose prompt has been read in part."""
+        return [n for n in self.running if self.done[n] < self.prompts[n]]
+
+    def admit(self) -> int:
+        """Let the next request run, and return its number."""
+        self.running.append(self.arrived)
+        self.done.append(0)
+        return self.running[-1]
 
     def feed(self, step: int, request: int, tokens: int) -> None:
         self.slices.append((step, request, self.done[request], tokens))
@@ -110,14 +116,16 @@ def _read(queue: _Queue, row: dict[str, Any], run: RunRecord) -> None:
     newcomers = min(requests - len(begun), len(queue.prompts) - queue.arrived)
     _check(row, "context requests", len(begun) + newcomers, requests)
     for _ in range(newcomers):
-        begun.append(queue.arrived)
-        queue.done.append(0)
+        begun.append(queue.admit())
     left = tokens
     for place, request in enumerate(begun):
+        whole = queue.prompts[request] - queue.done[request]
         behind = len(begun) - place - 1
-        part = min(queue.prompts[request] - queue.done[request], left - behind)
-        if part < 1:
-            _check(row, "context tokens", f"{requests} or more", tokens)
+        # Only the last may be cut: the budget ends there.
+        least = whole + behind if behind else 1
+        if left < least:
+            _check(row, "context tokens", f"{tokens - left + least:,} or more", tokens)
+        part = min(whole, left)
         queue.feed(row["step"], request, part)
         left -= part
     _check(row, "context tokens", tokens - left, tokens)
