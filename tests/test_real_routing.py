@@ -35,8 +35,8 @@ def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[str, Explanation]:
     folder = tmp_path_factory.mktemp("pair")
-    arms = (arm(folder, request.param, name) for name in ("eplb_off", "eplb_on"))
-    return request.param, explain(*arms)
+    off, on = (arm(folder, request.param, name) for name in ("eplb_off", "eplb_on"))
+    return request.param, explain(off, on)
 
 
 def test_every_label_of_both_arms_fits_the_order_of_arrival(pair: tuple[str, Explanation]) -> None:

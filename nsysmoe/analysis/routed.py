@@ -128,6 +128,7 @@ def read_arm(
             *_partial(inputs, left, log),
             *_padding(inputs, work),
             *_unplaced(inputs, unplaced),
+            *_unseen(inputs, history, moved),
             *_replicas(inputs, history, run),
             *odd,
         ),
@@ -229,7 +230,7 @@ def _steps(trace: Trace) -> pl.DataFrame:
 
 def _gpus(trace: Trace) -> tuple[tuple[str, ...], int | None]:
     used = {row["gpu_name"] for row in trace.rows("devices")} - {None}
-    bandwidths = [row["memory_bandwidth"] for row in trace.rows("gpus") if row["name"] in used]
+    bandwidths = [row["memory_bandwidth_bytes"] for row in trace.rows("gpus") if row["name"] in used]
     known = [value for value in bandwidths if value]
     return tuple(sorted(used)), min(known) if known and len(known) == len(bandwidths) else None
 
@@ -245,14 +246,15 @@ def _history(log: RoutingLog, run: RunRecord, ranks: int, experts: int | None) -
         raise MissingDataError(f"{run.source}: {run.data_parallel} data-parallel engines have a "
                                "log each; only one engine can be replayed")  # fmt: skip
     highest = int(log.choices["expert"].max()) + 1  # type: ignore[arg-type]
-    if run.map_before is None or run.map_after is None:
+    first, last = run.map_before or run.map_after, run.map_after or run.map_before
+    if first is None or last is None:
         if experts is None and highest % ranks:
             raise MissingDataError(
                 f"{highest} experts do not divide among {ranks} ranks: give --config"
             )
         same = contiguous(log.layers, max(experts or highest, highest), ranks)
         return PlacementHistory(same, same)
-    history = PlacementHistory(placed(run.map_before, ranks), placed(run.map_after, ranks))
+    history = PlacementHistory(placed(first, ranks), placed(last, ranks))
     for placement in (history.before, history.after):
         if placement.layers != log.layers or placement.experts < highest:
             raise RoutingError(
@@ -402,6 +404,20 @@ def _unplaced(inputs: Inputs, launches: int) -> list[Finding]:
             "record of the run has the maps before and after all of them only, so they are left "
             "out",
             {"source": str(inputs.trace), "launches": launches},
+        )
+    ]
+
+
+def _unseen(inputs: Inputs, history: PlacementHistory, moved: pl.DataFrame) -> list[Finding]:
+    if moved.height or not history.changes:
+        return []
+    return [
+        Finding(
+            "unseen_rearrangement",
+            "warning",
+            f"the maps of {inputs.run} differ and {inputs.trace} shows no rearrangement: it came "
+            "before the capture, or moved weights by copies; the last map is taken for all steps",
+            {"source": str(inputs.trace)},
         )
     ]
 

@@ -57,11 +57,15 @@ class Made:
         self.inputs = Inputs(
             self.trace(folder / "trace.sqlite"), folder / "routed.npz", folder / "run.json"
         )
-        np.savez(self.inputs.routed, **{f"r{n}": r for n, r in enumerate(self.routes)})
+        arrays: dict[str, Any] = {f"r{n}": r for n, r in enumerate(self.routes)}
+        np.savez(self.inputs.routed, **arrays)
         self.record(maps)
 
-    def record(self, maps: Any, **more: Any) -> None:
-        states = [{"models": {"m": {"physical_to_logical_map": maps}}}] if maps else [None]
+    def record(self, maps: Any, before: Any = None, **more: Any) -> None:
+        states, earlier = (
+            [{"models": {"m": {"physical_to_logical_map": each}}}] if each else [None]
+            for each in (maps, before or maps)
+        )
         document = {
             "vllm": "0.26.0",
             "args": {"ep": "on", "max_num_seqs": 24, "max_num_batched_tokens": 1400, **more},
@@ -73,7 +77,7 @@ class Made:
                     ]
                 }
             ],
-            "eplb_before": states,
+            "eplb_before": earlier,
             "eplb_after": states,
         }
         self.inputs.run.write_text(json.dumps(document), encoding="utf-8")
@@ -243,10 +247,11 @@ def test_a_log_of_another_run_is_told_by_what_it_does_not_explain(
     other = Made(tmp_path / "other", None, seed=2)
     shuffled = tmp_path / "routed.npz"
     random = np.random.default_rng(5)
-    np.savez(
-        shuffled, **{f"r{n}": random.permutation(r.reshape(-1)).reshape(r.shape) % 2
-                     for n, r in enumerate(off.routes)}
-    )  # fmt: skip
+    arrays: dict[str, Any] = {
+        f"r{n}": random.permutation(route.reshape(-1)).reshape(route.shape) % 2
+        for n, route in enumerate(off.routes)
+    }
+    np.savez(shuffled, **arrays)
     with pytest.raises(RoutingError, match="tokens; a prompt of"):
         explain(Inputs(off.inputs.trace, other.inputs.routed, off.inputs.run))
     with pytest.raises(RoutingError, match=r"step \d+ says|never ran"):
@@ -277,6 +282,28 @@ def test_runs_that_cannot_be_read_this_way_say_why(off: Made, tmp_path: Path) ->
     real = Inputs(*(GRAPHS / f"eplb_off.{end}" for end in ("sqlite", "routed.npz", "run.json")))
     with pytest.raises(RoutingError, match="MoE layers"):
         explain(off.inputs, real)
+
+
+def test_maps_that_changed_outside_the_capture(tmp_path: Path) -> None:
+    made = Made(tmp_path / "made", None)
+    same = [list(range(EXPERTS))] * LAYERS
+    made.record(same, before=[list(range(EXPERTS))[::-1]] * LAYERS)
+    found = explain(made.inputs)
+    assert [finding.code for finding in found.findings] == ["unseen_rearrangement"]
+    # The last map holds throughout, so the costs are the right ones.
+    assert all(row["r2"] == pytest.approx(1, abs=1e-9) for row in found.costs)
+
+
+def test_each_step_has_the_map_that_held_in_it() -> None:
+    """The real pair's ON arm: rearranged after its ninth step."""
+    real = Inputs(*(GRAPHS / f"eplb_on.{end}" for end in ("sqlite", "routed.npz", "run.json")))
+    arm = read_arm(real, Choices())
+    steps = {
+        bool(key[0]): sorted(part["step"].unique().to_list())
+        for key, part in arm.launches.group_by("is_after")
+    }
+    assert steps == {False: list(range(9)), True: list(range(9, 14))}
+    assert arm.history.changes
 
 
 def test_a_roofline_follows_the_peaks_that_are_given(off: Made) -> None:

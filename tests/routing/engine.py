@@ -27,7 +27,8 @@ class Engine:
         running: list[int] = []
         computed = dict.fromkeys(waiting, 0)
         while waiting or running:
-            budget, step, label = self.max_tokens, [], [0, 0, 0, 0]
+            step: list[tuple[int, int]] = []
+            budget, label = self.max_tokens, [0, 0, 0, 0]
             for request in running:
                 reads = computed[request] < self.prompts[request]
                 wanted = self.prompts[request] - computed[request] if reads else 1
