@@ -187,11 +187,12 @@ def _launches(trace: Trace) -> pl.DataFrame:
     """Return launches of steps with a known layer, and whether a CUDA graph replayed each."""
     import polars as pl  # noqa: PLC0415
 
-    launches = trace.frame("moe_launches", _LAUNCHED)
+    # In one order, so that sums of floats have the same digits every time.
+    launches = trace.frame("moe_launches", _LAUNCHED).sort("rank", "ordinal")
     if launches.is_empty():
         raise MissingDataError(f"{trace.path} has no MoE kernel")
     graphs = trace.frame("moe_kernels", ("kernel_id", "graph_node_id"))
-    known = launches.join(graphs, on="kernel_id", how="left").with_columns(
+    known = launches.join(graphs, on="kernel_id", how="left", maintain_order="left").with_columns(
         pl.col("graph_node_id").is_not_null().alias("in_graph"),
         # A step with prompts runs the kernels of prompts, whatever generates beside them.
         pl.col("phase").replace({"mixed": "prefill"}),
@@ -230,7 +231,9 @@ def _steps(trace: Trace) -> pl.DataFrame:
 
 def _gpus(trace: Trace) -> tuple[tuple[str, ...], int | None]:
     used = {row["gpu_name"] for row in trace.rows("devices")} - {None}
-    bandwidths = [row["memory_bandwidth_bytes"] for row in trace.rows("gpus") if row["name"] in used]
+    bandwidths = [
+        row["memory_bandwidth_bytes"] for row in trace.rows("gpus") if row["name"] in used
+    ]
     known = [value for value in bandwidths if value]
     return tuple(sorted(used)), min(known) if known and len(known) == len(bandwidths) else None
 

@@ -24,7 +24,7 @@ def command() -> None:
     Example:
       nsysmoe routing explain off.sqlite --routed off.routed.npz --run off.run.json
 
-    Each has --format and -o, --output.
+    Subcommands have --format and -o, --output.
     """
 
 

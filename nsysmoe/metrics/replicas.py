@@ -28,6 +28,7 @@ def phase_costs(launches: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
         costs.select("gemm", "phase", "block_m", "per_expert_ns", "per_row_ns"),
         on=["gemm", "phase", "block_m"],
         how="left",
+        maintain_order="left",
     ).with_columns(
         (pl.col("per_expert_ns").fill_null(0) * pl.col("active")).alias("experts_ns"),
         (pl.col("per_row_ns").fill_null(0) * pl.col("padded_rows")).alias("rows_ns"),
@@ -35,9 +36,9 @@ def phase_costs(launches: pl.DataFrame, costs: pl.DataFrame) -> pl.DataFrame:
     slowest = pl.col("predicted_ns").arg_max()
     parts = ("predicted_ns", "experts_ns", "rows_ns", "active")
     return (
-        priced.group_by("phase", "ordinal")
+        priced.group_by("phase", "ordinal", maintain_order=True)
         .agg(*(pl.col(name).get(slowest) for name in parts))
-        .group_by("phase")
+        .group_by("phase", maintain_order=True)
         .agg(pl.col(*parts[:3]).cast(pl.Float64).sum(), pl.col("active").mean())
         .sort("phase")
     )

@@ -66,7 +66,7 @@ def by_limit(launches: pl.DataFrame, by: Sequence[str] = ("phase", "gemm")) -> p
     total = pl.col("dur_ns").sum()
     bound = pl.col("dur_ns").filter(pl.col("is_bandwidth_bound")).sum()
     return (
-        launches.group_by(by)
+        launches.group_by(by, maintain_order=True)
         .agg(
             pl.len().cast(pl.Int64).alias("launches"),
             total.alias("total_ns"),

@@ -91,7 +91,9 @@ def fit_costs(launches: pl.DataFrame) -> pl.DataFrame:
     """
     rows = [
         {**dict(zip(GROUP, key, strict=True)), **_fit(part)}
-        for key, part in launches.sort(GROUP).group_by(*GROUP, maintain_order=True)
+        for key, part in launches.sort(GROUP, maintain_order=True).group_by(
+            *GROUP, maintain_order=True
+        )
         if part.height >= _FEWEST
     ]
     return pl.DataFrame(rows, schema=COSTS_SCHEMA)
@@ -154,7 +156,7 @@ def critical(launches: pl.DataFrame, value: str, spread: str | None = None) -> d
         spread: Column with the standard deviation around a prediction; the slowest is then the
             expectation over normal deviations, from a fixed sequence of draws.
     """
-    ordered = launches.sort("ordinal")
+    ordered = launches.sort("ordinal", maintain_order=True)
     cells = ordered["ordinal"].to_numpy()
     values = ordered[value].to_numpy().astype(np.float64)
     starts = np.flatnonzero(np.diff(cells, prepend=cells[0] - 1)) if cells.size else cells[:0]
