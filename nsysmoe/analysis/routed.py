@@ -158,7 +158,7 @@ def count_rows(
             part["layer"].to_numpy(), part["expert"].to_numpy(), part["row"].to_numpy()
         )
         parts.append(
-            part.select("step", "layer").with_columns(
+            part.select("step", pl.col("layer").cast(pl.Int64)).with_columns(
                 pl.Series("expert", physical, pl.Int64),
                 pl.Series("rank", placement.rank_of(physical), pl.Int64),
             )
@@ -311,9 +311,7 @@ def _by_step(log: RoutingLog, slices: pl.DataFrame) -> pl.DataFrame:
         .sort("step", "request", "token")
         .with_columns((pl.int_range(pl.len()).over("step")).alias("row"))
     )  # fmt: skip
-    return log.choices.join(fed, on=["request", "token"]).select(
-        "step", "row", pl.col("layer", "expert").cast(pl.Int64)
-    )
+    return log.choices.join(fed, on=["request", "token"]).select("step", "row", "layer", "expert")
 
 
 def _sized(

@@ -75,6 +75,9 @@ class Placement:
             row: Place of the token in its step's batch, which picks among replicas.
         """
         first, count, slots = self._replicas
+        if not self.has_replicas:
+            only: NDArray[np.int64] = slots[layer, first[layer, expert]]
+            return only
         which = (row.astype(np.uint64) * _MULTIPLIER) & _MASK
         index = which % count[layer, expert].astype(np.uint64)
         found: NDArray[np.int64] = slots[layer, first[layer, expert] + index.astype(np.int64)]

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _MEMBER = re.compile(r"r(\d+)\.npy")
 # Uncompressed: a few hundred million choices. A file that claims more is no log of a capture.
 _LARGEST_BYTES = 4 << 30
+_LARGEST_EXPERT = 65_535
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,13 @@ def log_of(source: str, routes: Sequence[NDArray[Any]]) -> RoutingLog:
         )
     if any(not np.issubdtype(route.dtype, np.integer) for route in routes):
         raise InputError(f"{source}: experts must be integers")
+    if not all(route.size for route in routes):
+        raise InputError(f"{source}: a request without tokens, layers or experts")
+    if any(route.min() < 0 or route.max() > _LARGEST_EXPERT for route in routes):
+        raise InputError(f"{source}: an expert below 0 or above {_LARGEST_EXPERT:,}")
     layers, top_k = shapes.pop()
     parts = [_choices(number, route) for number, route in enumerate(routes)]
     choices = pl.concat(parts)
-    if choices.height and int(choices["expert"].min()) < 0:  # type: ignore[arg-type]
-        raise InputError(f"{source}: a token without an expert (a negative number)")
     return RoutingLog(source, choices, tuple(len(route) for route in routes), layers, top_k)
 
 
@@ -120,6 +123,6 @@ def _choices(request: int, route: NDArray[Any]) -> pl.DataFrame:
             "token": index[0],
             "layer": index[1].astype(np.uint16),
             "k": index[2].astype(np.uint16),
-            "expert": route.reshape(-1).astype(np.int32),
+            "expert": route.reshape(-1).astype(np.uint16),
         }
     )

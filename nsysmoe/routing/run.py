@@ -134,5 +134,6 @@ def _is_matrix(layers: list[Any]) -> bool:
         bool(layers)
         and all(isinstance(row, list) and row for row in layers)
         and len({len(row) for row in layers}) == 1
-        and all(isinstance(value, int) and value >= 0 for row in layers for value in row)
+        # There are as many physical experts as logical ones, or more.
+        and all(isinstance(value, int) and 0 <= value < len(row) for row in layers for value in row)
     )

@@ -58,7 +58,9 @@ def test_logs_of_another_form_are_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert "differ" in refused(read_vllm_log, saved(path, r0=route, r1=route[:, :1]))
     assert "differ" in refused(read_vllm_log, saved(path, r0=route[0]))
     assert "integers" in refused(read_vllm_log, saved(path, r0=route.astype(float)))
-    assert "negative" in refused(read_vllm_log, saved(path, r0=route.astype(int) - 1))
+    assert "below 0" in refused(read_vllm_log, saved(path, r0=route.astype(int) - 1))
+    assert "above" in refused(read_vllm_log, saved(path, r0=route.astype(int) + 70_000))
+    assert "without tokens" in refused(read_vllm_log, saved(path, r0=route, r1=route[:0]))
     hostile = np.array([[[print]]], dtype=object)
     assert "cannot be read" in refused(read_vllm_log, saved(path, r0=hostile))
     path.write_bytes(b"PK no archive")
@@ -98,6 +100,10 @@ def test_a_record_of_a_real_run() -> None:
         ),
         (
             {"eplb_after": [{"models": {"m": {"physical_to_logical_map": [[0, -1]]}}}]},
+            "physical_to_logical_map",
+        ),
+        (
+            {"eplb_after": [{"models": {"m": {"physical_to_logical_map": [[0, 10**30]]}}}]},
             "physical_to_logical_map",
         ),
         ({"args": {"max_num_seqs": "many"}}, "max_num_seqs"),
