@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from nsysmoe.classes import ClassMap
-    from nsysmoe.routing import PlacementHistory, RoutingLog, RunRecord
+    from nsysmoe.routing import Placement, PlacementHistory, RoutingLog, RunRecord
     from nsysmoe.trace import Trace
 
 _LAUNCHED = (
@@ -154,17 +154,37 @@ def count_rows(
     for is_after, placement in ((False, history.before), (True, history.after)):
         steps = launches.filter(pl.col("is_after") == is_after)["step"].unique()
         part = choices.filter(pl.col("step").is_in(steps.implode()))
-        physical = placement.physical_of(
-            part["layer"].to_numpy(), part["expert"].to_numpy(), part["row"].to_numpy()
-        )
-        parts.append(
-            part.select("step", pl.col("layer").cast(pl.Int64)).with_columns(
-                pl.Series("expert", physical, pl.Int64),
-                pl.Series("rank", placement.rank_of(physical), pl.Int64),
-            )
-        )
-    key = ["step", "layer", "rank", "expert"]
-    return pl.concat(parts).group_by(key).agg(pl.len().cast(pl.Int64).alias("rows"))
+        parts.append(_counted(part, placement))
+    return pl.concat(parts)
+
+
+def _counted(choices: pl.DataFrame, placement: Placement) -> pl.DataFrame:
+    """Count rows by step, layer and physical expert: one number for all three."""
+    import numpy as np  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    layer = choices["layer"].to_numpy().astype(np.int64)
+    physical = placement.physical_of(layer, choices["expert"].to_numpy(), choices["row"].to_numpy())
+    key = choices["step"].to_numpy() * placement.layers + layer
+    key = key * placement.physical + physical
+    if key.size and key.max() > 4 * key.size:
+        # Too sparse for a table of every expert in every step.
+        found, rows = np.unique(key, return_counts=True)
+    else:
+        table = np.bincount(key)
+        found = np.flatnonzero(table)
+        rows = table[found]
+    step, expert = np.divmod(found, placement.layers * placement.physical)
+    layer, expert = np.divmod(expert, placement.physical)
+    return pl.DataFrame(
+        {
+            "step": step,
+            "layer": layer,
+            "rank": placement.rank_of(expert),
+            "expert": expert,
+            "rows": rows.astype(np.int64),
+        }
+    )
 
 
 def _check_lengths(log: RoutingLog, run: RunRecord) -> None:
@@ -299,19 +319,34 @@ def _by_step(log: RoutingLog, slices: pl.DataFrame) -> pl.DataFrame:
 
     A batch holds requests in order of arrival, as the engine's slots do until one is reused.
     """
+    import numpy as np  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
 
     fed = (
         slices.select(
-            "step", "request",
-            pl.int_ranges("first", pl.col("first") + pl.col("tokens"), dtype=pl.UInt32)
-            .alias("token"),
+            "step",
+            "request",
+            pl.int_ranges("first", pl.col("first") + pl.col("tokens"), dtype=pl.UInt32).alias(
+                "token"
+            ),
         )
         .explode("token")
         .sort("step", "request", "token")
         .with_columns((pl.int_range(pl.len()).over("step")).alias("row"))
-    )  # fmt: skip
-    return log.choices.join(fed, on=["request", "token"]).select("step", "row", "layer", "expert")
+    )
+    # A place for every token of the log; a join of tens of millions of choices takes ten times
+    # as long.
+    starts = np.cumsum([0, *log.tokens])
+    places = {name: np.full(int(starts[-1]), -1, np.int64) for name in ("step", "row")}
+    ran = starts[fed["request"].to_numpy()] + fed["token"].to_numpy()
+    for name, place in places.items():
+        place[ran] = fed[name].to_numpy()
+    chosen = starts[log.choices["request"].to_numpy()] + log.choices["token"].to_numpy()
+    return (
+        log.choices.select("layer", "expert")
+        .with_columns(pl.Series(name, place[chosen]) for name, place in places.items())
+        .filter(pl.col("step") >= 0)
+    )
 
 
 def _sized(

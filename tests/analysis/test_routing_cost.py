@@ -328,3 +328,29 @@ def test_a_roofline_follows_the_peaks_that_are_given(off: Made) -> None:
     assert (sheet.peaks.bytes_per_s, sheet.peaks.flops_per_s) == (3.35e12, 989.5e12)
     with pytest.raises(MissingDataError, match="--flops"):
         roofline(off.inputs, ModelShape(512, 1024, 4.0))
+
+
+@pytest.mark.parametrize("steps", [3, 3000])
+def test_rows_are_counted_alike_where_they_are_few_and_where_they_are_many(steps: int) -> None:
+    """Few choices over many steps are sorted, many are tabled; both against a plain count."""
+    import polars as pl
+
+    from nsysmoe.analysis.routed import count_rows
+    from nsysmoe.routing import PlacementHistory
+    from nsysmoe.routing.experts import placed
+
+    random = Random(steps)
+    rows = [
+        (random.randrange(LAYERS), random.randrange(EXPERTS), random.randrange(steps), n)
+        for n in range(400)
+    ]
+    choices = pl.DataFrame(rows, schema=["layer", "expert", "step", "row"], orient="row")
+    placement = placed([SPARE] * LAYERS, RANKS)
+    launches = pl.DataFrame({"step": range(steps), "is_after": True})
+    found = count_rows(choices, launches, PlacementHistory(placement, placement))
+    expected: Counter[tuple[int, int, int, int]] = Counter()
+    for layer, expert, step, row in rows:
+        replicas = [p for p, logical in enumerate(SPARE) if logical == expert]
+        slot = replicas[(row * 2654435769 % 2**32) % len(replicas)]
+        expected[step, layer, slot // (len(SPARE) // RANKS), slot] += 1
+    assert {tuple(row[:4]): row[4] for row in found.rows()} == expected
