@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from tests.cli.test_cli import run
-from tests.conftest import GRAPHS
+from tests.conftest import GRAPHS, REPLICAS
 
 OFF, ON = (
     tuple(GRAPHS / f"eplb_{arm}.{end}" for end in ("sqlite", "routed.npz", "run.json"))
@@ -55,6 +55,24 @@ def test_numbers_of_the_pair() -> None:
               for what in ("predicted", "no_change", "perfect_balance", "baseline")}  # fmt: skip
     assert errors["predicted"] < 0.02 < min(errors[what] for what in errors if what != "predicted")
     assert {finding["code"] for finding in found["findings"]} == {"partial_run"}
+
+
+def test_the_tax_of_replicas_is_predicted_from_a_run_without_any() -> None:
+    replicas = [REPLICAS / f"eplb_on.{end}" for end in ("sqlite", "routed.npz", "run.json")]
+    against = zip(("--against", "--against-routed", "--against-run"), replicas, strict=True)
+    found = answer(*EXPLAIN, *(word for pair in against for word in pair))
+    sums = {(row["phase"], row["what"]): row for row in found["sums"]}
+    for phase in ("all", "decode", "prefill"):
+        errors = {what: abs(sums[phase, what]["critical_error"])
+                  for what in ("predicted", "no_change")}  # fmt: skip
+        assert errors["predicted"] < 0.05
+        assert errors["predicted"] < errors["no_change"]
+    assert abs(sums["decode", "predicted"]["critical_error"]) < 0.02
+    taxes = {row["phase"]: row for row in found["tax"]}
+    # Decode reads one more expert's weights, prefill is balanced.
+    assert taxes["decode"]["change_ns"] > 20_000
+    assert taxes["prefill"]["change_ns"] < -1_000
+    assert 10 < found["break_even_prompt_tokens"] < 30
 
 
 def test_sizes_of_the_model_change_nothing_where_the_grids_agree() -> None:
