@@ -78,11 +78,11 @@ nested as (
 
 gaps as (
     select
-        global_tid,
-        global_pid,
-        process_id,
-        device_id,
-        is_main,
+        loaded.global_tid,
+        loaded.global_pid,
+        loaded.process_id,
+        loaded.device_id,
+        loaded.is_main,
         'code_load' as kind,
         loaded.start_ns,
         loaded.end_ns,
