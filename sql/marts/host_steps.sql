@@ -10,6 +10,38 @@ with main_threads as (
     where is_main
 ),
 
+-- The call that launched a step's first kernel cuts the thread's time.
+launched as (
+    select
+        threads.global_tid,
+        threads.device_id,
+        steps.step,
+        steps.phase,
+        min(work.call_start_ns) as call_start_ns
+    from main.device_steps as steps
+    inner join main.gpu_work as work
+        on
+            steps.global_pid is not distinct from work.global_pid
+            and steps.device_id = work.device_id
+            and steps.start_ns = work.start_ns
+    inner join main_threads as threads
+        on
+            steps.global_pid is not distinct from threads.global_pid
+            and steps.device_id = threads.device_id
+    where work.kernel_id is not null and work.call_start_ns is not null
+    group by
+        threads.global_tid, threads.device_id, steps.step, steps.phase, steps.start_ns
+),
+
+-- As a query of its own: DuckDB 1.5 cannot plan an ASOF join of a join to a bare table.
+known as (
+    select
+        global_tid,
+        start_ns,
+        end_ns
+    from staging.stg_host_calls
+),
+
 -- A driver's call may lie inside one of the runtime: the outer one is not cut.
 placed as (
     select
@@ -21,8 +53,8 @@ placed as (
             when calls.end_ns > launched.call_start_ns then calls.start_ns
             else launched.call_start_ns
         end as start_ns
-    from staging.stg_step_launches as launched
-    asof left join staging.stg_host_calls as calls
+    from launched
+    asof left join known as calls
         on
             launched.global_tid = calls.global_tid
             and launched.call_start_ns >= calls.start_ns

@@ -1,23 +1,50 @@
 create view main.launch_calls as
-with launches as (
+with
+-- As a query of its own: DuckDB 1.5 cannot plan an ASOF join of a join to a bare table.
+steps as (
+    select
+        global_tid,
+        global_pid,
+        process_id,
+        device_id,
+        phase,
+        start_ns,
+        end_ns
+    from main.host_steps
+),
+
+placed as (
     select
         steps.global_tid,
         steps.global_pid,
         steps.process_id,
         steps.device_id,
         steps.phase,
-        names.kind,
-        names.call,
+        calls.kind,
+        calls.name_id,
         calls.end_ns - calls.start_ns as dur_ns
     from staging.stg_host_calls as calls
     inner join main.launching_threads as threads on calls.global_tid = threads.global_tid
-    inner join staging.stg_call_names as names on calls.name_id = names.name_id
-    asof inner join main.host_steps as steps
+    asof inner join steps
         on
             threads.global_tid = steps.global_tid
             and threads.device_id = steps.device_id
             and calls.start_ns >= steps.start_ns
     where calls.start_ns < steps.end_ns and calls.kind in ('launch', 'graph_launch')
+),
+
+launches as (
+    select
+        placed.global_tid,
+        placed.global_pid,
+        placed.process_id,
+        placed.device_id,
+        placed.phase,
+        placed.kind,
+        names.call,
+        placed.dur_ns
+    from placed
+    inner join staging.stg_call_names as names on placed.name_id = names.name_id
 )
 
 select
