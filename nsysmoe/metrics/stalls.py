@@ -8,7 +8,7 @@ import polars as pl
 
 from nsysmoe.metrics.phases import UNATTRIBUTED
 from nsysmoe.metrics.spans import Spans
-from nsysmoe.metrics.steps import distorted
+from nsysmoe.metrics.steps import with_typical
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,15 +63,16 @@ def find_stalls(
         ``global_pid``, ``process_id``, ``device_id`` (null for a rearrangement, which is of all),
         ``devices`` (that share it), ``start_ns``, ``end_ns``, ``dur_ns``, ``usual_ns`` (what a
         step, or the longest silence of a step, usually takes; null where unknown), ``lost_ns``
-        (a slow step: more than usual, or idle where that is unknown; a load and a silence: the
-        time in which its GPU was idle; a rearrangement: its duration), ``call`` (that ended it),
+        (a slow step: more than usual, or what events took where that is unknown; a load and a
+        silence: the time in which its GPU was idle; a rearrangement: its duration), ``call``
+        (that ended it),
         ``cause`` (of a slow step: a kind of ``EVENTS``), ``in_step`` (of a silence: within one
         range of vLLM's, null without ranges).
     """
     idle_of = _idle_by_device(idle)
     placed = _placed(_with_idle(gaps, idle_of), device_steps)
     rows = [*_code_loads(placed), *_silences(placed, device_steps, ranges)]
-    rows += [_moving(row) for row in rearrangements.iter_rows(named=True)]
+    rows += _rearrangements(rearrangements, device_steps)
     events = _frame(rows)
     slow = _slow_steps(device_steps, idle_of, events)
     return _frame([*rows, *slow]).sort(
@@ -130,8 +131,7 @@ def _idle_by_device(idle: pl.DataFrame) -> dict[Device, Spans]:
 
 def _by_device(frame: pl.DataFrame) -> Iterable[tuple[Device, pl.DataFrame]]:
     known = frame.with_columns(pl.col("global_pid").fill_null(-1))
-    for key, part in known.group_by("global_pid", "device_id", maintain_order=True):
-        yield key, part  # type: ignore[misc]
+    yield from known.group_by("global_pid", "device_id", maintain_order=True)  # type: ignore[misc]
 
 
 def _device(row: Mapping[str, Any]) -> Device:
@@ -163,7 +163,9 @@ def _placed(gaps: pl.DataFrame, device_steps: pl.DataFrame) -> pl.DataFrame:
         )
         .sort("_at")
         # Both are sorted; polars cannot check it beside ``by``, and warns.
-        .join_asof(steps.sort("_at"), on="_at", by=keys, strategy="backward", check_sortedness=False)
+        .join_asof(
+            steps.sort("_at"), on="_at", by=keys, strategy="backward", check_sortedness=False
+        )
         .drop("_pid", "_at")
     )
 
@@ -225,22 +227,33 @@ def _is_inside(row: Mapping[str, Any], ranges: pl.DataFrame) -> bool | None:
     return not ranges.filter(holds).is_empty()
 
 
-def _moving(row: Mapping[str, Any]) -> dict[str, Any]:
-    taken = row["end_ns"] - row["start_ns"]
-    return {
-        "kind": "rearrangement",
-        "devices": row["ranks"],
-        "start_ns": row["start_ns"],
-        "end_ns": row["end_ns"],
-        "dur_ns": taken,
-        "lost_ns": taken,
-    }
+def _rearrangements(
+    rearrangements: pl.DataFrame, device_steps: pl.DataFrame
+) -> list[dict[str, Any]]:
+    """Return rearrangements, in the steps of the first GPU: all ranks take part."""
+    if rearrangements.is_empty():
+        return []
+    first = device_steps.sort("device_id", "global_pid").row(0, named=True)
+    here = [pl.lit(first[key], pl.Int64).alias(key) for key in ("global_pid", "device_id")]
+    taken = pl.col("end_ns") - pl.col("start_ns")
+    placed = _placed(rearrangements.with_columns(here), device_steps).select(
+        pl.lit("rearrangement").alias("kind"),
+        *("step", "phase", "start_ns", "end_ns"),
+        pl.col("ranks").alias("devices"),
+        taken.alias("dur_ns"),
+        taken.alias("lost_ns"),
+    )
+    return placed.to_dicts()
 
 
 def _slow_steps(
     device_steps: pl.DataFrame, idle_of: Mapping[Device, Spans], events: pl.DataFrame
 ) -> list[dict[str, Any]]:
-    """Return the steps that took far longer than usual, one row for all GPUs that share one."""
+    """Return the steps that took far longer than usual, one row for all GPUs that share one.
+
+    That is 3 times the median of their phase's other steps. A phase of fewer than four steps
+    has no usual length: there a step is slow of which events took more than half.
+    """
     pieces = {
         kind: Spans.union(
             _lost(row, idle_of)
@@ -248,46 +261,46 @@ def _slow_steps(
         )
         for kind in EVENTS
     }
+    lost = Spans.union(pieces.values())
     found = [
         {**row, **_explained(row, pieces, events)}
-        for device, steps in _by_device(device_steps)
-        for row in _slow_on(steps, idle_of.get(device, Spans.of([], [])), events)
+        for _, steps in _by_device(device_steps)
+        for row in _slow_on(steps, lost)
     ]
     return _shared(found)
 
 
-def _slow_on(steps: pl.DataFrame, idle: Spans, events: pl.DataFrame) -> list[dict[str, Any]]:
-    """Return the slow steps of one GPU, by the rule of ``distorted``."""
+def _slow_on(steps: pl.DataFrame, lost: Spans) -> list[dict[str, Any]]:
+    """Return the slow steps of one GPU.
+
+    Args:
+        steps: Its rows of ``device_steps``.
+        lost: What events took.
+    """
     # A key of -1 stands for a process that the export does not name.
-    named = steps.with_columns(pl.when(pl.col("global_pid") >= 0).then(pl.col("global_pid")))
+    named = steps.with_columns(pl.col("global_pid").replace(-1, None))
     table = named.sort("start_ns").with_columns(
-        pl.int_range(pl.len()).alias("slice"),
-        pl.col("phase").fill_null(UNATTRIBUTED),
-        pl.Series(
-            "idle_ns",
-            [idle.clipped(*pair).length for pair in named.sort("start_ns").select(
-                "start_ns", "end_ns").iter_rows()],
-            pl.Int64,
-        ),
-    )  # fmt: skip
-    whole = table.filter(pl.col("step").is_not_null() | (pl.col("start_ns") > table["start_ns"][0]))
-    is_slow = pl.col("typical_ns").is_null() | (
-        pl.col("wall_ns") > SLOW_RATIO * pl.col("typical_ns")
+        pl.int_range(pl.len()).alias("slice"), pl.col("phase").fill_null(UNATTRIBUTED)
     )
-    slow = distorted(whole, [("event", events)]).filter(is_slow).select("slice", "typical_ns")
-    return [
-        {
-            **row,
-            "kind": "slow_step",
-            "devices": 1,
-            "dur_ns": row["wall_ns"],
-            "usual_ns": row["typical_ns"],
-            "lost_ns": row["idle_ns"]
-            if row["typical_ns"] is None
-            else round(row["wall_ns"] - row["typical_ns"]),
-        }
-        for row in table.join(slow, on="slice").iter_rows(named=True)
-    ]
+    # What runs before the first step is none.
+    table = table.filter(pl.col("step").is_not_null() | (pl.col("slice") > 0))
+    # Idle steps wait for requests; how long is the workload's.
+    judged = with_typical(table).filter(pl.col("phase") != "idle")
+    rows = []
+    for row in judged.iter_rows(named=True):
+        taken = lost.clipped(row["start_ns"], row["end_ns"]).length
+        usual = row["typical_ns"]
+        is_slow = row["wall_ns"] > SLOW_RATIO * usual if usual else 2 * taken > row["wall_ns"]
+        if is_slow:
+            more = {
+                "kind": "slow_step",
+                "devices": 1,
+                "dur_ns": row["wall_ns"],
+                "usual_ns": usual,
+                "lost_ns": round(row["wall_ns"] - usual) if usual else taken,
+            }
+            rows.append({**row, **more})
+    return rows
 
 
 def _explained(
