@@ -23,6 +23,7 @@ SHORTEST_SILENCE_NS = 10_000_000
 _FEWEST_STEPS = 4
 # Below this part of a slow step's excess an event is not what made it slow.
 _LEAST_CAUSE = 0.1
+_HIDDEN_RATIO = 0.1
 _SCHEMA: dict[str, Any] = {
     "kind": pl.String,
     "step": pl.Int64,
@@ -92,8 +93,8 @@ def stall_sums(stalls: pl.DataFrame, idle: pl.DataFrame) -> dict[str, dict[str, 
         idle: View ``idle_gaps``.
 
     Returns:
-        Kind to ``stalls`` (how many), ``hidden`` (how many cost nothing) and ``lost_ns`` (wall
-        time).
+        Kind to ``stalls`` (how many), ``hidden`` (how many lost less than a tenth of their
+        duration: the GPU had work) and ``lost_ns`` (wall time).
     """
     idle_of = _idle_by_device(idle)
     covered, sums = Spans.of([], []), {}
@@ -111,7 +112,7 @@ def stall_sums(stalls: pl.DataFrame, idle: pl.DataFrame) -> dict[str, dict[str, 
 
 
 def _sum(stalls: pl.DataFrame, lost_ns: int) -> dict[str, int]:
-    hidden = int((stalls["lost_ns"] == 0).sum())
+    hidden = int((stalls["lost_ns"] < _HIDDEN_RATIO * stalls["dur_ns"]).sum())
     return {"stalls": stalls.height, "hidden": hidden, "lost_ns": lost_ns}
 
 

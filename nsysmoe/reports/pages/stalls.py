@@ -44,7 +44,7 @@ _NOTES = (
     "other steps (of fewer than four: what the others took of it). Share is of wall time.",
     "Sums by kind hold no moment twice: not that of two ranks, and of a slow step only what no "
     "other stall covers. A load takes the time without a call before it, in which code was "
-    "compiled or read, and is hidden where the GPU had work meanwhile.",
+    "compiled or read. Hidden: the GPU had work for 90 % of it or more.",
 )
 _BLIND = "The trace holds no CUDA calls of the threads that launch: loads and silences are unknown."
 
@@ -76,12 +76,17 @@ def stalls_page(stalls: Stalls, by: By = "stall") -> Document:
 
 def _lead(stalls: Stalls) -> tuple[str, ...]:
     if not stalls:
-        looked = "" if stalls.has_calls else f" {_BLIND}"
-        return (
-            f"No stall in {numbers.count(stalls.steps)} steps: none took 3 times what its phase "
-            "usually takes, no compiled code was loaded, no experts moved, and the host never left "
-            f"a GPU idle for unusually long.{looked}",
+        steps = (
+            f"none of {numbers.count(stalls.steps)} steps took 3 times what its phase usually does"
         )
+        looked = [
+            steps if stalls.steps else "steps are not known",
+            "no experts moved",
+            "no compiled code was loaded and the host never left a GPU idle for unusually long"
+            if stalls.has_calls
+            else "loads and silences cannot be seen without the CUDA calls of launching threads",
+        ]
+        return (f"No stall: {', '.join(looked)}.",)
     counted = ", ".join(
         _counted(kind, row["stalls"], row["hidden"])
         for kind, row in stalls.kinds.items()
@@ -97,7 +102,7 @@ def _lead(stalls: Stalls) -> tuple[str, ...]:
 
 def _counted(kind: str, stalls: int, hidden: int) -> str:
     named = f"{numbers.count(stalls)} {_NAMES[kind][stalls != 1]}"
-    return f"{named} ({hidden} of them without cost)" if hidden else named
+    return f"{named} ({hidden} of them hidden behind GPU work)" if hidden else named
 
 
 def _largest(row: dict[str, Any]) -> str:
@@ -150,7 +155,7 @@ def _sums(stalls: Stalls) -> Table:
     columns = (
         Column("Kind", "left"),
         Column("Stalls"),
-        Column("Without cost"),
+        Column("Hidden"),
         Column("Lost (ms)"),
         Column("Share of wall time"),
     )
