@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 PARTS = ("launching", "calling", "blocked", "outside")
 _RANK = ("global_tid", "process_id", "device_id")
+_TIMES = ("wall_ns", "launching_ns", "outside_ns")
 _COUNTS = ("launches", "graph_launches", "calls")
 
 
@@ -50,8 +51,8 @@ def anatomy(steps: pl.DataFrame) -> pl.DataFrame:
     Returns:
         One row a rank and phase, ranks in order: ``global_tid``, ``process_id``, ``device_id``,
         ``phase``, ``steps``, ``slow_steps`` (left out of all that follows), ``launches``,
-        ``graph_launches``, ``calls`` (medians over steps), ``wall_ns``, ``outside_ns`` (medians
-        over steps), and the shares of the thread's time ``launching``, ``calling``, ``blocked``,
+        ``graph_launches``, ``calls``, ``wall_ns``, ``launching_ns``, ``outside_ns`` (medians over
+        steps), and the shares of the thread's time ``launching``, ``calling``, ``blocked``,
         ``outside``, which add up to 1 (null where steps took no time).
     """
     usual = usual_steps(steps)
@@ -60,7 +61,7 @@ def anatomy(steps: pl.DataFrame) -> pl.DataFrame:
     wall = pl.col("wall_ns").sum()
     told = usual.group_by(keys).agg(
         pl.len().cast(pl.Int64).alias("usual"),
-        pl.col(*_COUNTS, "wall_ns", "outside_ns").median(),
+        pl.col(*_COUNTS, *_TIMES).median(),
         *(pl.when(wall > 0).then(pl.col(f"{part}_ns").sum() / wall).alias(part) for part in PARTS),
     )
     return (
@@ -69,36 +70,42 @@ def anatomy(steps: pl.DataFrame) -> pl.DataFrame:
         .with_columns((pl.col("steps") - pl.col("usual").fill_null(0)).alias("slow_steps"))
         .sort("device_id", "process_id", "phase")
         .select(
-            *keys, "steps", "slow_steps", *_COUNTS, "wall_ns", "outside_ns", *PARTS
+            *keys, "steps", "slow_steps", *_COUNTS, *_TIMES, *PARTS
         )
     )  # fmt: skip
 
 
 def asymmetry(ranks: pl.DataFrame) -> pl.DataFrame:
-    """Set the rank that spends most time outside calls against the one that spends least.
+    """Set the slowest rank against the fastest: time outside calls, and time launching.
 
     Args:
         ranks: What ``anatomy`` returned.
 
     Returns:
-        One row a phase that two ranks or more ran, that of most time first: ``phase``, ``ranks``,
+        One row a phase that two ranks or more ran and a part of it (``outside`` or
+        ``launching``), the phase of most time first: ``phase``, ``part``, ``ranks``,
         ``process_id`` and ``device_id`` of the slower, ``slower_ns``, ``faster_ns`` (medians of a
         step), ``by_ns`` (their difference), ``ratio`` (null where the faster took none).
     """
-    known = ranks.filter(pl.col("outside_ns").is_not_null() & (pl.col("phase") != "idle"))
-    slowest = pl.col("outside_ns").arg_max()
+    known = ranks.filter(pl.col("wall_ns").is_not_null() & (pl.col("phase") != "idle"))
+    return pl.concat([_apart(known, part) for part in ("outside", "launching")]).sort(
+        "time", "phase", "part", descending=[True, False, True]
+    ).drop("time")  # fmt: skip
+
+
+def _apart(ranks: pl.DataFrame, part: str) -> pl.DataFrame:
+    taken = pl.col(f"{part}_ns")
     return (
-        known.group_by("phase")
+        ranks.group_by("phase")
         .agg(
+            pl.lit(part).alias("part"),
             pl.len().cast(pl.Int64).alias("ranks"),
-            pl.col("process_id", "device_id").get(slowest),
-            pl.col("outside_ns").max().alias("slower_ns"),
-            pl.col("outside_ns").min().alias("faster_ns"),
+            pl.col("process_id", "device_id").get(taken.arg_max()),
+            taken.max().alias("slower_ns"),
+            taken.min().alias("faster_ns"),
             (pl.col("steps") * pl.col("wall_ns")).sum().alias("time"),
         )
         .filter(pl.col("ranks") > 1)
-        .sort("time", "phase", descending=[True, False])
-        .drop("time")
         .with_columns(
             (pl.col("slower_ns") - pl.col("faster_ns")).alias("by_ns"),
             pl.when(pl.col("faster_ns") > 0)
@@ -130,8 +137,8 @@ def launch_costs(calls: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
         .with_columns((pl.col("calls") / pl.col("steps")).alias("per_step"))
         .drop("steps", "global_pid")
         .sort(
-            "device_id", "process_id", "phase", "kind", pl.col("call").is_null(), "calls",
-            descending=[False, False, False, False, True, True],
+            "device_id", "process_id", "phase", "kind", pl.col("call").is_null(), "calls", "call",
+            descending=[False, False, False, False, True, True, False],
         )
     )  # fmt: skip
 

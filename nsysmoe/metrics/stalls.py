@@ -130,9 +130,9 @@ def _idle_by_device(idle: pl.DataFrame) -> dict[Device, Spans]:
     }
 
 
-def _by_device(frame: pl.DataFrame) -> Iterable[tuple[Device, pl.DataFrame]]:
+def _by_device(frame: pl.DataFrame) -> Iterable[tuple[Any, pl.DataFrame]]:
     known = frame.with_columns(pl.col("global_pid").fill_null(-1))
-    yield from known.group_by("global_pid", "device_id", maintain_order=True)  # type: ignore[misc]
+    yield from known.group_by("global_pid", "device_id", maintain_order=True)
 
 
 def _device(row: Mapping[str, Any]) -> Device:

@@ -38,15 +38,17 @@ _COLUMNS = (
     Column("Ended by", "left"),
     Column("Cause", "left"),
 )
-_NOTES = (
+_LOST = (
     "Lost: of a load and a silence, the time in which the GPU was idle meanwhile; of a "
     "rearrangement, all of it; of a slow step, what it took more than the median of its phase's "
-    "other steps (of fewer than four: what the others took of it). Share is of wall time.",
+    "other steps (of fewer than four: what the others took of it). Share is of wall time."
+)
+_ONCE = (
     "Sums by kind hold no moment twice: not that of two ranks, and of a slow step only what no "
     "other stall covers. A load takes the time without a call before it, in which code was "
-    "compiled or read. Hidden: the GPU had work for 90 % of it or more.",
+    "compiled or read. Hidden: the GPU had work for 90 % of it or more."
 )
-_BLIND = "The trace holds no CUDA calls of the threads that launch: loads and silences are unknown."
+_BLIND = "No CUDA calls of the threads that launch were recorded: loads and silences are unknown."
 
 
 def stalls_page(stalls: Stalls, by: By = "stall") -> Document:
@@ -69,7 +71,7 @@ def stalls_page(stalls: Stalls, by: By = "stall") -> Document:
         data=data,
         records=stalls.rows if by == "stall" else kinds,
         findings=stalls.findings,
-        notes=_NOTES if stalls.has_calls else (*_NOTES, _BLIND),
+        notes=(_LOST, _ONCE) if stalls.has_calls else (_LOST, _ONCE, _BLIND),
         lead=_lead(stalls),
     )
 
