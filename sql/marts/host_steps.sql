@@ -5,6 +5,7 @@ with main_threads as (
         global_pid,
         process_id,
         device_id,
+        first_launch_ns,
         last_launch_ns
     from main.launching_threads
     where is_main
@@ -72,25 +73,50 @@ begun as (
     group by global_tid, device_id, start_ns
 ),
 
+-- What is launched before the first step belongs to none.
+opened as (
+    select
+        global_tid,
+        device_id,
+        start_ns,
+        step,
+        phase
+    from begun
+    union all
+    select
+        threads.global_tid,
+        threads.device_id,
+        threads.first_launch_ns as start_ns,
+        null as step,
+        null as phase
+    from main_threads as threads
+    left join begun
+        on
+            threads.global_tid = begun.global_tid
+            and threads.device_id = begun.device_id
+            and threads.first_launch_ns >= begun.start_ns
+    where begun.start_ns is null
+),
+
 cut as (
     select
         threads.global_tid,
         threads.global_pid,
         threads.process_id,
-        begun.device_id,
-        begun.step,
-        begun.phase,
-        begun.start_ns,
+        opened.device_id,
+        opened.step,
+        opened.phase,
+        opened.start_ns,
         coalesce(
-            lead(begun.start_ns) over (
-                partition by begun.global_tid, begun.device_id
-                order by begun.start_ns
+            lead(opened.start_ns) over (
+                partition by opened.global_tid, opened.device_id
+                order by opened.start_ns
             ),
-            greatest(threads.last_launch_ns, begun.start_ns)
+            greatest(threads.last_launch_ns, opened.start_ns)
         ) as end_ns
-    from begun
+    from opened
     inner join main_threads as threads
-        on begun.global_tid = threads.global_tid and begun.device_id = threads.device_id
+        on opened.global_tid = threads.global_tid and opened.device_id = threads.device_id
 ),
 
 called as (

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.metrics.phases import UNATTRIBUTED
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
     from nsysmoe.analysis.host import Host
 
@@ -85,11 +87,10 @@ _TRACED = (
 
 def host_page(host: Host) -> Document:
     """Return the parts of launching threads' time, by rank and phase, and the overheads."""
-    calls = [{**row, "call": row["call"] or _ALL_OF_A_KIND[row["kind"]]} for row in host.calls]
     tables = [_table(f"Launching threads of {host.source}", _RANKS, host.ranks)]
     if host.asymmetry:
         tables.append(_table("Between ranks", _APART, host.asymmetry))
-    tables.append(_table("Launches by API function", _CALLS, calls))
+    tables.append(_table("Launches by API function", _CALLS, _called(host.calls)))
     if host.overheads:
         tables.append(_table("Overheads that nsys recorded", _OVERHEADS, host.overheads))
     if host.latency is not None:
@@ -120,8 +121,23 @@ def _lead(host: Host) -> Iterable[str]:
         yield _parts(phase, rows)
     yield from (_apart(row) for row in host.asymmetry if row["phase"] == phase)
     yield _overhead(host)
+    yield from _of_cuda(host)
     for key, change in (host.latency or {}).items():
         yield _changed(_METRICS[key], change)
+
+
+def _called(calls: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Name the rows that hold all calls of a kind; of a kind with one function that one alone."""
+    functions = Counter(_kind(row) for row in calls if row["call"] is not None)
+    return [
+        {**row, "call": row["call"] or _ALL_OF_A_KIND[row["kind"]]}
+        for row in calls
+        if row["call"] is not None or functions[_kind(row)] > 1
+    ]
+
+
+def _kind(row: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(row[key] for key in ("process_id", "device_id", "phase", "kind"))
 
 
 def _main_phase(host: Host) -> str:
@@ -138,12 +154,17 @@ def _parts(phase: str, rows: list[dict[str, Any]]) -> str:
     }
     launches = _span([row["launches"] for row in rows])
     graphs = _span([row["graph_launches"] for row in rows])
-    replayed = f" and {graphs} graphs" if any(row["graph_launches"] for row in rows) else ""
+    named = "graph" if graphs == "1" else "graphs"
+    replayed = f" and {graphs} {named}" if any(row["graph_launches"] for row in rows) else ""
     return (
-        f"In a {phase} step a launching thread launches {launches} kernels{replayed}; of its time "
+        f"In {_step(phase)} a launching thread launches {launches} kernels{replayed}; of its time "
         f"{share['outside']} lies outside any CUDA call, {share['launching']} in launches, "
         f"{share['calling']} in other calls, {share['blocked']} in waiting for the GPU."
     )
+
+
+def _step(phase: str) -> str:
+    return "a step of unknown phase" if phase == UNATTRIBUTED else f"a {phase} step"
 
 
 def _span(values: list[float]) -> str:
@@ -155,7 +176,7 @@ def _apart(row: dict[str, Any]) -> str:
     what = "outside calls" if row["part"] == "outside" else "in launches"
     return (
         f"GPU {row['device_id']} of process {numbers.identifier(row['process_id'])} is the slowest "
-        f"{what}: {numbers.milliseconds(row['slower_ns'])} ms a {row['phase']} step against "
+        f"{what}: {numbers.milliseconds(row['slower_ns'])} ms in {_step(row['phase'])} against "
         f"{numbers.milliseconds(row['faster_ns'])} ({numbers.times(row['ratio'])})."
     )
 
@@ -171,6 +192,15 @@ def _overhead(host: Host) -> str:
         f"overhead, {numbers.milliseconds(during)} ms of it while GPUs worked, "
         f"{numbers.milliseconds(launching)} ms of that on launching threads."
     )
+
+
+def _of_cuda(host: Host) -> Iterable[str]:
+    """Say what CUDA recorded of itself on launching threads, where there is any."""
+    parts = [row for row in host.overheads if row["origin"] == "cuda" and row["on_launching_ns"]]
+    if parts:
+        named = ", ".join(row["kind"] for row in parts)
+        taken = numbers.milliseconds(sum(row["on_launching_ns"] for row in parts))
+        yield f"CUDA's own overhead on launching threads: {taken} ms while GPUs worked ({named})."
 
 
 def _changed(metric: str, change: dict[str, Any] | None) -> str:
