@@ -125,7 +125,8 @@ called as (
         cut.device_id,
         cut.start_ns,
         calls.kind,
-        calls.end_ns - calls.start_ns as dur_ns
+        -- The last step ends with its launch, which another call may hold.
+        least(calls.end_ns, cut.end_ns) - calls.start_ns as dur_ns
     from staging.stg_host_calls as calls
     inner join main_threads as threads on calls.global_tid = threads.global_tid
     asof inner join cut
