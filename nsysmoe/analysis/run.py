@@ -44,6 +44,8 @@ _LEDGER = (
     "previous_end_ns",
     "residual_ns",
 )
+_IDLE = ("global_pid", "device_id", "start_ns", "end_ns")
+_STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
@@ -53,6 +55,9 @@ _SCHEDULE = (
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
+    ("host_gaps", None),
+    ("idle_gaps", _IDLE),
+    ("device_steps", _STEPS),
     ("wait_ledger", _LEDGER),
 )
 
@@ -69,6 +74,7 @@ class Schedule:
         steps: View ``steps``, no rows where the trace has no ranges.
         rearrangements: View ``rearrangements``.
         code_loads: View ``code_loads``.
+        stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
         ledger: View ``wait_ledger`` with ``phase``.
         attribution: How phases are known (``attribution.attribution``).
@@ -81,6 +87,7 @@ class Schedule:
     steps: pl.DataFrame
     rearrangements: pl.DataFrame
     code_loads: pl.DataFrame
+    stalls: dict[str, pl.DataFrame]
     clocks: pl.DataFrame
     ledger: pl.DataFrame
     attribution: dict[str, Any]
@@ -213,7 +220,7 @@ class Run:
         if self.schedule is None or self.step_table is None:
             return None
         # A rearrangement is what EPLB costs: its steps stay as they are.
-        causes = (("code_load", self.schedule.code_loads),)
+        causes = (("code_load", self.schedule.code_loads), *self.schedule.stalls.items())
         return distorted(self.step_table, causes, self.schedule.rearrangements)
 
     @property
@@ -278,6 +285,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
 
 
 def _read_schedule(trace: Trace) -> Schedule:
+    from nsysmoe.metrics.stalls import distorting_events  # noqa: PLC0415 - polars
     from nsysmoe.metrics.waits import with_phase  # noqa: PLC0415 - polars
 
     launches = read_launches(trace)
@@ -290,6 +298,11 @@ def _read_schedule(trace: Trace) -> Schedule:
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
+        stalls=distorting_events(
+            trace.frame("host_gaps"),
+            trace.frame("idle_gaps", _IDLE),
+            trace.frame("device_steps", _STEPS),
+        ),
         clocks=trace.frame("clocks"),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
         attribution=attribution(launches),

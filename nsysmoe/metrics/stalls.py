@@ -81,6 +81,32 @@ def find_stalls(
     )
 
 
+def distorting_events(
+    gaps: pl.DataFrame, idle: pl.DataFrame, device_steps: pl.DataFrame
+) -> dict[str, pl.DataFrame]:
+    """Return what stretches steps beside loads: first uses of functions alone, and silences.
+
+    Args:
+        gaps: View ``host_gaps``.
+        idle: View ``idle_gaps``.
+        device_steps: View ``device_steps``.
+
+    Returns:
+        Cause (``code_load``, ``silence``) to ``start_ns``, ``end_ns`` of each event; of a silence
+        while the GPU was idle.
+    """
+    idle_of = _idle_by_device(idle)
+    placed = _placed(_with_idle(gaps, idle_of), device_steps)
+    quiet = [_idle_in(row, idle_of) for row in _silences(placed, device_steps, None)]
+    first_uses = gaps.filter((pl.col("kind") == "code_load") & (pl.col("loads") == 0))
+    times = {"start_ns": pl.Int64, "end_ns": pl.Int64}
+    edges = [(int(spans.starts[0]), int(spans.ends[-1])) for spans in quiet]
+    return {
+        "code_load": first_uses.select(*times),
+        "silence": pl.DataFrame(edges, schema=times, orient="row"),
+    }
+
+
 def stall_sums(stalls: pl.DataFrame, idle: pl.DataFrame) -> dict[str, dict[str, int]]:
     """Add up the wall time that stalls took, no moment twice.
 
@@ -179,7 +205,7 @@ def _code_loads(gaps: pl.DataFrame) -> list[dict[str, Any]]:
 
 
 def _silences(
-    gaps: pl.DataFrame, device_steps: pl.DataFrame, ranges: pl.DataFrame
+    gaps: pl.DataFrame, device_steps: pl.DataFrame, ranges: pl.DataFrame | None
 ) -> list[dict[str, Any]]:
     """Return the quiet gaps of main threads that leave a GPU idle for unusually long."""
     quiet = gaps.filter((pl.col("kind") == "quiet") & pl.col("is_main"))
@@ -217,8 +243,8 @@ def _usual_silence(quiet: pl.DataFrame, device_steps: pl.DataFrame) -> dict[str,
     return dict(by_phase.select("phase", "usual_ns").iter_rows())
 
 
-def _is_inside(row: Mapping[str, Any], ranges: pl.DataFrame) -> bool | None:
-    if ranges.is_empty():
+def _is_inside(row: Mapping[str, Any], ranges: pl.DataFrame | None) -> bool | None:
+    if ranges is None or ranges.is_empty():
         return None
     holds = (
         pl.col("global_pid").eq_missing(row["global_pid"])

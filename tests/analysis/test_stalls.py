@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
+from nsysmoe.analysis.run import read_run
 from nsysmoe.analysis.stalls import Stalls, stalls
 from nsysmoe.metrics.spans import Spans
 from tests.cli.test_cli import run
@@ -256,3 +257,24 @@ def test_spans_are_sets_of_moments(
     assert inside.length == len(moments([*first, *second]) & set(range(start, start + length)))
     assert (np.diff(both.starts) > 0).all()
     assert (both.starts[1:] > both.ends[:-1]).all()
+
+
+def test_compare_knows_silences_that_stretch_a_step_less_than_threefold(written: Write) -> None:
+    serving = usual(10)
+    serving.step(before=12 * MS)
+    serving.step()
+    distorted = read_run(written(serving.build), with_schedule=True).distorted_steps
+    assert distorted is not None
+    (step,) = distorted.to_dicts()
+    assert (step["cause"], step["step"], step["wall_ns"]) == ("silence", 9, 22 * MS)
+
+
+def test_compare_knows_slow_first_uses(written: Write) -> None:
+    serving = usual(10)
+    launched = serving.step()
+    serving.call(launched + 9 * MS, 8 * MS, "cuKernelSetAttribute")
+    serving.now += 8 * MS
+    serving.step()
+    distorted = read_run(written(serving.build), with_schedule=True).distorted_steps
+    assert distorted is not None
+    assert distorted.select("cause", "step").rows() == [("code_load", 10)]
