@@ -285,7 +285,6 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
 
 
 def _read_schedule(trace: Trace) -> Schedule:
-    from nsysmoe.metrics.stalls import distorting_events  # noqa: PLC0415 - polars
     from nsysmoe.metrics.waits import with_phase  # noqa: PLC0415 - polars
 
     launches = read_launches(trace)
@@ -298,15 +297,22 @@ def _read_schedule(trace: Trace) -> Schedule:
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
-        stalls=distorting_events(
-            trace.frame("host_gaps"),
-            trace.frame("idle_gaps", _IDLE),
-            trace.frame("device_steps", _STEPS),
-        ),
+        stalls=_read_stalls(trace),
         clocks=trace.frame("clocks"),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
         attribution=attribution(launches),
     )
+
+
+def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:
+    from nsysmoe.metrics.stalls import distorting_events, may_be_silent  # noqa: PLC0415 - polars
+
+    gaps = trace.frame("host_gaps")
+    if not may_be_silent(gaps):
+        # Idle gaps take longer than all else here, and most runs hold no silence.
+        return distorting_events(gaps)
+    idle, steps = trace.frame("idle_gaps", _IDLE), trace.frame("device_steps", _STEPS)
+    return distorting_events(gaps, idle, steps)
 
 
 def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--control",
     type=FILE,
-    help="Latencies of an unprofiled run.  [default: the rounds before the profiled one]",
+    help="Latencies of an unprofiled run.  [default: the round before the profiled one]",
 )
 @input_options
 @output_options
