@@ -74,7 +74,26 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
         parts,
         undistorted,
         tuple(_distorted_steps(baseline) + _distorted_steps(candidate)),
+        tuple(_causes(before, after)),
     )
+
+
+def _causes(before: Run, after: Run) -> list[dict[str, Any]]:
+    """Return where the wall time of both went, and what its change is made of."""
+    from nsysmoe.metrics.bounds import longest_window  # noqa: PLC0415 - polars
+
+    if before.time_causes is None or after.time_causes is None:
+        return []
+    first, second = longest_window(before.time_causes), longest_window(after.time_causes)
+    return [
+        {
+            "cause": cause,
+            "baseline_ns": first[cause],
+            "candidate_ns": second[cause],
+            "change_ns": second[cause] - first[cause],
+        }
+        for cause in first
+    ]
 
 
 def _distorted_steps(arm: Arm) -> list[dict[str, Any]]:

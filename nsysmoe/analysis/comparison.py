@@ -96,6 +96,8 @@ class Comparison:
         verdict: What it comes to, a sentence a question.
         parts: The metrics by phase and by rank.
         undistorted: Metrics as if no step had been stretched by something else than the workload.
+        causes: Where wall time went, of the GPU whose window is longest: ``cause``,
+            ``baseline_ns``, ``candidate_ns``, ``change_ns``; they add up to the wall times.
         distorted_steps: Those steps: ``label``, ``source``, ``step``, ``phase``, ``start_ns``,
             ``wall_ns``, ``typical_ns``, ``cause``.
     """
@@ -108,6 +110,7 @@ class Comparison:
     parts: tuple[Part, ...] = ()
     undistorted: tuple[Change, ...] = ()
     distorted_steps: tuple[dict[str, Any], ...] = ()
+    causes: tuple[dict[str, Any], ...] = ()
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -134,6 +137,7 @@ class Comparison:
             "parts": [asdict(part) for part in self.parts],
             "undistorted": [asdict(change) for change in self.undistorted],
             "distorted_steps": list(self.distorted_steps),
+            "causes": list(self.causes),
         }
 
     @classmethod
@@ -152,6 +156,7 @@ class Comparison:
             ),
             _changes_from(values.get("undistorted", ())),
             tuple(values.get("distorted_steps", ())),
+            tuple(values.get("causes", ())),
         )
 
     def save(self, path: str | Path) -> None:
@@ -202,6 +207,7 @@ def _check_types(comparison: Comparison) -> None:
         ),
         *(check for change in _all_changes(comparison) for check in _of_change(change)),
         *((step, (dict,)) for step in comparison.distorted_steps),
+        *(check for cause in comparison.causes for check in _of_cause(cause)),
     ]
     for part in comparison.verdict:
         checks += [(text, (str,)) for text in (part.question, part.answer, part.sentence)]
@@ -234,6 +240,11 @@ def _of_change(change: Change) -> list[Check]:
         checks += [(bound, (int, float)) for bound in (change.interval.low, change.interval.high)]
         checks += [(change.interval.over, (str,))]
     return checks
+
+
+def _of_cause(row: dict[str, Any]) -> list[Check]:
+    times = [(row[key], (int, float)) for key in ("baseline_ns", "candidate_ns", "change_ns")]
+    return [(row["cause"], (str,)), *times]
 
 
 def _all_changes(comparison: Comparison) -> list[Change]:

@@ -36,6 +36,9 @@ _MET = (
 )
 _LEDGER = (
     "kernel_id",
+    "global_pid",
+    "process_id",
+    "device_id",
     "wait_ns",
     "moe_ns",
     "other_kernels_ns",
@@ -44,8 +47,20 @@ _LEDGER = (
     "previous_end_ns",
     "residual_ns",
 )
-_IDLE = ("global_pid", "device_id", "start_ns", "end_ns")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
+_GAPS = (
+    "global_pid",
+    "process_id",
+    "device_id",
+    "phase",
+    "start_ns",
+    "end_ns",
+    "blocked_ns",
+    "calling_ns",
+    "outside_ns",
+    "launched_ns",
+    "unknown_ns",
+)
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
@@ -56,9 +71,9 @@ _SCHEDULE = (
     ("rearrangements", None),
     ("code_loads", None),
     ("host_gaps", None),
-    ("idle_gaps", _IDLE),
     ("device_steps", _STEPS),
     ("wait_ledger", _LEDGER),
+    ("idle_gaps", _GAPS),
 )
 
 
@@ -77,6 +92,7 @@ class Schedule:
         stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
         ledger: View ``wait_ledger`` with ``phase``.
+        gaps: View ``idle_gaps``.
         attribution: How phases are known (``attribution.attribution``).
     """
 
@@ -90,6 +106,7 @@ class Schedule:
     stalls: dict[str, pl.DataFrame]
     clocks: pl.DataFrame
     ledger: pl.DataFrame
+    gaps: pl.DataFrame
     attribution: dict[str, Any]
 
 
@@ -213,6 +230,15 @@ class Run:
         )
 
     @functools.cached_property
+    def time_causes(self) -> pl.DataFrame | None:
+        """Where each GPU's time went (``metrics.bounds.time_causes``); None without a schedule."""
+        from nsysmoe.metrics.bounds import time_causes  # noqa: PLC0415 - polars
+
+        if (schedule := self.schedule) is None:
+            return None
+        return time_causes(schedule.device_time, schedule.gaps, schedule.ledger)
+
+    @functools.cached_property
     def distorted_steps(self) -> pl.DataFrame | None:
         """Steps that something else than the workload stretched; None without a schedule."""
         from nsysmoe.metrics.steps import distorted  # noqa: PLC0415
@@ -289,6 +315,7 @@ def _read_schedule(trace: Trace) -> Schedule:
 
     launches = read_launches(trace)
     steps = trace.frame("collective_steps")
+    gaps = trace.frame("idle_gaps", _GAPS)
     return Schedule(
         launches=launches,
         cells=read_cells(trace, launches),
@@ -297,22 +324,18 @@ def _read_schedule(trace: Trace) -> Schedule:
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
-        stalls=_read_stalls(trace),
+        stalls=_read_stalls(trace, gaps),
         clocks=trace.frame("clocks"),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
+        gaps=gaps,
         attribution=attribution(launches),
     )
 
 
-def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:
-    from nsysmoe.metrics.stalls import distorting_events, may_be_silent  # noqa: PLC0415 - polars
+def _read_stalls(trace: Trace, idle: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    from nsysmoe.metrics.stalls import distorting_events  # noqa: PLC0415 - polars
 
-    gaps = trace.frame("host_gaps")
-    if not may_be_silent(gaps):
-        # Idle gaps take longer than all else here, and most runs hold no silence.
-        return distorting_events(gaps)
-    idle, steps = trace.frame("idle_gaps", _IDLE), trace.frame("device_steps", _STEPS)
-    return distorting_events(gaps, idle, steps)
+    return distorting_events(trace.frame("host_gaps"), idle, trace.frame("device_steps", _STEPS))
 
 
 def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.bound import bound_rows, bound_text
 from nsysmoe.analysis.comparison import Change, Sentence
 from nsysmoe.analysis.diagnosis.comparability import not_comparable, unequal_work
 from nsysmoe.metrics.uncertainty import runs_needed
@@ -26,9 +27,10 @@ def verdict_of(
     """Say whether the work is the same, balance improved, wall time improved, and how sure."""
     whole = {change.metric: change for change in metrics}
     without = {change.metric: change for change in undistorted}
+    bounds = _bounds(baseline, candidate)
     same_work = _same_work(baseline, candidate)
     if same_work.answer == "not_comparable":
-        return (_overall(baseline, candidate, [same_work]), same_work)
+        return (*bounds, _overall(baseline, candidate, [same_work]), same_work)
     is_quick = baseline.representative.moe_events is not None and (
         baseline.representative.schedule is None
     )
@@ -40,7 +42,21 @@ def verdict_of(
         _totals(whole),
     ]
     kept = [sentence for sentence in found if sentence]
-    return (_overall(baseline, candidate, kept), *kept)
+    return (*bounds, _overall(baseline, candidate, kept), *kept)
+
+
+def _bounds(baseline: Arm, candidate: Arm) -> tuple[Sentence, ...]:
+    """Say what the time is bound by: it comes first, since balance may have nothing to shorten."""
+    causes = [arm.representative.time_causes for arm in (baseline, candidate)]
+    rows = [bound_rows(frame, "phase") for frame in causes if frame is not None and frame.height]
+    if len(rows) < 2:
+        return ()
+    evidence = {
+        side: {row["phase"]: {"bound": row["bound"], "shares": row["shares"]} for row in found}
+        for side, found in zip(("baseline", "candidate"), rows, strict=True)
+    }
+    text = bound_text(rows, (baseline.label, candidate.label))
+    return (Sentence("bound", rows[0][0]["bound"], f"{text}.", evidence),)
 
 
 def _overall(baseline: Arm, candidate: Arm, sentences: Sequence[Sentence]) -> Sentence:

@@ -187,8 +187,31 @@ class _Gate(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return Gate(metric, limit)
 
 
+# Generic in newer versions of click only.
+class _Scale(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """KERNEL=FACTOR."""
+
+    name = "scale"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return "KERNEL=FACTOR"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        kernel, _, factor = str(value).rpartition("=")
+        try:
+            number = float(factor)
+        except ValueError:
+            number = math.nan
+        if not kernel or not math.isfinite(number) or number < 0:
+            self.fail(f"{value!r} is not KERNEL=FACTOR, such as fused_moe_kernel=0.8", param, ctx)
+        return kernel, number
+
+
 STEP = _Step()
 GATE = _Gate()
+SCALE = _Scale()
 
 
 def not_empty(_context: click.Context, _parameter: click.Parameter, value: str) -> str:

@@ -81,23 +81,15 @@ def find_stalls(
     )
 
 
-def may_be_silent(gaps: pl.DataFrame) -> bool:
-    """Tell whether any gap (view ``host_gaps``) is long enough for a silence."""
-    is_long = pl.col("is_main") & (pl.col("dur_ns") > SHORTEST_SILENCE_NS)
-    return not gaps.filter(is_long & (pl.col("kind") == "quiet")).is_empty()
-
-
 def distorting_events(
-    gaps: pl.DataFrame,
-    idle: pl.DataFrame | None = None,
-    device_steps: pl.DataFrame | None = None,
+    gaps: pl.DataFrame, idle: pl.DataFrame, device_steps: pl.DataFrame
 ) -> dict[str, pl.DataFrame]:
     """Return what stretches steps beside loads: first uses of functions alone, and silences.
 
     Args:
         gaps: View ``host_gaps``.
-        idle: View ``idle_gaps``; not needed where ``may_be_silent`` says no.
-        device_steps: View ``device_steps``; likewise.
+        idle: View ``idle_gaps``.
+        device_steps: View ``device_steps``.
 
     Returns:
         Cause (``code_load``, ``silence``) to ``start_ns``, ``end_ns`` of each event; of a silence
@@ -105,12 +97,10 @@ def distorting_events(
     """
     times = {"start_ns": pl.Int64, "end_ns": pl.Int64}
     first_uses = gaps.filter((pl.col("kind") == "code_load") & (pl.col("loads") == 0))
-    edges: list[tuple[int, int]] = []
-    if idle is not None and device_steps is not None:
-        idle_of = _idle_by_device(idle)
-        placed = _placed(_with_idle(gaps, idle_of), device_steps)
-        quiet = [_idle_in(row, idle_of) for row in _silences(placed, device_steps, None)]
-        edges = [(int(spans.starts[0]), int(spans.ends[-1])) for spans in quiet]
+    idle_of = _idle_by_device(idle)
+    placed = _placed(_with_idle(gaps, idle_of), device_steps)
+    quiet = [_idle_in(row, idle_of) for row in _silences(placed, device_steps, None)]
+    edges = [(int(spans.starts[0]), int(spans.ends[-1])) for spans in quiet]
     return {
         "code_load": first_uses.select(*times),
         "silence": pl.DataFrame(edges, schema=times, orient="row"),

@@ -62,7 +62,15 @@ begun as (
 
 measured as (
     select
-        begun.* exclude (calls_until_start_ns, blocked_until_start_ns),
+        begun.global_pid,
+        begun.process_id,
+        begun.device_id,
+        begun.start_ns,
+        begun.end_ns,
+        begun.dur_ns,
+        begun.kernel_id,
+        begun.class,
+        begun.global_tid,
         begun.launched_ns - begun.start_ns as late_ns,
         calls.blocked_before_ns
         + case

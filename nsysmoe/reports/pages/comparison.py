@@ -8,6 +8,7 @@ from nsysmoe.metrics.schedule import SCHEDULE
 from nsysmoe.metrics.table1 import BESIDE, TABLE_1
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.pages.bound import causes_table
 from nsysmoe.reports.pictures import time_by_kernel
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ def comparison_page(
     tables = [
         metrics_table(comparison, TABLE_1, "Table 1: "),
         *hidden_tables(comparison),
+        *cause_tables(comparison),
         *_part_tables(comparison, by),
     ]
     if full:
@@ -142,6 +144,14 @@ def hidden_tables(comparison: Comparison) -> list[Table]:
             )
         )
     return tables
+
+
+def cause_tables(comparison: Comparison) -> list[Table]:
+    """Return what the change of wall time is made of; none where it is not known."""
+    if not comparison.causes:
+        return []
+    labels = comparison.baseline.label, comparison.candidate.label
+    return [causes_table(comparison.causes, *labels)]
 
 
 def records(comparison: Comparison, by: str | None = None) -> tuple[dict[str, Any], ...]:

@@ -1,0 +1,19 @@
+"""Replay of a trace under other costs: inputs, what waited for what, the walk, and windows."""
+
+from nsysmoe.metrics.replay.inputs import host_of, work_of
+from nsysmoe.metrics.replay.model import Host, Model, Work
+from nsysmoe.metrics.replay.walk import Scenario, replay
+from nsysmoe.metrics.replay.windows import Boundaries, boundaries, phase_walls
+
+__all__ = [
+    "Boundaries",
+    "Host",
+    "Model",
+    "Scenario",
+    "Work",
+    "boundaries",
+    "host_of",
+    "phase_walls",
+    "replay",
+    "work_of",
+]

@@ -1,0 +1,285 @@
+"""What everything in a trace waited for: the gaps and dependencies that a replay keeps.
+
+Work on a stream runs in order. It starts when three things are done: the work before it on the
+stream (and a gap that is the GPU's own), what it waits for on another stream of its device, and
+its launch (and the latency of that launch). A collective ends on each rank as long after the last
+arrival as it did. A host thread does what it did as long after what went before as it did, except
+where it waited: a synchronising call returns after the work that it waited for, a thread that sat
+still until another's synchronisation returned wakes after that, and a thread that launches nothing
+wakes after the last launch of its process.
+
+Gaps, latencies and think times are the trace's own, so the replay of an unchanged trace repeats it
+wherever these dependencies hold; the error of that replay says where they do not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+
+NONE = -1
+# A thread that makes no call for so long, and does once another's wait is over, waited for it.
+_WAKE_NS = 100_000
+# Work that was launched in time and starts so much later than usual waits for something else.
+_WAITING_NS = 5_000
+# A thread that makes no call for so long, and waits for nobody, is stalled.
+STALL_NS = 10_000_000
+# What happens, in the order in which things of one instant do.
+LET_GO, CALL, BLOCK, BEGIN = 0, 1, 2, 3
+
+
+@dataclass(frozen=True)
+class Work:
+    """Everything that ran on GPUs, by start; arrays of one length, times in ns.
+
+    Attributes:
+        start: Starts, ascending.
+        end: Ends.
+        stream: Number of the stream, from 0; each belongs to one device.
+        device: Number of the device, from 0.
+        process: Number of the process, from 0.
+        call: Number of the launching call in ``Host``; NONE where it was not recorded.
+        is_late: Whether its stream had nothing to do before that call returned.
+        meeting: Number of the collective that it takes part in; NONE outside matched ones.
+    """
+
+    start: Ints
+    end: Ints
+    stream: Ints
+    device: Ints
+    process: Ints
+    call: Ints
+    is_late: NDArray[np.bool_]
+    meeting: Ints
+
+
+@dataclass(frozen=True)
+class Host:
+    """What host threads did; arrays of two lengths, times in ns.
+
+    Attributes:
+        call_start: Start of each launching call.
+        call_end: Its end.
+        call_thread: Number of its thread, from 0.
+        call_process: Number of its process, as ``Work`` counts them.
+        block_start: Start of each synchronising call.
+        block_end: Its end.
+        block_thread: Number of its thread, as calls count them.
+        block_process: Number of its process, as ``Work`` counts them.
+    """
+
+    call_start: Ints
+    call_end: Ints
+    call_thread: Ints
+    call_process: Ints
+    block_start: Ints
+    block_end: Ints
+    block_thread: Ints
+    block_process: Ints
+
+
+class Model:
+    """What each thing of a trace waited for, learnt once.
+
+    Attributes:
+        work: What ran.
+        host: What launched it.
+        duration: Shape (work,), ns: duration of each, of a matched collective the time from the
+            last arrival to its end.
+        members: Work of each matched collective.
+        gap: Shape (work,), ns: between the work before on the stream and this.
+        latency: Shape (work,), ns: between its call and this, where the call held it up.
+        dependency: Shape (work,): work of another stream that this waited for, or NONE.
+        dependency_gap: Shape (work,), ns: between the end of that and this.
+        awaited: Shape (blocks,): work that a synchronising call waited for, or NONE.
+        wake: Shape (calls + blocks,): the synchronising call whose return ended a thread's
+            stillness before this call, or NONE.
+        hand_over: Shape (calls + blocks,): the launching call that did, or NONE.
+        still_from: Shape (calls + blocks,), ns: since when the thread had sat still.
+        stall: Shape (calls + blocks,), ns: how much longer than usual it sat still for nobody.
+        events: What happens, in the trace's order: kind and number.
+    """
+
+    def __init__(self, work: Work, host: Host) -> None:
+        self.work = work
+        self.host = host
+        self.members = _members(work.meeting)
+        self.duration = _durations(work, self.members)
+        self._previous_end = _previous_ends(work)
+        self._learn_gaps()
+        self.awaited = _awaited(work, host)
+        self._learn_threads()
+        self.events = self._ordered()
+
+    def _learn_gaps(self) -> None:
+        """Take apart why each work started when it did: ``start`` is the latest of three."""
+        work, host = self.work, self.host
+        is_first = self._previous_end == NONE
+        gap = np.where(is_first, 0, work.start - self._previous_end)
+        latency = work.start - _of_call(host.call_start, work)
+        after_call = work.start - _of_call(host.call_end, work)
+        # Launched late, and started as soon as it was.
+        is_held_up = work.is_late & (after_call <= _WAITING_NS)
+        # Streams that only copy now and then have no gaps that say anything: by device.
+        is_back_to_back = ~is_held_up & ~is_first & (gap >= 0) & (gap <= _WAITING_NS)
+        usual_gap = _medians(gap, work.device, is_back_to_back)
+        usual_latency = _medians(latency, work.device, is_held_up)
+        # What was launched late may have had to wait as well, had it been launched in time.
+        waits = (gap > usual_gap + _WAITING_NS) | is_first | is_held_up
+        self.dependency = _dependencies(work, self._previous_end, waits)
+        has_other = self.dependency != NONE
+        after = np.where(has_other, work.start - work.end[self.dependency], 0)
+        at_most = np.where(is_held_up, usual_gap, np.inf)
+        self.dependency_gap = np.minimum(at_most, after)
+        # Where something else held it up, the GPU alone would have left the usual gap.
+        at_most = np.where(is_held_up | has_other, usual_gap, np.inf)
+        self.gap = np.minimum(at_most, gap)
+        at_most = np.where(is_held_up, np.inf, usual_latency)
+        self.latency = np.minimum(at_most, latency)
+
+    def _learn_threads(self) -> None:
+        """Find where threads sat still: for another's wait to end, or for no reason at hand."""
+        host = self.host
+        starts = np.concatenate([host.call_start, host.block_start])
+        ends = np.concatenate([host.call_end, host.block_end])
+        threads = np.concatenate([host.call_thread, host.block_thread])
+        self.wake = np.full(starts.size, NONE)
+        self.hand_over = np.full(starts.size, NONE)
+        self.still_from = np.zeros(starts.size)
+        self.stall = np.zeros(starts.size)
+        for thread in np.unique(threads):
+            anchors = np.flatnonzero(threads == thread)
+            anchors = anchors[np.argsort(starts[anchors], kind="stable")]
+            # Before its first call of the trace, a thread has sat still for no known time.
+            busy_until = np.maximum.accumulate(np.append(starts[anchors[0]], ends[anchors]))[:-1]
+            self.still_from[anchors] = busy_until
+            if (host.call_thread == thread).any():
+                self._learn_stillness(anchors, starts[anchors] - busy_until)
+            else:
+                self._learn_hand_overs(anchors)
+
+    def _learn_stillness(self, anchors: Ints, still: Ints) -> None:
+        """Tell a launching thread that waited for a synchronisation from one that stalled."""
+        host = self.host
+        waited = np.flatnonzero(self.awaited != NONE)
+        waited = waited[np.argsort(host.block_end[waited], kind="stable")]
+        returns = host.block_end[waited]
+        usual = np.median(still)
+        for anchor, length in zip(anchors[still > _WAKE_NS], still[still > _WAKE_NS], strict=True):
+            since = self.still_from[anchor]
+            last = int(np.searchsorted(returns, since + length)) - 1
+            if last >= 0 and returns[last] > since:
+                self.wake[anchor] = waited[last]
+            elif length >= STALL_NS:
+                self.stall[anchor] = length - usual
+
+    def _learn_hand_overs(self, anchors: Ints) -> None:
+        """Find which launch a thread that only waits for the GPU was given to wait for."""
+        host, calls = self.host, self.host.call_start.size
+        for process in np.unique(host.block_process[anchors - calls]):
+            here = np.flatnonzero(host.call_process == process)
+            here = here[np.argsort(host.call_start[here], kind="stable")]
+            mine = anchors[host.block_process[anchors - calls] == process]
+            last = np.searchsorted(host.call_start[here], host.block_start[mine - calls], "right")
+            known = last > 0
+            self.hand_over[mine[known]] = here[last[known] - 1]
+
+    def _ordered(self) -> list[tuple[int, int]]:
+        """Return what happens, in the trace's order: kind and number."""
+        work, host = self.work, self.host
+        parts = (
+            (LET_GO, host.block_end),
+            (CALL, host.call_start),
+            (BLOCK, host.block_start),
+            (BEGIN, work.start),
+        )
+        kinds = np.concatenate([np.full(times.size, kind) for kind, times in parts])
+        numbers = np.concatenate([np.arange(times.size) for _, times in parts])
+        times = np.concatenate([times for _, times in parts])
+        order = np.lexsort((numbers, kinds, times))
+        return list(zip(kinds[order].tolist(), numbers[order].tolist(), strict=True))
+
+
+def _members(meeting: Ints) -> dict[int, list[int]]:
+    members: dict[int, list[int]] = {}
+    for number in np.flatnonzero(meeting != NONE).tolist():
+        members.setdefault(int(meeting[number]), []).append(number)
+    return members
+
+
+def _durations(work: Work, members: dict[int, list[int]]) -> Floats:
+    found = (work.end - work.start).astype(np.float64)
+    for numbers in members.values():
+        found[numbers] = work.end[numbers] - work.start[numbers].max()
+    return found
+
+
+def _of_call(times: Ints, work: Work) -> Ints:
+    """Return the time of each work's launching call; its own start where that is not known."""
+    found: Ints = work.start.copy()
+    known = work.call != NONE
+    found[known] = times[work.call[known]]
+    return found
+
+
+def _previous_ends(work: Work) -> Ints:
+    """Return the latest end of what started before on the same stream; NONE for the first."""
+    found = np.full(work.start.size, NONE)
+    for stream in np.unique(work.stream):
+        places = np.flatnonzero(work.stream == stream)
+        found[places[1:]] = np.maximum.accumulate(work.end[places])[:-1]
+    return found
+
+
+def _medians(values: Ints, groups: Ints, is_counted: NDArray[np.bool_]) -> Floats:
+    """Return for each value the median of its group's counted values; 0 where there is none."""
+    found = np.zeros(values.size)
+    for group in np.unique(groups):
+        here = groups == group
+        counted = values[here & is_counted]
+        found[here] = np.median(counted) if counted.size else 0.0
+    return found
+
+
+def _dependencies(work: Work, previous_end: Ints, is_waiting: NDArray[np.bool_]) -> Ints:
+    """Return the work of another stream that ended last before waiting work started, or NONE."""
+    found = np.full(work.start.size, NONE)
+    for device in np.unique(work.device):
+        here = np.flatnonzero(work.device == device)
+        ended = here[np.argsort(work.end[here], kind="stable")]
+        waiting = here[is_waiting[here]]
+        last = np.searchsorted(work.end[ended], work.start[waiting], side="right") - 1
+        for number, place in zip(waiting.tolist(), last.tolist(), strict=True):
+            other = int(ended[place]) if place >= 0 else NONE
+            if other not in {NONE, number} and work.end[other] > previous_end[number]:
+                found[number] = other
+    return found
+
+
+def _awaited(work: Work, host: Host) -> Ints:
+    """Return the work that each synchronising call waited for, or NONE.
+
+    It is the last of its process that ended during the call and was launched before it.
+    """
+    found = np.full(host.block_start.size, NONE)
+    launched = _of_call(host.call_start, work)
+    for process in np.unique(host.block_process):
+        here = np.flatnonzero(work.process == process)
+        ended = here[np.argsort(work.end[here], kind="stable")]
+        ends = work.end[ended]
+        blocks = np.flatnonzero(host.block_process == process)
+        last = np.searchsorted(ends, host.block_end[blocks], side="right") - 1
+        for block, place in zip(blocks.tolist(), last.tolist(), strict=True):
+            first = int(np.searchsorted(ends, host.block_start[block], side="right"))
+            before = np.flatnonzero(launched[ended[first : place + 1]] < host.block_start[block])
+            if before.size:
+                found[block] = ended[first + before[-1]]
+    return found
