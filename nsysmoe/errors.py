@@ -29,3 +29,7 @@ class OutputError(NsysmoeError):
 
 class GateError(NsysmoeError):
     """A gate is on a metric that cannot be judged."""
+
+
+class RoutingError(NsysmoeError):
+    """A routing log does not fit the trace that it was given for."""

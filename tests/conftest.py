@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parent.parent
 DP2 = ROOT / "fixtures" / "dp2"
 GRAPHS = DP2.parent / "graphs"
+REPLICAS = ROOT / "fixtures" / "replicas"
 FOUR_GPUS = ROOT / "fixtures" / "groups" / "four_gpus.sqlite"
 TABLE1 = ROOT / "fixtures" / "table1"
 

@@ -74,6 +74,7 @@ def test_from_a_source_distribution(built: Path, tmp_path: Path) -> None:
     assert "nsysmoe/sql/marts/moe_kernels.sql" in names
     assert "nsysmoe/reports/formats/page.html.j2" in names
     assert "nsysmoe/classes/classes.toml" in names
+    assert "nsysmoe/peaks/peaks.toml" in names
     assert "nsysmoe/py.typed" in names
 
 

@@ -33,16 +33,19 @@ _NAMES = {
     "unexplained": "unexplained",
 }
 _ADVICE = {
-    "moe": "experts are what it takes",
-    "other_compute": "balancing experts cannot shorten it, faster attention and dense kernels can",
-    "transfer": "balancing experts cannot shorten it, fewer bytes or faster links can",
-    "host": "balancing experts cannot shorten it; launch faster (CUDA graphs)",
-    "sync": "balancing experts cannot shorten it; let the host run ahead of the GPU",
-    "latency": "balancing experts cannot shorten it, fewer and larger kernels can",
+    "moe": "experts are what takes the time",
+    "other_compute": "make attention and dense kernels faster",
+    "transfer": "move fewer bytes, or over faster links",
+    "host": "launch faster (CUDA graphs)",
+    "sync": "let the host run ahead of the GPU",
+    "latency": "launch fewer and larger kernels",
     "unexplained": "what it waits for is in no event of the trace",
 }
+_NOT_BALANCE = "balancing experts cannot shorten it; "
 # Phases that take less of the time are not worth a clause.
 _NOTABLE = 0.1
+# As metrics.phases calls it, which imports polars.
+UNATTRIBUTED = "unattributed"
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,12 @@ def bound_text(arms: Sequence[Sequence[dict[str, Any]]], labels: Sequence[str] =
     clauses = []
     for name in dict.fromkeys(row["bound"] for row in notable):
         rows = [row for row in notable if row["bound"] == name]
-        phases = [_share(row, whole, arms[1:], labels) for row in rows]
-        clauses.append(f"{' and '.join(phases)} {_NAMES[name]}-bound: {_advice(name, rows)}")
+        shares = [
+            _share(row, whole, arms[1:], labels, is_first=not number)
+            for number, row in enumerate(rows)
+        ]
+        has_moe = any(row["causes"]["moe"] for row in arms[0])
+        clauses.append(f"{', '.join(shares)}: {_advice(name, rows, has_moe=has_moe)}")
     text = "; ".join(clauses)
     return text[:1].upper() + text[1:]
 
@@ -135,18 +142,24 @@ def _share(
     whole: int,
     others: Sequence[Sequence[dict[str, Any]]],
     labels: Sequence[str],
+    *,
+    is_first: bool,
 ) -> str:
-    name = row["bound"]
-    there = [other for rows in others for other in rows if other["phase"] == row["phase"]]
-    beside = f" ({there[0]['shares'][name]:.0%} in {labels[1]})" if there else ""
-    return (
-        f"{row['phase']} ({row['window_ns'] / whole:.0%} of the time) is "
-        f"{row['shares'][name]:.0%}{beside}"
-    )
+    """Return such as "decode is 87% host-bound (77% in ON; 94% of the time)"."""
+    name, phase = row["bound"], row["phase"]
+    there = [other for rows in others for other in rows if other["phase"] == phase]
+    beside = f"{there[0]['shares'][name]:.0%} in {labels[1]}" if there else ""
+    what = phase
+    if phase == UNATTRIBUTED:
+        what = "the trace" if row["window_ns"] == whole else "what belongs to no step"
+    verb, kind = ("is ", f" {_NAMES[name]}-bound") if is_first else ("", "")
+    of_time = "" if row["window_ns"] == whole else f"{row['window_ns'] / whole:.0%} of the time"
+    aside = "; ".join(part for part in (beside, of_time) if part)
+    return f"{what} {verb}{row['shares'][name]:.0%}{kind}{f' ({aside})' if aside else ''}"
 
 
-def _advice(name: str, rows: Sequence[dict[str, Any]]) -> str:
+def _advice(name: str, rows: Sequence[dict[str, Any]], *, has_moe: bool) -> str:
     if name != "moe":
-        return _ADVICE[name]
+        return f"{_NOT_BALANCE if has_moe else ''}{_ADVICE[name]}"
     unequal = " and ".join(f"{row['balance_ratio']:.1%}" for row in rows)
-    return f"{_ADVICE[name]}, {unequal} of it waiting for unequal ranks"
+    return f"{_ADVICE[name]}, {unequal} of it in waiting for unequal ranks"

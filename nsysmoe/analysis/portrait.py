@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.analysis.whatif import whatif
 from nsysmoe.errors import MissingDataError
 from nsysmoe.trace import open_trace
 
@@ -24,6 +25,8 @@ _DEVICE = ["global_pid", "device_id"]
 _MOST_STEPS = 2_000
 _MOST_KERNELS = 4_000
 _BINS_A_DECADE = 20
+# Ten replays of a million take a minute.
+_MOST_REPLAYED = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,10 @@ class Portrait:
             ``copy``).
         timeline_step: Which step that is, and ``timeline_choice`` why: slowest, median, or asked.
         reduced: What was left out to keep the page small, a sentence each.
+        waits: One row a phase, and one for all (``phase`` None): what ``waits_by_cause`` returned.
+        removals: What the replay saves: ``kind`` (``alone`` or ``order``), ``change`` (names),
+            ``added`` (the last of them), ``whatif_ns``, ``saved_ns``.
+        replayed_ns: Wall time of the unchanged replay; None where nothing was replayed.
     """
 
     label: str
@@ -69,6 +76,9 @@ class Portrait:
     timeline_step: int | None = None
     timeline_choice: str = ""
     reduced: tuple[str, ...] = ()
+    waits: Rows = ()
+    removals: Rows = ()
+    replayed_ns: float | None = None
 
 
 def portray(label: str, run: Run) -> Portrait:
@@ -102,7 +112,29 @@ def portray(label: str, run: Run) -> Portrait:
         steps=steps,
         rearrangements=tuple(rearranged(run)),
         reduced=reduced,
+        waits=_waits(schedule.ledger),
     )
+
+
+def add_whatif(
+    portrait: Portrait, run: Run, *, class_map: ClassMap | None = None, nsys: str | None = None
+) -> Portrait:
+    """Add what would be saved without each bottleneck, replayed from the run's trace.
+
+    Args:
+        portrait: What ``portray`` returned.
+        run: The run that it shows.
+        class_map: As ``read_run`` took it.
+        nsys: As ``read_run`` took it.
+    """
+    kernels = int(run.kernels["launches"].sum())
+    if kernels > _MOST_REPLAYED:
+        note = f"{kernels:,} kernels were not replayed for this page: `nsysmoe whatif` does."
+        return replace(portrait, reduced=(*portrait.reduced, note))
+    found = whatif(run.path, class_map=class_map, nsys=nsys)
+    alone = [{"kind": "alone", "added": row["change"][0], **row} for row in found.alone]
+    order = [{"kind": "order", **row} for row in found.order]
+    return replace(portrait, removals=(*alone, *order), replayed_ns=found.replayed_ns)
 
 
 def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
@@ -186,6 +218,15 @@ def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
     worked = ranked.filter(pl.col("launches") > 0)
     ranked = worked if worked.height else ranked
     return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)
+
+
+def _waits(ledger: pl.DataFrame) -> Rows:
+    from nsysmoe.metrics.waits import waits_by_cause  # noqa: PLC0415 - polars
+
+    if ledger.is_empty():
+        return ()
+    whole = {"phase": None, **waits_by_cause(ledger).row(0, named=True)}
+    return (whole, *waits_by_cause(ledger, ["phase"]).iter_rows(named=True))
 
 
 def _ranks(run: Run) -> pl.DataFrame:

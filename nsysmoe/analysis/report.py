@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 from nsysmoe.analysis.arm import read_arms
 from nsysmoe.analysis.compare import compare_arms
-from nsysmoe.analysis.portrait import Choice, Portrait, add_timeline, most_frequent_phase, portray
+from nsysmoe.analysis.portrait import (
+    Choice,
+    Portrait,
+    add_timeline,
+    add_whatif,
+    most_frequent_phase,
+    portray,
+)
 from nsysmoe.analysis.run import read_run
 from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
@@ -59,18 +66,13 @@ def report(  # noqa: PLR0913 - what one report is made of, by keyword
         nsys=nsys,
     )
     phase = most_frequent_phase([arm.representative for arm in arms])
-    first, second = (
-        add_timeline(
-            portray(arm.label, arm.representative),
-            arm.representative,
-            step,
-            phase=phase,
-            class_map=class_map,
-            nsys=nsys,
-        )
-        for arm in arms
-    )
-    return Report(compare_arms(*arms), (first, second))
+    drawn = []
+    for arm in arms:
+        run = arm.representative
+        portrait = portray(arm.label, run)
+        portrait = add_whatif(portrait, run, class_map=class_map, nsys=nsys)
+        drawn.append(add_timeline(portrait, run, step, phase=phase, class_map=class_map, nsys=nsys))
+    return Report(compare_arms(*arms), (drawn[0], drawn[1]))
 
 
 def timeline(

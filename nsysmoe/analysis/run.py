@@ -47,11 +47,14 @@ _LEDGER = (
     "previous_end_ns",
     "residual_ns",
 )
+_STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _GAPS = (
     "global_pid",
     "process_id",
     "device_id",
     "phase",
+    "start_ns",
+    "end_ns",
     "blocked_ns",
     "calling_ns",
     "outside_ns",
@@ -67,6 +70,8 @@ _SCHEDULE = (
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
+    ("host_gaps", None),
+    ("device_steps", _STEPS),
     ("wait_ledger", _LEDGER),
     ("idle_gaps", _GAPS),
 )
@@ -84,6 +89,7 @@ class Schedule:
         steps: View ``steps``, no rows where the trace has no ranges.
         rearrangements: View ``rearrangements``.
         code_loads: View ``code_loads``.
+        stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
         ledger: View ``wait_ledger`` with ``phase``.
         gaps: View ``idle_gaps``.
@@ -97,6 +103,7 @@ class Schedule:
     steps: pl.DataFrame
     rearrangements: pl.DataFrame
     code_loads: pl.DataFrame
+    stalls: dict[str, pl.DataFrame]
     clocks: pl.DataFrame
     ledger: pl.DataFrame
     gaps: pl.DataFrame
@@ -239,7 +246,7 @@ class Run:
         if self.schedule is None or self.step_table is None:
             return None
         # A rearrangement is what EPLB costs: its steps stay as they are.
-        causes = (("code_load", self.schedule.code_loads),)
+        causes = (("code_load", self.schedule.code_loads), *self.schedule.stalls.items())
         return distorted(self.step_table, causes, self.schedule.rearrangements)
 
     @property
@@ -308,6 +315,7 @@ def _read_schedule(trace: Trace) -> Schedule:
 
     launches = read_launches(trace)
     steps = trace.frame("collective_steps")
+    gaps = trace.frame("idle_gaps", _GAPS)
     return Schedule(
         launches=launches,
         cells=read_cells(trace, launches),
@@ -316,11 +324,18 @@ def _read_schedule(trace: Trace) -> Schedule:
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
+        stalls=_read_stalls(trace, gaps),
         clocks=trace.frame("clocks"),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
-        gaps=trace.frame("idle_gaps", _GAPS),
+        gaps=gaps,
         attribution=attribution(launches),
     )
+
+
+def _read_stalls(trace: Trace, idle: pl.DataFrame) -> dict[str, pl.DataFrame]:
+    from nsysmoe.metrics.stalls import distorting_events  # noqa: PLC0415 - polars
+
+    return distorting_events(trace.frame("host_gaps"), idle, trace.frame("device_steps", _STEPS))
 
 
 def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:

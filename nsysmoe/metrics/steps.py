@@ -152,7 +152,7 @@ def distorted(
         ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (median of the
         phase's other steps, null where there are too few), ``cause``.
     """
-    judged = _with_typical(table).with_columns(
+    judged = with_typical(table).with_columns(
         (pl.col("start_ns") + pl.col("wall_ns")).alias("end_ns"),
         pl.lit(None, pl.String).alias("cause"),
     )
@@ -212,7 +212,7 @@ def undistorted(table: pl.DataFrame, steps: pl.DataFrame) -> tuple[pl.DataFrame,
     return pl.concat(parts, how="diagonal").sort("slice"), lost
 
 
-def _with_typical(table: pl.DataFrame) -> pl.DataFrame:
+def with_typical(table: pl.DataFrame) -> pl.DataFrame:
     """Add ``typical_ns``: the median wall time of the other steps of the phase."""
     parts = [
         part.with_columns(

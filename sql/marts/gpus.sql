@@ -6,6 +6,7 @@ select
     name,
     bus_location,
     memory_bytes,
+    memory_bandwidth_bytes,
     sm_count,
     compute_capability,
     uuid
@@ -19,6 +20,7 @@ comment on column main.gpus.cuda_device_id is 'Number of the GPU in CUDA''s orde
 comment on column main.gpus.name is 'Model';
 comment on column main.gpus.bus_location is 'PCI address';
 comment on column main.gpus.memory_bytes is 'Memory, bytes';
+comment on column main.gpus.memory_bandwidth_bytes is 'Bandwidth of its memory by clock and bus width, bytes a second; NULL where the export does not tell';
 comment on column main.gpus.sm_count is 'Streaming multiprocessors';
 comment on column main.gpus.compute_capability is 'CUDA compute capability, major.minor';
 comment on column main.gpus.uuid is 'UUID; may be empty';

@@ -7,6 +7,7 @@ create table nsys.TARGET_INFO_GPU (
     name varchar,
     busLocation varchar,
     totalMemory bigint,
+    memoryBandwidth bigint,
     smCount bigint,
     computeMajor bigint,
     computeMinor bigint,

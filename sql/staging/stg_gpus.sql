@@ -6,6 +6,8 @@ select
     min(name) as name,
     min(busLocation) as bus_location,
     min(totalMemory) as memory_bytes,
+    -- Some versions write 0 for what they do not know.
+    nullif(min(memoryBandwidth), 0) as memory_bandwidth_bytes,
     min(smCount) as sm_count,
     min(computeMajor || '.' || computeMinor) as compute_capability,
     min(uuid) as uuid

@@ -1,35 +1,18 @@
 create table staging.stg_host_calls as
-with named as (
+with judged as (
     select
         calls.globalTid as global_tid,
         calls.start as start_ns,
         calls."end" as end_ns,
-        names.value as call
-    from nsys.CUPTI_ACTIVITY_KIND_RUNTIME as calls
-    left join nsys.StringIds as names on calls.nameId = names.id
-),
-
-judged as (
-    select
-        global_tid,
-        start_ns,
-        end_ns,
-        -- Copies of the driver and of the runtime that are not Async wait for the GPU as well.
-        coalesce(
-            regexp_matches(
-                call,
-                '^cu(da)?(Stream|Device|Event|Ctx|Thread)Synchronize'
-                || '|^cudaMemcpy(2D|3D)?(To|From)?(Symbol|Array)*(_v|_ptds|$)'
-                || '|^cuMemcpy(2D|3D)?([DHA]to[DHA])?(_v|_ptds|$)'
-            ),
-            false
-        ) as is_blocking,
-        max(end_ns) over (
-            partition by global_tid
-            order by start_ns asc, end_ns desc
+        calls.nameId as name_id,
+        coalesce(names.kind, 'other') as kind,
+        max(calls."end") over (
+            partition by calls.globalTid
+            order by calls.start asc, calls."end" desc
             rows between unbounded preceding and 1 preceding
         ) as covered_ns
-    from named
+    from nsys.CUPTI_ACTIVITY_KIND_RUNTIME as calls
+    left join staging.stg_call_names as names on calls.nameId = names.name_id
 ),
 
 -- A call of the runtime makes calls of the driver: what happens inside a call belongs to it.
@@ -38,7 +21,10 @@ outermost as (
         global_tid,
         start_ns,
         end_ns,
-        is_blocking
+        name_id,
+        kind,
+        covered_ns as free_ns,
+        kind = 'blocking' as is_blocking
     from judged
     where coalesce(covered_ns <= start_ns, true)
 )
@@ -56,4 +42,4 @@ window before as (
 );
 
 comment on table staging.stg_host_calls is
-'CUDA API calls that no other contains, with the time that their thread spent in calls, and in blocking ones, before each. Grain: one outermost call. Key: (global_tid, start_ns). Invariant: calls of a thread do not overlap.';
+'CUDA API calls that no other contains, with the end of the call before (free_ns, NULL for the first) and the time that their thread spent in calls, and in blocking ones, before each. Grain: one outermost call. Key: (global_tid, start_ns). Invariant: calls of a thread do not overlap.';

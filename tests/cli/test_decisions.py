@@ -118,4 +118,4 @@ def test_the_report_opens_offline_with_the_right_numbers(tmp_path: Path) -> None
         without_scripts
     )
     assert without_scripts.index("EPLB ON against EPLB OFF: ") < without_scripts.index("Table 1: ")
-    assert dom.count('class="js-plotly-plot') + dom.count(" js-plotly-plot") == 8
+    assert dom.count('class="js-plotly-plot') + dom.count(" js-plotly-plot") == 9

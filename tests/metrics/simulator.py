@@ -305,7 +305,7 @@ class Simulation:
         self, build: TraceBuilder, thread: int, start: float, end: float, number: int, name: str
     ) -> None:
         pid = 1000 + self.threads[thread].rank
-        build.call(round(start), round(end) - round(start), pid=pid, thread=pid + thread,
+        build.call(round(start), round(end) - round(start), pid=pid, tid=pid + thread,
                    correlation=number, name=name)  # fmt: skip
 
 

@@ -54,6 +54,21 @@ def portrait(
         17,
         "slowest",
         (f"Drawn are the {len(timeline):,} longest kernels of the step.",),
+        tuple(
+            {"phase": phase, "collectives": 9, "wait_ns": 90 * MS, "moe": 80 * MS,
+             "other_kernels": -MS, "host": 10 * MS, "other_gap": MS, "previous_end": 0,
+             "residual": 0}
+            for phase in (None, "decode")
+        ),
+        tuple(
+            {"kind": kind, "change": change, "added": change[-1],
+             "whatif_ns": (1200 - 100 * len(change)) * MS, "saved_ns": 100 * len(change) * MS}
+            for kind, change in (
+                ("alone", ["balanced_moe"]), ("alone", ["no_host_delay"]),
+                ("order", ["no_host_delay"]), ("order", ["no_host_delay", "balanced_moe"]),
+            )
+        ),
+        1200 * MS,
     )  # fmt: skip
 
 
@@ -146,6 +161,7 @@ def hostile(one: Portrait) -> Portrait:
         timeline=tuple({**row, "name": HOSTILE} for row in one.timeline),
         timeline_choice=HOSTILE,
         reduced=(HOSTILE,),
+        waits=tuple({**row, "phase": HOSTILE} for row in one.waits),
     )
 
 
@@ -202,5 +218,13 @@ def comparison(baseline: str = "EPLB OFF", candidate: str = "EPLB ON") -> Compar
                      "The slowest rank costs 12 % over the mean, 31 % before.", {}),
             Sentence("noise", "within",
                      "NCCL took 7.6 % more time; most of it is transfer, not waiting.", {}),
+        ),
+        causes=tuple(
+            {"cause": cause, "baseline_ns": before * MS, "candidate_ns": after * MS,
+             "change_ns": (after - before) * MS}
+            for cause, before, after in (
+                ("moe", 455, 430), ("wait_moe", 60, 20), ("transfer", 80, 95), ("host", 0, 0),
+                ("wait_unexplained", 5, 6),
+            )
         ),
     )  # fmt: skip

@@ -40,6 +40,7 @@ OF_PORTRAITS = (
 )
 CAPTIONS = [
     "Changes of Table 1",
+    "From one wall time to the other",
     "Where the time went",
     "Critical MoE time by phase",
     "How long MoE launches took",
@@ -205,6 +206,33 @@ def test_nothing_to_draw(draw: Callable[..., Any]) -> None:
 
 def test_no_change_to_draw() -> None:
     assert pictures.change_intervals([]) is None
+    assert pictures.wall_time_waterfall([], "OFF", "ON") is None
+
+
+def _waterfall(causes: Any, label: str) -> Any:
+    return _drawn(lambda rows: pictures.wall_time_waterfall(rows, "OFF", label), causes).to_dict()
+
+
+def test_the_waterfall_ends_at_the_other_wall_time() -> None:
+    drawn = _waterfall(comparison().causes, portraits.HOSTILE)
+    (bars,) = drawn["data"]
+    assert list(bars["x"]) == [600.0, -65.0, 15.0, 1.0, 551.0]
+    assert list(bars["measure"]) == ["absolute", *["relative"] * 3, "total"]
+    assert list(bars["text"]) == ["600.0", "-65.0", "+15.0", "+1.0", "551.0"]
+    low, high = drawn["layout"]["xaxis"]["range"]
+    assert 0 < low < 535
+    assert high > 600
+    assert "does not begin at 0" in drawn["layout"]["xaxis"]["title"]["text"]
+    assert "&lt;script&gt;" in drawn["layout"]["yaxis"]["ticktext"][-1]
+
+
+def test_a_waterfall_of_large_changes_begins_at_0() -> None:
+    causes = [
+        {"cause": "host", "baseline_ns": 9e8, "candidate_ns": 1e8, "change_ns": -8e8},
+        {"cause": "moe", "baseline_ns": 1e8, "candidate_ns": 1e8, "change_ns": 0},
+    ]
+    drawn = _waterfall(causes, "ON")
+    assert drawn["layout"]["xaxis"]["range"][0] == 0
 
 
 @pytest.mark.parametrize("draw", OF_PORTRAITS)
@@ -232,9 +260,13 @@ def test_the_order_of_the_page(report: Document) -> None:
     assert report.lead[0].startswith("EPLB made MoE more balanced")
     assert [table.caption for table in report.tables] == [
         "Table 1: EPLB OFF against EPLB ON",
+        "Change of wall time by cause",
         "Beside Table 1: EPLB OFF against EPLB ON",
         "Where the time went",
         "Critical MoE time by phase",
+        "Why ranks waited for the last one",
+        "What if: each alone",
+        "What if: in the order in which bottlenecks fall",
     ]
     assert [picture.caption for picture in report.pictures] == CAPTIONS
     assert all(picture.note for picture in report.pictures)
@@ -251,7 +283,22 @@ def test_the_order_of_the_page(report: Document) -> None:
 
 
 def test_tables_hold_what_is_drawn(report: Document) -> None:
-    window, phases = report.tables[2:]
+    causes, _, window, phases, waits, alone, order = report.tables[1:]
+    assert [(row.group, row.cells) for row in causes.rows] == [
+        ("MoE: -65.00 ms", ("MoE kernels", "455.00", "430.00", "-25.00")),
+        ("MoE: -65.00 ms", ("waiting: MoE kernels took longer on another rank", "60.00", "20.00",
+                            "-40.00")),
+        ("Transfer: +15.00 ms", ("transfer", "80.00", "95.00", "+15.00")),
+        ("Unexplained: +1.00 ms", ("waiting: not explained", "5.00", "6.00", "+1.00")),
+        ("All", ("wall time", "600.00", "551.00", "-49.00")),
+    ]  # fmt: skip
+    assert waits.rows[0].cells == ("all", "90.00", "80.00", "-1.00", "10.00", "1.00", "0", "0")
+    assert [row.cells[0] for row in alone.rows[:2]] == [
+        "perfectly balanced experts", "no host delay",
+    ]  # fmt: skip
+    assert order.rows[1].cells == (
+        "and perfectly balanced experts", "1,000", "200.00", "16.7%",
+    )  # fmt: skip
     assert [row.cells[0] for row in window.rows] == ["rank 0", "rank 1", "mean"] * 2
     assert window.rows[0].cells[1:] == (
         "455.00", "310.00", "80.00", "300.00", "0", "9.00", "55.00", "1,209",
@@ -340,7 +387,7 @@ def test_all_pictures_are_drawn(opened: tuple[str, str]) -> None:
     dom, _ = opened
     assert len(re.findall(r'class="plotly-graph-div js-plotly-plot"', dom)) == len(CAPTIONS)
     kernels = 2 * len(PAIR[0].timeline)
-    timeline = dom.partition('id="picture-8"')[2]
+    timeline = dom.partition(f'id="picture-{len(CAPTIONS)}"')[2]
     assert timeline.count('class="point"') == kernels
 
 

@@ -124,7 +124,7 @@ def test_work_that_a_clock_starts_before_its_threads_first_call(opened: Open) ->
 
 def test_other_threads_and_processes_do_not_count(opened: Open) -> None:
     build = launched()
-    build.call(100, 45, correlation=50, thread=4, name=SYNC)
+    build.call(100, 45, correlation=50, tid=4, name=SYNC)
     build.call(100, 45, correlation=51, pid=2000, name=SYNC)
     assert parts(opened(build)) == [(100, 100, 0, 20, 50, 30, 0)]
 
@@ -452,7 +452,7 @@ def trace_of(machine: dict[str, Any]) -> TraceBuilder:
         pid = 1000 + number
         for thread, mine in enumerate(calls_of(process)):
             for start, end, name, correlation in mine:
-                build.call(shift + start, end - start, pid=pid, thread=pid + thread,
+                build.call(shift + start, end - start, pid=pid, tid=pid + thread,
                            correlation=correlation, name=name)  # fmt: skip
         if machine["ranges"]:
             build.range(DECODE, shift - 20, 50, pid=pid).range(DECODE, shift + 30, 60, pid=pid)

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 _CAUSES = {
     "code_load": "kernels were compiled or loaded",
+    "silence": "the host fell silent",
     "stall": "no cause in the trace",
 }
 # Below this share of the window idle time is what any launch leaves.

@@ -124,8 +124,8 @@ class Model:
         work, host = self.work, self.host
         is_first = self._previous_end == NONE
         gap = np.where(is_first, 0, work.start - self._previous_end)
-        latency = work.start - _of_calls(host.call_start, work)
-        after_call = work.start - _of_calls(host.call_end, work)
+        latency = work.start - _of_call(host.call_start, work)
+        after_call = work.start - _of_call(host.call_end, work)
         # Launched late, and started as soon as it was.
         is_held_up = work.is_late & (after_call <= _WAITING_NS)
         # Streams that only copy now and then have no gaps that say anything: by device.
@@ -217,14 +217,6 @@ def _before_work(host: Host, work: Work) -> Host:
     return replace(host, call_start=starts)
 
 
-def _of_calls(times: Ints, work: Work) -> Ints:
-    """Return the time of each work's call; of work whose call was not recorded, its start."""
-    found: Ints = work.start.copy()
-    has_call = work.call != NONE
-    found[has_call] = times[work.call[has_call]]
-    return found
-
-
 def _members(meeting: Ints) -> dict[int, list[int]]:
     members: dict[int, list[int]] = {}
     for number in np.flatnonzero(meeting != NONE).tolist():
@@ -236,6 +228,14 @@ def _durations(work: Work, members: dict[int, list[int]]) -> Floats:
     found = (work.end - work.start).astype(np.float64)
     for numbers in members.values():
         found[numbers] = work.end[numbers] - work.start[numbers].max()
+    return found
+
+
+def _of_call(times: Ints, work: Work) -> Ints:
+    """Return the time of each work's launching call; its own start where that is not known."""
+    found: Ints = work.start.copy()
+    known = work.call != NONE
+    found[known] = times[work.call[known]]
     return found
 
 
@@ -282,7 +282,7 @@ def _awaited(work: Work, host: Host) -> Ints:
     It is the last of its process that ended during the call and was launched before it.
     """
     found = np.full(host.block_start.size, NONE)
-    launched = _of_calls(host.call_start, work)
+    launched = _of_call(host.call_start, work)
     for process in np.unique(host.block_process):
         here = np.flatnonzero(work.process == process)
         ended = here[np.argsort(work.end[here], kind="stable")]

@@ -17,6 +17,8 @@ from nsysmoe.reports.pages.comparison import (
     records,
 )
 from nsysmoe.reports.pages.timeline import TIMELINE_NOTE
+from nsysmoe.reports.pages.waits import WAIT_CAUSES
+from nsysmoe.reports.pages.whatif import REMOVAL_COLUMNS, removal_row
 from nsysmoe.reports.pictures.look import place
 from nsysmoe.reports.pictures.stacks import PHASE_PARTS, WINDOW_PARTS, Part, mean_time_use
 
@@ -87,6 +89,12 @@ _CHANGES_NOTE = (
 )
 
 
+_WATERFALL_NOTE = (
+    "What the change of wall time is made of, on the GPU whose window is longest: green saves, "
+    "red costs. Waiting counts to what made the other rank late, idle time to what the host did."
+)
+
+
 def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) -> Document:
     """Return the whole report of two arms."""
     baseline, candidate = comparison.baseline, comparison.candidate
@@ -100,6 +108,8 @@ def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) ->
             metrics_table(comparison, BESIDE, "Beside Table 1: "),
             _time_use_table(portraits),
             _phases_table(portraits),
+            *_waits_tables(portraits),
+            *_whatif_tables(portraits),
         ),
         # A comparison that can be loaded again, with the portraits beside it.
         data={**comparison.to_dict(), "portraits": [asdict(portrait) for portrait in portraits]},
@@ -118,6 +128,13 @@ def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) ->
                 "Changes of Table 1",
                 partial(pictures.change_intervals, comparison.metrics),
                 _CHANGES_NOTE,
+            ),
+            Picture(
+                "From one wall time to the other",
+                partial(
+                    pictures.wall_time_waterfall, comparison.causes, baseline.label, candidate.label
+                ),
+                _WATERFALL_NOTE,
             ),
             *(
                 Picture(drawn.caption, partial(drawn.draw, portraits), drawn.note)
@@ -157,6 +174,42 @@ def _phases_table(portraits: Sequence[Portrait]) -> Table:
             name, *rest = times.cells
             rows.append(Row((name, numbers.count(row["cells"]), *rest), times.group))
     return Table("Critical MoE time by phase", columns, tuple(rows))
+
+
+def _waits_tables(portraits: Sequence[Portrait]) -> list[Table]:
+    """Return why ranks waited, by phase; none where no collective could be paired."""
+    if not any(arm.waits for arm in portraits):
+        return []
+    columns = (
+        Column("Phase", "left"),
+        Column("Waiting (ms)"),
+        *(Column(f"{name} (ms)") for name in WAIT_CAUSES.values()),
+    )
+    rows = [
+        _times_row(row["phase"] or "all", row, ("wait_ns", *WAIT_CAUSES), arm.label)
+        for arm in portraits
+        for row in arm.waits
+    ]
+    return [Table("Why ranks waited for the last one", columns, tuple(rows))]
+
+
+def _whatif_tables(portraits: Sequence[Portrait]) -> list[Table]:
+    """Return what each removal alone and in order would save; none where nothing was replayed."""
+    tables = []
+    for kind, caption in (
+        ("alone", "What if: each alone"),
+        ("order", "What if: in the order in which bottlenecks fall"),
+    ):
+        rows = [
+            removal_row(row, arm.replayed_ns, arm.label)
+            for arm in portraits
+            if arm.replayed_ns
+            for row in arm.removals
+            if row["kind"] == kind
+        ]
+        if rows:
+            tables.append(Table(caption, REMOVAL_COLUMNS, tuple(rows)))
+    return tables
 
 
 def _time_column(part: Part) -> Column:

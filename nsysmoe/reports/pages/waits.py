@@ -19,6 +19,14 @@ _NAMES = {
     "previous_end": "the collective before ended later",
     "residual": "not explained (other streams, clocks)",
 }
+WAIT_CAUSES = {
+    "moe": "MoE kernels",
+    "other_kernels": "Other kernels",
+    "host": "Host",
+    "other_gap": "Other gaps",
+    "previous_end": "Collective before",
+    "residual": "Not explained",
+}
 _NOTE = (
     "What the last rank did more than the one that waited, since their last matched collective; "
     "negative where it did less. The causes add up to the waiting. The first collective of a "

@@ -8,8 +8,6 @@ from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from nsysmoe.analysis.whatif import WhatIf
 
 _NAMES = {
@@ -43,42 +41,42 @@ def whatif_page(found: WhatIf) -> Document:
 
 def removal_tables(found: WhatIf) -> tuple[Table, ...]:
     """Return what each removal saves by itself, and the order in which bottlenecks fall."""
-    alone = sorted(found.alone, key=lambda row: -row["saved_ns"])
-    return (
-        _removals("Each alone", found, [(row, row["change"][0], "") for row in alone]),
-        _removals(
-            "In the order in which bottlenecks fall",
-            found,
-            [
-                (row, row["added"], "and " if number else "")
-                for number, row in enumerate(found.order)
-            ],
-        ),
-    )
-
-
-def _removals(
-    caption: str, found: WhatIf, rows: Sequence[tuple[dict[str, Any], str, str]]
-) -> Table:
-    columns = (
-        Column("With", "left"),
-        Column("Wall time (ms)"),
-        Column("Saved (ms)"),
-        Column("Saved"),
-    )
-    shown = [Row(("the trace as it was", numbers.milliseconds(found.replayed_ns), "0", "0.0%"))]
-    for row, name, before in rows:
-        shown.append(
-            Row(
-                (
-                    f"{before}{_NAMES[name]}",
-                    numbers.milliseconds(row["whatif_ns"]),
-                    numbers.milliseconds(row["saved_ns"]),
-                    numbers.share(row["saved_ns"] / found.replayed_ns),
-                )
-            )
+    alone = [{**row, "added": row["change"][0]} for row in found.alone]
+    alone.sort(key=lambda row: -row["saved_ns"])
+    whole = Row(("the trace as it was", numbers.milliseconds(found.replayed_ns), "0", "0.0%"))
+    return tuple(
+        Table(
+            caption,
+            REMOVAL_COLUMNS,
+            (whole, *(removal_row(row, found.replayed_ns) for row in rows)),
         )
-    return Table(caption, columns, tuple(shown))
+        for caption, rows in (
+            ("Each alone", alone),
+            ("In the order in which bottlenecks fall", found.order),
+        )
+    )
+
+
+REMOVAL_COLUMNS = (
+    Column("With", "left"),
+    Column("Wall time (ms)"),
+    Column("Saved (ms)"),
+    Column("Saved"),
+)
+
+
+def removal_row(row: dict[str, Any], replayed_ns: float, group: str = "") -> Row:
+    """Return the row of a removal, after what was removed before it."""
+    before = "and " if len(row["change"]) > 1 else ""
+    return Row(
+        (
+            f"{before}{_NAMES[row['added']]}",
+            numbers.milliseconds(row["whatif_ns"]),
+            numbers.milliseconds(row["saved_ns"]),
+            numbers.share(row["saved_ns"] / replayed_ns),
+        ),
+        group,
+    )
 
 
 def _sentence(found: WhatIf) -> str:

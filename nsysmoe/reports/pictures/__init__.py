@@ -9,6 +9,7 @@ from nsysmoe.reports.pictures.changes import change_intervals
 from nsysmoe.reports.pictures.kernels import duration_distributions, time_by_kernel
 from nsysmoe.reports.pictures.stacks import critical_by_phase, wait_and_transfer, where_time_went
 from nsysmoe.reports.pictures.timeline import step_timeline
+from nsysmoe.reports.pictures.waterfall import wall_time_waterfall
 
 __all__ = [
     "cells_over_time",
@@ -19,5 +20,6 @@ __all__ = [
     "step_timeline",
     "time_by_kernel",
     "wait_and_transfer",
+    "wall_time_waterfall",
     "where_time_went",
 ]

@@ -1,0 +1,76 @@
+"""``nsysmoe roofline``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.progress import working
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from nsysmoe.cli.options import Printer, Reading
+
+_SIZE = click.IntRange(min=1)
+_RATE = click.FloatRange(min=0, min_open=True)
+
+
+@click.command("roofline")
+@click.argument("trace", type=FILE)
+@click.option(
+    "--routed", type=FILE, required=True, help="Experts that vLLM returned: .npz, an array rN each."
+)
+@click.option("--run", type=FILE, required=True, help="JSON record of the run: lengths, maps.")
+@click.option("--config", type=FILE, help="The model's config.json.")
+@click.option("--hidden-size", type=_SIZE, help="Width of the model.  [default: by --config]")
+@click.option(
+    "--intermediate-size", type=_SIZE, help="Inner width of one expert.  [default: by --config]"
+)
+@click.option("--weight-bytes", type=_RATE, help="Bytes of a weight.  [default: by --config]")
+@click.option(
+    "--bandwidth", type=_RATE, help="Peak of the memory, GB/s.  [default: by trace, datasheet]"
+)
+@click.option("--flops", type=_RATE, help="Peak of the GPU, TFLOP/s.  [default: by datasheet]")
+@input_options
+@output_options
+def command(
+    trace: Path,
+    routed: Path,
+    run: Path,
+    config: Path | None,
+    hidden_size: int | None,
+    intermediate_size: int | None,
+    weight_bytes: float | None,
+    bandwidth: float | None,
+    flops: float | None,
+    reading: Reading,
+    printer: Printer,
+) -> None:
+    """Which limit of the GPU bounds the experts of TRACE, and what to balance.
+
+    \b
+    Example:
+      nsysmoe roofline off.sqlite --routed off.routed.npz --run off.run.json --config config.json
+    """
+    from nsysmoe.analysis.roofline import Limits, roofline
+    from nsysmoe.analysis.routed import Inputs
+    from nsysmoe.reports.pages.roofline import roofline_page
+    from nsysmoe.routing import read_model
+
+    shape = read_model(
+        config, hidden=hidden_size, intermediate=intermediate_size, weight_bytes=weight_bytes
+    )
+    if shape is None:
+        raise click.UsageError("give --config, or --hidden-size and --intermediate-size")
+    inputs = Inputs(trace, routed, run)
+    with working(f"Reading {trace}"):
+        found = roofline(
+            inputs,
+            shape,
+            limits=Limits(bandwidth and bandwidth * 1e9, flops and flops * 1e12),
+            **reading,
+        )
+    printer.show(roofline_page(found), (*inputs.paths(), *([config] if config else [])))

@@ -1,0 +1,116 @@
+"""How many rows one block of the fused MoE kernel computes, read off its grid.
+
+vLLM sorts the choices of a batch by expert and pads each expert's part to a multiple of
+BLOCK_SIZE_M (``moe_align_block_size``). Buffer and grid are sized for the worst case:
+
+    EM = choices + experts (BM - 1), at most choices x BM
+    grid = ceil(EM / BM) x ceil(N / BN)
+"""
+
+from __future__ import annotations
+
+from functools import reduce
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+ROWS = (16, 32, 64, 128, 256)
+COLUMNS = (16, 32, 64, 128, 256)
+# vLLM's capture sizes unless told otherwise (``cudagraph_capture_sizes``): small ones, multiples
+# of 8 up to 256, of 16 beyond.
+_SMALL = (1, 2, 4)
+
+
+def captured_rows(tokens: int) -> int:
+    """Return the tokens that a CUDA graph pads a batch to, with vLLM's default sizes."""
+    for size in _SMALL:
+        if tokens <= size:
+            return size
+    step = 8 if tokens <= 256 else 16
+    return -(-tokens // step) * step
+
+
+def row_blocks(tokens: int, top_k: int, experts: int, block_m: int) -> int:
+    """Return the blocks of rows that a launch's grid holds.
+
+    Args:
+        tokens: Tokens of the batch, padding counted.
+        top_k: Experts a token.
+        experts: Physical experts over all ranks.
+        block_m: Rows of a block.
+    """
+    choices = tokens * top_k
+    return -(-min(choices + experts * (block_m - 1), choices * block_m) // block_m)
+
+
+def infer_rows(
+    launches: Iterable[tuple[str, int, int]],
+    *,
+    top_k: int,
+    experts: int,
+    widths: Mapping[str, int] | None = None,
+) -> dict[tuple[str, int, int], int | None]:
+    """Tell the rows of a block for each distinct launch: product, tokens, blocks of its grid.
+
+    A pair (BM, BN) fits where it gives the grid. The width N of each product is one number in all
+    launches: the pairs of all of them must agree on it, which leaves one BM in most traces even
+    where N is not known. Of several the one that vLLM's default gives the batch is taken.
+
+    Args:
+        launches: (product, tokens with padding, blocks).
+        top_k: Experts a token.
+        experts: Physical experts over all ranks.
+        widths: Columns of each product's result, where the model's sizes are known.
+
+    Returns:
+        Rows of a block by launch; None where nothing fits, or several and not the default.
+    """
+    fitting = {
+        launch: _pairs(launch, top_k, experts, (widths or {}).get(launch[0])) for launch in launches
+    }
+    agreed = {
+        gemm: _agreed([pairs for launch, pairs in fitting.items() if launch[0] == gemm])
+        for gemm in {launch[0] for launch in fitting}
+    }
+    return {
+        launch: _chosen({rows for rows, width in pairs if width in agreed[launch[0]]}, launch[1])
+        for launch, pairs in fitting.items()
+    }
+
+
+def default_rows(tokens: int) -> int:
+    """Return the rows of vLLM's default for 16-bit weights (``get_default_config``, 0.26)."""
+    return 16 if tokens <= 32 else 32 if tokens <= 96 else 64 if tokens <= 512 else 128
+
+
+def _pairs(
+    launch: tuple[str, int, int], top_k: int, experts: int, width: int | None
+) -> set[tuple[int, int]]:
+    """Return (BM, N) that give the grid; N to the precision of BN where it is not known."""
+    _, tokens, blocks = launch
+    found = set()
+    for rows in ROWS:
+        columns, rest = divmod(blocks, row_blocks(tokens, top_k, experts, rows))
+        if rest or not columns:
+            continue
+        if width is None:
+            found |= {(rows, columns * each) for each in COLUMNS}
+        elif any(-(-width // each) == columns for each in COLUMNS):
+            found.add((rows, width))
+    return found
+
+
+def _agreed(choices: list[set[tuple[int, int]]]) -> set[int]:
+    """Return the widths that every launch allows, or any where they do not agree."""
+    widths = [{width for _, width in pairs} for pairs in choices if pairs]
+    if not widths:
+        return set()
+    return reduce(set.intersection, widths) or set.union(*widths)
+
+
+def _chosen(rows: set[int], tokens: int) -> int | None:
+    if len(rows) == 1:
+        return next(iter(rows))
+    usual = default_rows(tokens)
+    return usual if usual in rows else None

@@ -1,0 +1,113 @@
+"""From one arm's wall time to the other's, bound by bound."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import plotly.graph_objects as go
+
+from nsysmoe.metrics.causes import BOUNDS
+from nsysmoe.reports.pictures.look import BLUE, GREEN, GREY, VERMILION, figure, label, milliseconds
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_ROW_PX = 34
+# Changes of this part of the wall time can be seen on an axis that begins at 0.
+_LARGE_CHANGE = 0.2
+NAMES = {
+    "moe": "MoE",
+    "other_compute": "other compute",
+    "transfer": "transfer",
+    "host": "host",
+    "sync": "sync",
+    "latency": "latency",
+    "unexplained": "unexplained",
+}
+
+
+def wall_time_waterfall(
+    causes: Sequence[dict[str, Any]], baseline_label: str, candidate_label: str
+) -> go.Figure | None:
+    """Draw the baseline's wall time, what each bound adds or takes away, and the candidate's.
+
+    None where it is not known where wall time went.
+
+    Args:
+        causes: ``Comparison.causes``.
+        baseline_label: How to call the first arm.
+        candidate_label: How to call the second.
+    """
+    if not causes:
+        return None
+    changes = _by_bound(causes)
+    names = [label(baseline_label), *(NAMES[bound] for bound in changes), label(candidate_label)]
+    before, after = (
+        milliseconds(sum(row[key] for row in causes)) or 0.0
+        for key in ("baseline_ns", "candidate_ns")
+    )
+    steps = [milliseconds(change) or 0.0 for change in changes.values()]
+    values = [before, *steps, after]
+    drawn = figure(
+        [
+            go.Waterfall(
+                orientation="h",
+                measure=["absolute", *["relative"] * len(steps), "total"],
+                y=list(range(len(names))),
+                x=values,
+                text=[f"{before:,.1f}", *map(_signed, steps), f"{after:,.1f}"],
+                textposition="outside",
+                textfont={"color": GREY},
+                cliponaxis=False,
+                decreasing={"marker": {"color": GREEN}},
+                increasing={"marker": {"color": VERMILION}},
+                totals={"marker": {"color": BLUE}},
+                connector={"line": {"color": GREY, "width": 1, "dash": "dot"}},
+                customdata=names,
+                hovertemplate="%{customdata}: %{text} ms<extra></extra>",
+                showlegend=False,
+            )
+        ],
+        _ROW_PX * len(names) + 90,
+    )
+    low, high = _shown(_edges(before, steps))
+    cut = "" if low == 0 else " (the axis does not begin at 0)"
+    drawn.update_xaxes(title=f"wall time, ms{cut}", range=[low, high])
+    drawn.update_yaxes(
+        tickvals=list(range(len(names))),
+        ticktext=names,
+        range=[len(names) - 0.4, -0.6],
+        showgrid=False,
+        zeroline=False,
+    )
+    return drawn
+
+
+def _by_bound(causes: Sequence[dict[str, Any]]) -> dict[str, float]:
+    """Return the change of each bound that either arm has any of, in ns."""
+    groups = {cause: bound for bound, parts in BOUNDS.items() for cause in parts}
+    changes: dict[str, float] = {}
+    for row in causes:
+        if row["baseline_ns"] or row["candidate_ns"]:
+            bound = groups.get(row["cause"], "unexplained")
+            changes[bound] = changes.get(bound, 0.0) + row["change_ns"]
+    return changes
+
+
+def _shown(edges: Sequence[float]) -> tuple[float, float]:
+    """Return the part of the axis to show: without it, small changes of a long time are unseen."""
+    span = max(edges) - min(edges)
+    if span > _LARGE_CHANGE * max(edges):
+        return 0.0, max(edges) * 1.15
+    return min(edges) - 0.35 * span, max(edges) + 0.35 * span
+
+
+def _signed(step: float) -> str:
+    return f"{step:+,.1f}" if round(step, 1) else "0.0"
+
+
+def _edges(start: float, steps: Sequence[float]) -> list[float]:
+    edges = [start]
+    for step in steps:
+        edges.append(edges[-1] + step)
+    return edges

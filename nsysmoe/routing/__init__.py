@@ -1,0 +1,20 @@
+"""Which token chose which expert, and where experts live: what is read beside a trace."""
+
+from nsysmoe.routing.experts import Placement, PlacementHistory, contiguous
+from nsysmoe.routing.log import RoutingLog, read_vllm_log
+from nsysmoe.routing.model import ModelShape, read_model
+from nsysmoe.routing.run import RunRecord, read_run
+from nsysmoe.routing.schedule import replay
+
+__all__ = [
+    "ModelShape",
+    "Placement",
+    "PlacementHistory",
+    "RoutingLog",
+    "RunRecord",
+    "contiguous",
+    "read_model",
+    "read_run",
+    "read_vllm_log",
+    "replay",
+]

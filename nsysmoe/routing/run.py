@@ -1,0 +1,139 @@
+"""The record of a run: requests, limits of the scheduler, and where experts lived."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_LARGEST_BYTES = 256 << 20
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """What a benchmark script wrote down about a run of vLLM.
+
+    Attributes:
+        source: The file.
+        engine: vLLM's version; None where not recorded.
+        prompt_tokens: Length of each request's prompt, in order of arrival.
+        output_tokens: Tokens that each request was given.
+        max_running: Requests that may run at once (``max_num_seqs``); None where unknown.
+        max_step_tokens: Tokens that a step may hold (``max_num_batched_tokens``).
+        expert_parallel: Whether each rank holds whole experts.
+        data_parallel: Engines that share the experts; 1 where not recorded.
+        map_before: Logical expert of each physical one, by layer, before the first round;
+            None without EPLB.
+        map_after: The same after the last.
+    """
+
+    source: str
+    engine: str | None
+    prompt_tokens: tuple[int, ...]
+    output_tokens: tuple[int, ...]
+    max_running: int | None
+    max_step_tokens: int | None
+    expert_parallel: bool
+    data_parallel: int
+    map_before: tuple[tuple[int, ...], ...] | None
+    map_after: tuple[tuple[int, ...], ...] | None
+
+
+def read_run(path: Path) -> RunRecord:
+    """Read a run's JSON: ``args``, ``runs[-1].requests``, ``eplb_before`` and ``eplb_after``.
+
+    Raises:
+        InputError: The file is unreadable or lacks what is needed; the message names the key.
+    """
+    document = read_json(path)
+    where = str(path)
+    arguments = document.get("args")
+    if not isinstance(arguments, dict):
+        raise InputError(f"{where} has no object `args` with the options of the run")
+    requests = _requests(document, where)
+    engine = document.get("vllm")
+    return RunRecord(
+        source=where,
+        engine=engine if isinstance(engine, str) else None,
+        prompt_tokens=tuple(_count(row, "prompt_tokens", where) for row in requests),
+        output_tokens=tuple(_count(row, "output_tokens", where) for row in requests),
+        max_running=_optional_count(arguments, "max_num_seqs", where),
+        max_step_tokens=_optional_count(arguments, "max_num_batched_tokens", where),
+        expert_parallel=arguments.get("ep", "on") in {"on", True},
+        data_parallel=_optional_count(arguments, "dp", where) or 1,
+        map_before=_map(document.get("eplb_before"), f"{where}: `eplb_before`"),
+        map_after=_map(document.get("eplb_after"), f"{where}: `eplb_after`"),
+    )
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        InputError: It does not, or is larger than any such record.
+    """
+    try:
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise InputError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise InputError(f"{path} must hold a JSON object")
+    return document
+
+
+def _requests(document: dict[str, Any], where: str) -> list[dict[str, Any]]:
+    runs = document.get("runs")
+    last = runs[-1] if isinstance(runs, list) and runs else None
+    requests = last.get("requests") if isinstance(last, dict) else None
+    if (
+        not isinstance(requests, list)
+        or not requests
+        or not all(isinstance(row, dict) for row in requests)
+    ):
+        raise InputError(f"{where} has no list `runs[-1].requests` of the requests that ran")
+    return requests
+
+
+def _count(row: dict[str, Any], key: str, where: str) -> int:
+    value = row.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise InputError(f"{where}: `{key}` must be a number above 0")
+    return value
+
+
+def _optional_count(row: dict[str, Any], key: str, where: str) -> int | None:
+    return None if row.get(key) is None else _count(row, key, where)
+
+
+def _map(states: Any, where: str) -> tuple[tuple[int, ...], ...] | None:
+    """Return the map of the first rank's one model; all ranks hold the same."""
+    state = states[0] if isinstance(states, list) and states else None
+    if state is None:
+        return None
+    models = state.get("models") if isinstance(state, dict) else None
+    if not isinstance(models, dict) or len(models) != 1:
+        raise InputError(f"{where} must hold one model")
+    (model,) = models.values()
+    layers = model.get("physical_to_logical_map") if isinstance(model, dict) else None
+    if not isinstance(layers, list) or not _is_matrix(layers):
+        raise InputError(f"{where} has no `physical_to_logical_map` of layers by experts")
+    return tuple(tuple(row) for row in layers)
+
+
+def _is_matrix(layers: list[Any]) -> bool:
+    return (
+        bool(layers)
+        and all(isinstance(row, list) and row for row in layers)
+        and len({len(row) for row in layers}) == 1
+        # There are as many physical experts as logical ones, or more.
+        and all(isinstance(value, int) and 0 <= value < len(row) for row in layers for value in row)
+    )
