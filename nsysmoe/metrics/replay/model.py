@@ -298,4 +298,7 @@ def _awaited(work: Work, host: Host) -> Ints:
             )
             if before.size:
                 found[block] = ended[first + before[-1]]
+            elif first and work.start[ended[first - 1]] < host.block_end[block]:
+                # It was done already; with other costs it may not be.
+                found[block] = ended[first - 1]
     return found

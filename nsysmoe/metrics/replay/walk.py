@@ -126,8 +126,12 @@ class _Walk:
         moved = self._moved.get(thread, 0.0)
         returned = traced + moved
         if (awaited := self._awaited[number]) != NONE:
-            at_once = min(_RETURN_NS, traced - self._block_start[number])
+            at_once = lasted = traced - self._block_start[number]
             after = traced - self._awaited_end[number]
+            if after < lasted:
+                at_once = min(_RETURN_NS, lasted)
+            else:
+                after = min(_RETURN_NS, lasted)
             returned = max(self._block_start[number] + moved + at_once, self.end[awaited] + after)
         self._returned[number] = returned
         self._moved[thread] = returned - traced
