@@ -278,10 +278,6 @@ def test_ranks_on_clocks_that_are_off_replay_as_they_were(written: Write) -> Non
 # --- a wait that the trace did not need -----------------------------------------------------------
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a synchronising call that found its work done never waits in a replay either",
-)
 def test_a_wait_that_begins_to_wait_where_the_host_comes_sooner(tmp_path: Path) -> None:
     """Rank 0's second wait finds its work done, since thinking took longer.
 

@@ -99,7 +99,8 @@ class Model:
         latency: Shape (work,), ns: between its call and this, where the call held it up.
         dependency: Shape (work,): work of another stream that this waited for, or NONE.
         dependency_gap: Shape (work,), ns: between the end of that and this.
-        awaited: Shape (blocks,): work that a synchronising call waited for, or NONE.
+        awaited: Shape (blocks,): work that a synchronising call waited for, or found done; NONE
+            where there was none.
         wake: Shape (calls + blocks,): the synchronising call whose return ended a thread's
             stillness before this call, or NONE.
         hand_over: Shape (calls + blocks,): the launching call that did, or NONE.
@@ -279,7 +280,8 @@ def _dependencies(work: Work, previous_end: Ints, is_waiting: NDArray[np.bool_])
 def _awaited(work: Work, host: Host) -> Ints:
     """Return the work that each synchronising call waited for, or NONE.
 
-    It is the last of its process that ended during the call and was launched before it.
+    It is the last of its process that ended during the call and was launched before it; where
+    none did, the last that had ended before the call.
     """
     found = np.full(host.block_start.size, NONE)
     launched = _of_call(host.call_start, work)
