@@ -477,7 +477,7 @@ def trace_of(machine: dict[str, Any]) -> TraceBuilder:
 
 
 @settings(
-    max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(machines())
 def test_gaps_equal_plain_python_ns_by_ns(
