@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.run import read_run
+from nsysmoe.analysis.run import run_of_trace
+from nsysmoe.errors import MissingDataError
+from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -72,12 +74,16 @@ def bound(
     """Say what bounds each phase of a trace.
 
     Raises:
+        MissingDataError: Kernels took no time.
         NsysmoeError: The input cannot be used.
     """
-    run = read_run(path, class_map=class_map, nsys=nsys, with_schedule=True)
+    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        run = run_of_trace(trace, with_schedule=True)
     causes = run.time_causes
     assert causes is not None  # noqa: S101 - asked for with its schedule
     rows = bound_rows(causes, by)
+    if not rows:
+        raise MissingDataError(f"{path} has no time to split: its kernels took none")
     phases = bound_rows(causes, "phase")
     sentence = f"{bound_text([phases])}."
     return Bound(str(path), by, tuple(rows), sentence, tuple(run.findings))

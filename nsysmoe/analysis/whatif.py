@@ -42,6 +42,8 @@ _WORK = (
     "call_end_ns",
     "late_ns",
 )
+_TIMES = ("start_ns", "end_ns")
+_WORK_TIMES = (*_TIMES, "call_start_ns", "call_end_ns")
 _MET = ("kernel_id", "name_id", "communicator", "ordinal", "is_matched")
 # An error beyond this says that the trace holds dependencies which the replay does not know.
 _NOTABLE_ERROR = 0.01
@@ -133,12 +135,14 @@ def whatif(
 
     Raises:
         MissingDataError: No kernel has the name that is to be scaled; balance is asked for and
-            ranks' MoE kernels cannot be paired.
+            ranks' MoE kernels cannot be paired; kernels took no time.
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
         replayed = _Replayed(trace)
         findings = trace.findings()
+    if not sum(replayed.traced.values()):
+        raise MissingDataError(f"{path} has no time to replay: its kernels took none")
     change = change or Change()
     base = replayed.walls(Change())
     changed = replayed.walls(change) if change != Change() else base
@@ -191,6 +195,7 @@ class _Replayed:
             Model,
             boundaries,
             host_of,
+            on_one_clock,
             work_of,
         )
 
@@ -199,13 +204,16 @@ class _Replayed:
             ("matched_collectives", _MET),
             ("blocking_calls", None),
             ("device_steps", None),
+            ("clocks", None),
             ("moe_cells", None),
             ("moe_launches", None),
         )
-        gpu_work = trace.frame("gpu_work", _WORK)
-        steps = trace.frame("device_steps")
+        clocks = trace.frame("clocks")
+        gpu_work = on_one_clock(trace.frame("gpu_work", _WORK), clocks, _WORK_TIMES)
+        steps = on_one_clock(trace.frame("device_steps"), clocks, _TIMES)
+        blocking_calls = on_one_clock(trace.frame("blocking_calls"), clocks, _TIMES)
         work, self._rows = work_of(gpu_work, trace.frame("matched_collectives", _MET))
-        self._model: Model = Model(work, host_of(gpu_work, trace.frame("blocking_calls")))
+        self._model: Model = Model(work, host_of(gpu_work, blocking_calls))
         self._cuts: Boundaries = boundaries(self._rows, steps)
         self._cells = trace.frame("moe_cells")
         self._launches = read_launches(trace, ("kernel_id", "ordinal"))

@@ -110,9 +110,11 @@ def longest_window(causes: pl.DataFrame) -> dict[str, float]:
         causes: What ``time_causes`` returned.
 
     Returns:
-        ns of each of ``TIME_CAUSES``, adding up to the wall time.
+        ns of each of ``TIME_CAUSES``, adding up to the wall time; zeros where there is none.
     """
     by_device = causes.group_by(_DEVICE).agg(pl.col("window_ns", *TIME_CAUSES).sum())
+    if by_device.is_empty():
+        return dict.fromkeys(TIME_CAUSES, 0.0)
     first = by_device.sort("window_ns", "device_id", "global_pid", descending=[True, False, False])
     return first.select(TIME_CAUSES).row(0, named=True)
 

@@ -109,8 +109,12 @@ select
     measured.class,
     coalesce(measured.blocked_ns, 0) as blocked_ns,
     coalesce(measured.in_calls_ns - measured.blocked_ns, 0) as calling_ns,
-    coalesce(measured.late_ns - measured.in_calls_ns, 0) as outside_ns,
-    coalesce(measured.dur_ns - measured.late_ns, 0) as launched_ns,
+    -- Before its first call a thread has been in none: clocks may start work before its launch.
+    case
+        when measured.global_tid is null then 0
+        else measured.late_ns - coalesce(measured.in_calls_ns, 0)
+    end as outside_ns,
+    measured.dur_ns - measured.late_ns as launched_ns,
     case when measured.global_tid is null then measured.dur_ns else 0 end as unknown_ns
 from measured
 asof inner join steps

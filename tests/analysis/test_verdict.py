@@ -169,8 +169,8 @@ def test_other_gpus_are_not_comparable(runs: Callable[..., Path], written: Write
     one = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
     found = nsysmoe.compare(runs("off", 1.0, 1), one)
     assert {change.verdict for change in found.metrics} <= {"not_comparable", None}
-    assert [part.question for part in found.verdict] == ["overall", "same_work"]
-    assert "on 2 GPUs in one and 1 in the other" in found.verdict[1].sentence
+    assert [part.question for part in found.verdict] == ["bound", "overall", "same_work"]
+    assert "on 2 GPUs in one and 1 in the other" in found.verdict[2].sentence
     assert not found.undistorted
 
 

@@ -1,6 +1,6 @@
 """Replay of a trace under other costs: inputs, what waited for what, the walk, and windows."""
 
-from nsysmoe.metrics.replay.inputs import host_of, work_of
+from nsysmoe.metrics.replay.inputs import host_of, on_one_clock, work_of
 from nsysmoe.metrics.replay.model import Host, Model, Work
 from nsysmoe.metrics.replay.walk import Scenario, replay
 from nsysmoe.metrics.replay.windows import Boundaries, boundaries, phase_walls
@@ -13,6 +13,7 @@ __all__ = [
     "Work",
     "boundaries",
     "host_of",
+    "on_one_clock",
     "phase_walls",
     "replay",
     "work_of",

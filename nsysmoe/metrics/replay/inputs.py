@@ -10,12 +10,43 @@ import polars as pl
 from nsysmoe.metrics.replay.model import NONE, Host, Work
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
 
 _CALL = ["global_tid", "call_start_ns", "call_end_ns"]
 _STREAM = ["global_pid", "device_id", "context_id", "stream_id"]
+
+
+def on_one_clock(frame: pl.DataFrame, clocks: pl.DataFrame, times: Sequence[str]) -> pl.DataFrame:
+    """Return rows with times as rank 0's clock would have told them: what meets has one time.
+
+    Args:
+        frame: Rows with ``global_pid``.
+        clocks: View ``clocks``.
+        times: Its columns of ns.
+    """
+    # GPUs and threads of a process share a clock.
+    fits = (
+        clocks.filter("is_applied")
+        .sort("rank")
+        .unique("global_pid", keep="first")
+        .select("global_pid", "zero_ns", "offset_ns", "drift_ppm")
+    )
+    offsets = (
+        pl.col("offset_ns") + pl.col("drift_ppm") / 1e6 * (pl.col(time) - pl.col("zero_ns"))
+        for time in times
+    )
+    return (
+        frame.join(fits, on="global_pid", how="left", maintain_order="left")
+        .with_columns(
+            pl.col(time) - offset.round().cast(pl.Int64).fill_null(0)
+            for time, offset in zip(times, offsets, strict=True)
+        )
+        .drop("zero_ns", "offset_ns", "drift_ppm")
+    )
 
 
 def work_of(gpu_work: pl.DataFrame, collectives: pl.DataFrame) -> tuple[Work, pl.DataFrame]:

@@ -14,7 +14,7 @@ wherever these dependencies hold; the error of that replay says where they do no
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -99,7 +99,8 @@ class Model:
         latency: Shape (work,), ns: between its call and this, where the call held it up.
         dependency: Shape (work,): work of another stream that this waited for, or NONE.
         dependency_gap: Shape (work,), ns: between the end of that and this.
-        awaited: Shape (blocks,): work that a synchronising call waited for, or NONE.
+        awaited: Shape (blocks,): work that a synchronising call waited for, or found done; NONE
+            where there was none.
         wake: Shape (calls + blocks,): the synchronising call whose return ended a thread's
             stillness before this call, or NONE.
         hand_over: Shape (calls + blocks,): the launching call that did, or NONE.
@@ -110,7 +111,7 @@ class Model:
 
     def __init__(self, work: Work, host: Host) -> None:
         self.work = work
-        self.host = host
+        self.host = host = _before_work(host, work)
         self.members = _members(work.meeting)
         self.duration = _durations(work, self.members)
         self._previous_end = _previous_ends(work)
@@ -142,7 +143,8 @@ class Model:
         # Where something else held it up, the GPU alone would have left the usual gap.
         at_most = np.where(is_held_up | has_other, usual_gap, np.inf)
         self.gap = np.minimum(at_most, gap)
-        at_most = np.where(is_held_up, np.inf, usual_latency)
+        # The first that waits for nothing else is where its device begins.
+        at_most = np.where(is_held_up | (is_first & ~has_other), np.inf, usual_latency)
         self.latency = np.minimum(at_most, latency)
 
     def _learn_threads(self) -> None:
@@ -208,6 +210,14 @@ class Model:
         return list(zip(kinds[order].tolist(), numbers[order].tolist(), strict=True))
 
 
+def _before_work(host: Host, work: Work) -> Host:
+    """Return calls that begin no later than what they launched: clocks may be a little off."""
+    has_call = work.call != NONE
+    starts = host.call_start.copy()
+    np.minimum.at(starts, work.call[has_call], work.start[has_call])
+    return replace(host, call_start=starts)
+
+
 def _members(meeting: Ints) -> dict[int, list[int]]:
     members: dict[int, list[int]] = {}
     for number in np.flatnonzero(meeting != NONE).tolist():
@@ -257,17 +267,21 @@ def _dependencies(work: Work, previous_end: Ints, is_waiting: NDArray[np.bool_])
         ended = here[np.argsort(work.end[here], kind="stable")]
         waiting = here[is_waiting[here]]
         last = np.searchsorted(work.end[ended], work.start[waiting], side="right") - 1
-        for number, place in zip(waiting.tolist(), last.tolist(), strict=True):
-            other = int(ended[place]) if place >= 0 else NONE
-            if other not in {NONE, number} and work.end[other] > previous_end[number]:
-                found[number] = other
+        for number, latest in zip(waiting.tolist(), last.tolist(), strict=True):
+            place = latest
+            # Work without length may end where this starts, and come after it.
+            while place >= 0 and ended[place] >= number:
+                place -= 1
+            if place >= 0 and work.end[ended[place]] > previous_end[number]:
+                found[number] = ended[place]
     return found
 
 
 def _awaited(work: Work, host: Host) -> Ints:
     """Return the work that each synchronising call waited for, or NONE.
 
-    It is the last of its process that ended during the call and was launched before it.
+    It is the last of its process that ended during the call and was launched before it; where
+    none did, the last that had ended before the call.
     """
     found = np.full(host.block_start.size, NONE)
     launched = _of_call(host.call_start, work)
@@ -279,7 +293,14 @@ def _awaited(work: Work, host: Host) -> Ints:
         last = np.searchsorted(ends, host.block_end[blocks], side="right") - 1
         for block, place in zip(blocks.tolist(), last.tolist(), strict=True):
             first = int(np.searchsorted(ends, host.block_start[block], side="right"))
-            before = np.flatnonzero(launched[ended[first : place + 1]] < host.block_start[block])
+            during = ended[first : place + 1]
+            before = np.flatnonzero(
+                (launched[during] < host.block_start[block])
+                & (work.start[during] < host.block_end[block])
+            )
             if before.size:
                 found[block] = ended[first + before[-1]]
+            elif first and work.start[ended[first - 1]] < host.block_end[block]:
+                # It was done already; with other costs it may not be.
+                found[block] = ended[first - 1]
     return found

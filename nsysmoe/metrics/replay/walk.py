@@ -57,9 +57,9 @@ class _Walk:
         self.start = [0.0] * count
         # Until a collective's last rank has arrived, nobody knows when it ends.
         self.end = [0.0] * count
-        self._is_done = [False] * count
         self._arrived: dict[int, int] = {}
         self._last_on: dict[int, int] = {}
+        self._waiting_on: dict[int, list[int]] = {}
         self._free_at: dict[int, float] = {}
         self._moved: dict[int, float] = {}
         self._called = [0.0] * len(self._call_start)
@@ -78,6 +78,7 @@ class _Walk:
         """Copy arrays to lists: reading one item of an array costs ten times as much."""
         work, host = model.work, model.host
         self._traced_start = work.start.tolist()
+        self._traced_duration = (work.end - work.start).tolist()
         self._stream = work.stream.tolist()
         self._launch = work.call.tolist()
         self._meeting = work.meeting.tolist()
@@ -125,26 +126,32 @@ class _Walk:
         moved = self._moved.get(thread, 0.0)
         returned = traced + moved
         if (awaited := self._awaited[number]) != NONE:
-            at_once = min(_RETURN_NS, traced - self._block_start[number])
+            at_once = lasted = traced - self._block_start[number]
             after = traced - self._awaited_end[number]
+            if after < lasted:
+                at_once = min(_RETURN_NS, lasted)
+            else:
+                after = min(_RETURN_NS, lasted)
             returned = max(self._block_start[number] + moved + at_once, self.end[awaited] + after)
         self._returned[number] = returned
         self._moved[thread] = returned - traced
 
     def _begin(self, number: int) -> None:
         self.start[number] = start = max(self._ready(number))
+        stream = self._stream[number]
+        self._last_on[stream] = number
         meeting = self._meeting[number]
         if meeting == NONE:
             self._finish(number, start + self._duration[number])
             return
+        self._waiting_on.setdefault(stream, []).append(number)
         self._arrived[meeting] = self._arrived.get(meeting, 0) + 1
         members = self._members[meeting]
         if self._arrived[meeting] == len(members):
             last = max(self.start[member] for member in members)
             for member in members:
+                self._waiting_on[self._stream[member]].remove(member)
                 self._finish(member, last + self._duration[member])
-        else:
-            self._last_on[self._stream[number]] = number
 
     def _ready(self, number: int) -> list[float]:
         """Return when each thing that work waits for is done."""
@@ -152,6 +159,8 @@ class _Walk:
         times = []
         if stream in self._last_on:
             times.append(self._free(stream) + self._gap[number])
+            # It may overlap the work before it, but a stream starts work in order.
+            times.append(self.start[self._last_on[stream]])
         if (other := self._dependency[number]) != NONE:
             times.append(self.end[other] + self._dependency_gap[number])
         call = self._launch[number]
@@ -162,15 +171,16 @@ class _Walk:
 
     def _free(self, stream: int) -> float:
         """Return when a stream is done with what it was given so far."""
-        last = self._last_on[stream]
-        if self._is_done[last]:
-            return self._free_at[stream]
-        # It overlaps a collective whose last rank has not arrived: only its start is known.
-        return max(self._free_at.get(stream, 0.0), self.start[last] + self._duration[last])
+        # What overlaps a collective that still waits keeps its distance to its start.
+        ends: list[float] = [
+            self.start[number] + self._traced_duration[number]
+            for number in self._waiting_on.get(stream, ())
+        ]
+        if stream in self._free_at:
+            ends.append(self._free_at[stream])
+        return max(ends)
 
     def _finish(self, number: int, end: float) -> None:
         stream = self._stream[number]
         self.end[number] = end
-        self._is_done[number] = True
-        self._last_on[stream] = number
         self._free_at[stream] = max(self._free_at.get(stream, end), end)
