@@ -46,7 +46,18 @@ ordered as (
 
 launched as (
     select
-        ordered.* exclude (correlation_id),
+        ordered.global_pid,
+        ordered.process_id,
+        ordered.device_id,
+        ordered.context_id,
+        ordered.stream_id,
+        ordered.kernel_id,
+        ordered.name_id,
+        ordered.class,
+        ordered.start_ns,
+        ordered.end_ns,
+        ordered.place,
+        ordered.previous_end_ns,
         calls.global_tid,
         calls.start_ns as call_start_ns,
         calls.end_ns as call_end_ns,

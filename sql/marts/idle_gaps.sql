@@ -1,5 +1,16 @@
 create table main.idle_gaps as
-with windows as (
+-- DuckDB 1.5 ends the process over an ASOF join of a join to a bare table: tables get a name first.
+with host_calls as (
+    select *
+    from staging.stg_host_calls
+),
+
+steps as (
+    select *
+    from main.device_steps
+),
+
+windows as (
     select
         global_pid,
         device_id,
@@ -56,7 +67,7 @@ begun as (
             else 0
         end as blocked_until_start_ns
     from gaps
-    asof left join staging.stg_host_calls as calls
+    asof left join host_calls as calls
         on gaps.global_tid = calls.global_tid and gaps.start_ns >= calls.start_ns
 ),
 
@@ -81,7 +92,7 @@ measured as (
         calls.calls_before_ns + least(begun.launched_ns, calls.end_ns) - calls.start_ns
         - coalesce(begun.calls_until_start_ns, 0) as in_calls_ns
     from begun
-    asof left join staging.stg_host_calls as calls
+    asof left join host_calls as calls
         on begun.global_tid = calls.global_tid and begun.launched_ns >= calls.start_ns
 )
 
@@ -106,7 +117,7 @@ select
     measured.dur_ns - measured.late_ns as launched_ns,
     case when measured.global_tid is null then measured.dur_ns else 0 end as unknown_ns
 from measured
-asof inner join main.device_steps as steps
+asof inner join steps
     on
         coalesce(measured.global_pid, -1) = coalesce(steps.global_pid, -1)
         and measured.device_id = steps.device_id
