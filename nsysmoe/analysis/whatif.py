@@ -81,7 +81,7 @@ REMOVALS = ("balanced_moe", "no_host_delay", "free_transfer", "no_stalls")
 class WhatIf:
     """A trace, its replay, and its replay under a change; times in ns.
 
-    Wall time is that of the GPU whose window is longest.
+    Wall time is that of the GPU whose window is longest in each.
 
     Attributes:
         source: The file.
@@ -196,6 +196,7 @@ class _Replayed:
             boundaries,
             host_of,
             on_one_clock,
+            phase_walls,
             work_of,
         )
 
@@ -214,18 +215,16 @@ class _Replayed:
         blocking_calls = on_one_clock(trace.frame("blocking_calls"), clocks, _TIMES)
         work, self._rows = work_of(gpu_work, trace.frame("matched_collectives", _MET))
         self._model: Model = Model(work, host_of(gpu_work, blocking_calls))
-        self._cuts: Boundaries = boundaries(self._rows, steps)
+        self._cuts: list[Boundaries] = boundaries(self._rows, steps)
         self._cells = trace.frame("moe_cells")
         self._launches = read_launches(trace, ("kernel_id", "ordinal"))
         self._functions = trace.frame("kernel_classes", ("name_id", "function"))
         self._path = trace.path
-        self._counts = _count_steps(self._cuts)
-        self.traced = {
-            phase: round(wall)
-            for phase, wall in self._walls_of(
-                work.start.astype("float64"), work.end.astype("float64")
-            ).items()
-        }
+        longest, traced = phase_walls(
+            work.start.astype("float64"), work.end.astype("float64"), self._cuts
+        )
+        self._counts = _count_steps(longest)
+        self.traced = {phase: round(wall) for phase, wall in traced.items()}
 
     def removals(self) -> list[str]:
         """Return what can be taken away from this trace."""
@@ -233,32 +232,31 @@ class _Replayed:
 
     def walls(self, change: Change) -> dict[str, float]:
         """Return the wall time of each phase under a change, ns."""
-        from nsysmoe.metrics.replay import Scenario, replay  # noqa: PLC0415
+        from nsysmoe.metrics.replay import Scenario, phase_walls, replay  # noqa: PLC0415
 
         scenario = Scenario(
             self._durations(change),
             has_host=not change.no_host_delay,
             has_stalls=not change.no_stalls,
         )
-        return self._walls_of(*replay(self._model, scenario))
+        return phase_walls(*replay(self._model, scenario), self._cuts)[1]
 
     def phases(self, base: dict[str, float], changed: dict[str, float]) -> dict[str, Any]:
         """Return traced, replayed and changed wall time by phase, the longest first."""
         return {
             phase: {
                 "steps": self._counts.get(phase, 0),
-                "traced_ns": self.traced[phase],
-                "replayed_ns": base[phase],
-                "whatif_ns": changed[phase],
-                "saved_ns": base[phase] - changed[phase],
+                "traced_ns": self.traced.get(phase, 0),
+                "replayed_ns": base.get(phase, 0.0),
+                "whatif_ns": changed.get(phase, 0.0),
+                "saved_ns": base.get(phase, 0.0) - changed.get(phase, 0.0),
             }
-            for phase in sorted(self.traced, key=lambda name: -self.traced[name])
+            # Another GPU may be the longest in a replay, and know other phases.
+            for phase in sorted({**changed, **base, **self.traced}, key=self._traced_last)
         }
 
-    def _walls_of(self, start: Floats, end: Floats) -> dict[str, float]:
-        from nsysmoe.metrics.replay import phase_walls  # noqa: PLC0415
-
-        return phase_walls(start, end, self._cuts)
+    def _traced_last(self, phase: str) -> int:
+        return -self.traced.get(phase, 0)
 
     def _durations(self, change: Change) -> Floats:
         import numpy as np  # noqa: PLC0415

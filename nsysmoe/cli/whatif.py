@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     "--scale",
     type=SCALE,
     multiple=True,
-    help="Kernels of this name (or pattern) take so many times as long; may be repeated.",
+    help="Kernels of this name (or pattern) take so many times as long, collectives after their "
+    "last arrival; may be repeated.",
 )
 @input_options
 @output_options

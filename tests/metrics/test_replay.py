@@ -471,11 +471,6 @@ def test_ranks_that_meet_and_wait_with_other_kernels(threads: list[Thread], moe:
     assert_predicts(traced, model, scenario, Simulation(threads, Costs(scale={"moe": moe})))
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a launching thread that pauses for more than 100 us while any thread of any process "
-    "returns from a wait is taken to have been woken by it",
-)
 def test_a_pause_in_which_another_ranks_wait_ends_is_nobodys_call() -> None:
     """The ranks do not know of one another: rank 0 thinks for 150 us at its own pace."""
     thinking: list[Any] = [*PROLOGUE, Think(150 * US), Launch("last", 10 * US)]

@@ -150,7 +150,7 @@ class Model:
     def _learn_threads(self) -> None:
         """Find where threads sat still: for another's wait to end, or for no reason at hand."""
         host = self.host
-        starts = np.concatenate([host.call_start, host.block_start])
+        self._starts = starts = np.concatenate([host.call_start, host.block_start])
         ends = np.concatenate([host.call_end, host.block_end])
         threads = np.concatenate([host.call_thread, host.block_thread])
         self.wake = np.full(starts.size, NONE)
@@ -169,19 +169,47 @@ class Model:
                 self._learn_hand_overs(anchors)
 
     def _learn_stillness(self, anchors: Ints, still: Ints) -> None:
-        """Tell a launching thread that waited for a synchronisation from one that stalled."""
+        """Tell a launching thread that waited for another's wait to end from one that stalled."""
+        for waits in self._releases(anchors):
+            self._learn_wakes(anchors, still, waits)
+        is_stalled = (still >= STALL_NS) & (self.wake[anchors] == NONE)
+        self.stall[anchors[is_stalled]] = still[is_stalled] - np.median(still)
+
+    def _learn_wakes(self, anchors: Ints, still: Ints, waits: Ints) -> None:
+        """Find the pauses that ended because a wait had: the longest between two such returns.
+
+        A pause in which a return happens to fall is none: a thread pauses all the time.
+        """
+        starts, since = self._starts[anchors], self.still_from[anchors]
+        returns = self.host.block_end[waits]
+        places = np.searchsorted(starts, returns)
+        before = np.searchsorted(since, np.append(np.iinfo(np.int64).min, returns[:-1]), "right")
+        for wait, place, first, returned in zip(waits, places, before, returns, strict=True):
+            if place == anchors.size or since[place] >= returned or still[place] <= _WAKE_NS:
+                continue
+            if still[place] == still[first : place + 1].max():
+                self.wake[anchors[place]] = wait
+
+    def _releases(self, anchors: Ints) -> list[Ints]:
+        """Return the waits whose end may wake a thread, by the thread that waited, in order.
+
+        Threads that launch nothing hand results on: those of its own process, else any.
+        """
         host = self.host
         waited = np.flatnonzero(self.awaited != NONE)
+        waited = waited[self.work.end[self.awaited[waited]] > host.block_start[waited]]
+        waited = waited[~np.isin(host.block_thread[waited], host.call_thread)]
+        own = waited[host.block_process[waited] == self._process_of(anchors[0])]
+        waited = own if own.size else waited
         waited = waited[np.argsort(host.block_end[waited], kind="stable")]
-        returns = host.block_end[waited]
-        usual = np.median(still)
-        for anchor, length in zip(anchors[still > _WAKE_NS], still[still > _WAKE_NS], strict=True):
-            since = self.still_from[anchor]
-            last = int(np.searchsorted(returns, since + length)) - 1
-            if last >= 0 and returns[last] > since:
-                self.wake[anchor] = waited[last]
-            elif length >= STALL_NS:
-                self.stall[anchor] = length - usual
+        threads = np.unique(host.block_thread[waited])
+        return [waited[host.block_thread[waited] == thread] for thread in threads]
+
+    def _process_of(self, anchor: int) -> int:
+        calls = self.host.call_start.size
+        if anchor < calls:
+            return int(self.host.call_process[anchor])
+        return int(self.host.block_process[anchor - calls])
 
     def _learn_hand_overs(self, anchors: Ints) -> None:
         """Find which launch a thread that only waits for the GPU was given to wait for."""

@@ -104,10 +104,12 @@ class _Walk:
         """Return when a thread comes to a call, by its number among all calls; moves the thread."""
         moved = self._moved.get(thread, 0.0)
         since = self._still_from[number]
+        ready = since + moved
         if (wake := self._wake[number]) != NONE:
-            moved = max(since + moved, self._returned[wake]) - max(since, self._block_end[wake])
+            # What lies between is another's work: done by then, a thread goes on at once.
+            moved = max(ready, self._returned[wake] + traced - self._block_end[wake]) - traced
         elif (call := self._hand_over[number]) != NONE:
-            moved = max(since + moved, self._called[call]) - max(since, self._call_start[call])
+            moved = max(ready, self._called[call] + traced - self._call_start[call]) - traced
         elif not self._scenario.has_stalls:
             moved -= self._stall[number]
         self._moved[thread] = moved

@@ -36,18 +36,23 @@ class Boundaries:
     kernels: Ints
 
 
-def boundaries(work: pl.DataFrame, device_steps: pl.DataFrame) -> Boundaries:
-    """Return where the time of the device with the longest window is cut.
+def boundaries(work: pl.DataFrame, device_steps: pl.DataFrame) -> list[Boundaries]:
+    """Return where the time of each device is cut.
 
     Args:
         work: The rows that ``work_of`` returned.
         device_steps: View ``device_steps``.
     """
-    whole = pl.col("wall_ns").sum().over(_DEVICE)
-    longest = device_steps.filter(whole == whole.max()).sort("device_id", "global_pid", "start_ns")
-    steps = longest.join(longest.head(1).select(_DEVICE), on=_DEVICE, nulls_equal=True).sort(
-        "start_ns"
-    )
+    return [
+        _boundaries(work, steps.sort("start_ns"))
+        for steps in device_steps.sort("device_id", "global_pid").partition_by(
+            _DEVICE, maintain_order=True
+        )
+    ]
+
+
+def _boundaries(work: pl.DataFrame, steps: pl.DataFrame) -> Boundaries:
+    """Return the same of one device."""
     kernels = (
         work.with_row_index("number")
         .filter(pl.col("kernel_id").is_not_null())
@@ -64,14 +69,21 @@ def boundaries(work: pl.DataFrame, device_steps: pl.DataFrame) -> Boundaries:
     )
 
 
-def phase_walls(start: Floats, end: Floats, cuts: Boundaries) -> dict[str, float]:
-    """Return the wall time of each phase, ns; together they are that of the device.
+def phase_walls(
+    start: Floats, end: Floats, devices: list[Boundaries]
+) -> tuple[Boundaries, dict[str, float]]:
+    """Return the device whose window is longest, and its wall time by phase, ns.
 
     Args:
         start: Starts of all work, ns.
         end: Ends of all work, ns.
-        cuts: What ``boundaries`` returned.
+        devices: What ``boundaries`` returned.
     """
+    walls = [(cuts, _phase_walls(start, end, cuts)) for cuts in devices]
+    return max(walls, key=lambda found: sum(found[1].values()))
+
+
+def _phase_walls(start: Floats, end: Floats, cuts: Boundaries) -> dict[str, float]:
     edges = np.append(start[cuts.first], end[cuts.kernels].max())
     walls: dict[str, float] = {}
     for phase, wall in zip(cuts.phases, np.diff(edges), strict=True):

@@ -16,6 +16,8 @@ _NAMES = {
     "free_transfer": "free transfer",
     "no_stalls": "no stalls",
 }
+# A saving below this part of the wall time is none.
+_NOTABLE = 0.001
 _NOTE = (
     "Wall time of the GPU whose window is longest. The replay keeps what waited for what, and the "
     "gaps between; docs/causes.md says what it cannot know."
@@ -82,6 +84,8 @@ def removal_row(row: dict[str, Any], replayed_ns: float, group: str = "") -> Row
 def _sentence(found: WhatIf) -> str:
     if found.alone:
         first = found.order[0]
+        if first["saved_ns"] < _NOTABLE * found.replayed_ns:
+            return "Nothing that a replay can take away would save a thousandth of the time."
         told = f"{_NAMES[first['added']]} would save {_share(first['saved_ns'], found)}"
         balance = next((row for row in found.alone if row["change"] == ["balanced_moe"]), None)
         if balance is None or first["added"] == "balanced_moe":
