@@ -13,11 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsysmoe.analysis.bound import bound
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.comparison import Comparison
+    from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
+    from nsysmoe.analysis.waits import waits
+    from nsysmoe.analysis.whatif import Change as WhatIfChange
+    from nsysmoe.analysis.whatif import whatif
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
@@ -32,13 +38,19 @@ _HOMES = {
     "Finding": ("nsysmoe.findings", "Finding"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
     "Trace": ("nsysmoe.trace", "Trace"),
+    "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
+    "bound": ("nsysmoe.analysis.bound", "bound"),
     "catalogue": ("nsysmoe.trace", "catalogue"),
     "compare": ("nsysmoe.analysis.compare", "compare"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
+    "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
+    "stalls": ("nsysmoe.analysis.stalls", "stalls"),
     "summarize": ("nsysmoe.analysis.summary", "summarize"),
+    "waits": ("nsysmoe.analysis.waits", "waits"),
+    "whatif": ("nsysmoe.analysis.whatif", "whatif"),
 }
 
 __all__ = [
@@ -47,13 +59,19 @@ __all__ = [
     "Finding",
     "NsysmoeError",
     "Trace",
+    "WhatIfChange",
+    "bound",
     "catalogue",
     "compare",
     "default_class_map",
     "describe",
+    "host",
     "kernel_table",
     "open",
+    "stalls",
     "summarize",
+    "waits",
+    "whatif",
 ]
 
 

@@ -69,7 +69,11 @@ class Bound:
 
 
 def bound(
-    path: Path, by: By = "phase", *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: str | Path,
+    by: By = "phase",
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
 ) -> Bound:
     """Say what bounds each phase of a trace.
 

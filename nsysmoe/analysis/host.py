@@ -43,7 +43,7 @@ class Host:
 
 
 def host(
-    path: Path,
+    path: str | Path,
     *,
     run_json: Path | None = None,
     control: Path | None = None,

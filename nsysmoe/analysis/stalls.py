@@ -54,7 +54,9 @@ class Stalls:
         return bool(self.rows)
 
 
-def stalls(path: Path, *, class_map: ClassMap | None = None, nsys: str | None = None) -> Stalls:
+def stalls(
+    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+) -> Stalls:
     """Find what stopped a run: slow steps, loads of code, rearrangements, silences.
 
     Raises:

@@ -46,7 +46,11 @@ class Waits:
 
 
 def waits(
-    path: Path, by: By = "cause", *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: str | Path,
+    by: By = "cause",
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
 ) -> Waits:
     """Split the waiting of every matched collective by what made the last rank late.
 

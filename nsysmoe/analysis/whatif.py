@@ -119,7 +119,7 @@ class WhatIf:
 
 
 def whatif(
-    path: Path,
+    path: str | Path,
     change: Change | None = None,
     *,
     class_map: ClassMap | None = None,
