@@ -1,0 +1,469 @@
+"""Making the runs of a plan, one after the other, and leaving nothing behind."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import uuid
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe import __version__
+from nsysmoe.capture import keep, verify
+from nsysmoe.capture.plan import plan
+from nsysmoe.capture.preflight import Check
+from nsysmoe.capture.probe import used_bytes
+from nsysmoe.capture.process import Program, sweep
+from nsysmoe.errors import CaptureError, NsysmoeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+    from types import FrameType
+
+    from nsysmoe.capture.plan import Command, RunPlan
+    from nsysmoe.capture.preflight import Facts
+    from nsysmoe.capture.spec import Spec
+
+    Say = Callable[[str], None]
+
+_POLL_S = 0.1
+_GRACE_S = 10.0
+_EXPORT_S = 1800.0
+# nsys turns what it gathered into a report after the range, while the server still runs.
+_REPORT_S = 300.0
+_IDLE_S = 60.0
+_IDLE_BYTES = 1 << 30
+
+
+class Interrupted(BaseException):
+    """Somebody asked for the end, by a signal."""
+
+
+@dataclass
+class Result:
+    """What became of one run.
+
+    Attributes:
+        arm: EPLB off or on.
+        number: Within its arm.
+        folder: Where it is, relative to the capture's folder.
+        status: ``complete``, ``unverified`` (whole, what reads traces is missing here),
+            ``failed``, or ``missing``.
+        reason: Why it failed.
+        checks: What was verified.
+        launches: MoE kernels of its trace; None where that was not read.
+        wall_s: What making it took.
+    """
+
+    arm: str
+    number: int
+    folder: str
+    status: str = "missing"
+    reason: str = ""
+    checks: tuple[Check, ...] = ()
+    launches: int | None = None
+    wall_s: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {**self.__dict__, "checks": [check.to_dict() for check in self.checks]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Result:
+        """Build a result from what ``to_dict`` returned."""
+        checks = tuple(Check(**check) for check in values["checks"])
+        return cls(**{**values, "checks": checks})
+
+    @property
+    def counts(self) -> bool:
+        """Tell whether comparisons may use it."""
+        return self.status in {"complete", "unverified"}
+
+
+@dataclass
+class Outcome:
+    """A capture: its runs, and whether those of an arm did the same work."""
+
+    results: list[Result]
+    arms: tuple[Check, ...] = ()
+
+    @property
+    def complete(self) -> int:
+        """Runs that count."""
+        return sum(result.counts for result in self.results)
+
+    @property
+    def is_whole(self) -> bool:
+        """Tell whether every run counts."""
+        return self.complete == len(self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "is_whole": self.is_whole,
+            "runs": [result.to_dict() for result in self.results],
+            "arms": [check.to_dict() for check in self.arms],
+        }
+
+
+@dataclass
+class Capture:
+    """One capture into one folder.
+
+    Attributes:
+        spec: What to capture.
+        root: Its folder.
+        facts: What the machine said before.
+        say: Where progress goes, a line each.
+        grace_s: How long programs may take to end once asked.
+    """
+
+    spec: Spec
+    root: Path
+    facts: Facts | None
+    say: Say
+    grace_s: float = _GRACE_S
+    _token: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _results: dict[str, Result] = field(default_factory=dict)
+    _stage: str = "starting"
+
+    def run(self) -> Outcome:
+        """Make every run that is not there yet.
+
+        Raises:
+            CaptureError: The folder is not ours, or a program crashed, hung or wrote nothing.
+            Interrupted: By a signal; everything that was started is gone.
+        """
+        runs = plan(self.spec, str(self.root))
+        folder = keep.Folder(self.root)
+        folder.check_same(self.spec)
+        with folder.held(), _signals():
+            self._recover(folder, runs)
+            try:
+                for index, run in enumerate(runs, 1):
+                    if not self._results[run.name].counts:
+                        self._make(folder, run, f"[{index}/{len(runs)}] {run.name}")
+            finally:
+                outcome = self._outcome()
+                self._write_manifest(folder, outcome)
+        return outcome
+
+    def progress(self) -> str:
+        """Return how far it came, for the line that says why it ended."""
+        done = sum(result.counts for result in self._results.values())
+        return f"{done} of {len(self._results)} runs are complete in {self.root}"
+
+    def _recover(self, folder: keep.Folder, runs: tuple[RunPlan, ...]) -> None:
+        """End what a killed capture left running, and see which runs it finished."""
+        if (token := folder.token()) and (ended := sweep(token)):
+            self.say(f"ended {ended} processes that an earlier capture left")
+        folder.set_token(self._token)
+        known = {entry["folder"]: entry for entry in (folder.manifest() or {"runs": []})["runs"]}
+        for run in runs:
+            result = Result(run.arm, run.number, run.folder)
+            if folder.is_finished(run):
+                entry = known.get(run.folder)
+                is_known = entry is not None and entry["status"] in {"complete", "unverified"}
+                result = Result.from_dict(entry) if is_known and entry else result
+                # Whole folders appear by one rename: only the manifest came too late.
+                result.status = result.status if is_known else "unverified"
+                self.say(f"{run.name} is there already")
+            self._results[run.name] = result
+        self._write_manifest(folder, self._outcome())
+
+    def _make(self, folder: keep.Folder, run: RunPlan, title: str) -> None:
+        began = time.monotonic()
+        work, result = folder.begin(run), self._results[run.name]
+        self._title = title
+        try:
+            self._execute(run, work)
+            self._complete_record(work)
+            self._verify(work, result)
+        except CaptureError as error:
+            result.status, result.reason = "failed", str(error)
+            folder.set_aside(run, run.work)
+            raise
+        result.wall_s = time.monotonic() - began
+        self._settle(folder, run, result)
+        self._write_manifest(folder, self._outcome())
+
+    def _settle(self, folder: keep.Folder, run: RunPlan, result: Result) -> None:
+        """Let a run appear where it counts, or set it aside."""
+        bad = verify.failed(result.checks)
+        if not bad:
+            folder.finish(run)
+            said = "complete" if result.status == "complete" else "complete, not verified here"
+            self.say(f"{self._title}: {said} in {result.wall_s or 0:.0f} s{self._left()}")
+            return
+        result.status, result.reason = "failed", "; ".join(check.line() for check in bad)
+        result.folder = f"failed/{run.name}"
+        folder.set_aside(run, run.work)
+        self.say(f"{self._title}: does not count: {result.reason}")
+
+    def _execute(self, run: RunPlan, work: Path) -> None:
+        """Run vLLM, and the load on it, and export the report."""
+        if run.load is None:
+            self._offline(run, work)
+        else:
+            self._serve(run, run.load, work)
+        self._wait_for_idle()
+        _require(work / "run.json", "the workload wrote no record", work)
+        if run.export is not None:
+            _require(work / "trace.nsys-rep", "nsys wrote no report", work)
+            self._export(run.export, work)
+
+    def _offline(self, run: RunPlan, work: Path) -> None:
+        with self._running(run.engine, work / "engine.log") as program:
+            status = self._watch(program, work)
+        if status != 0:
+            raise CaptureError(f"{self._where()}: vLLM ended with status {status}{_last(work)}")
+
+    def _serve(self, run: RunPlan, load: Command, work: Path) -> None:
+        log = work / "engine.log"
+        with self._running(run.engine, log) as server:
+            with self._running(load, work / "load.log") as client:
+                status = self._watch(client, work, server)
+            if status != 0:
+                said = keep.tail(work / "load.log", 1)
+                raise CaptureError(f"{self._where()}: the load failed ({said}){_last(work)}")
+            if run.export is not None:
+                self._wait_for_report(work, server)
+            server.interrupt()
+            server.wait(_REPORT_S)
+
+    def _wait_for_report(self, work: Path, server: Program) -> None:
+        """Wait until nsys has written its report, which an interrupt could cut short."""
+        self._enter("writing the report")
+        report, limit, size = work / "trace.nsys-rep", time.monotonic() + self._report_s(), -1
+        while time.monotonic() < limit and server.status() is None:
+            now = report.stat().st_size if report.exists() else -1
+            if now > 0 and now == size:
+                return
+            size = now
+            time.sleep(0.5)
+
+    def _report_s(self) -> float:
+        return min(_REPORT_S, self.spec.run_timeout_s)
+
+    def _export(self, command: Command, work: Path) -> None:
+        self._enter("exporting")
+        with self._running(command, work / "export.log") as program:
+            status = program.wait(min(_EXPORT_S, self.spec.run_timeout_s))
+        if status is None:
+            raise CaptureError(f"{self._where()}: nsys export did not end; is the disk slow?")
+        if status != 0 or not (work / "trace.sqlite").exists():
+            said = keep.tail(work / "export.log", 1) or f"status {status}"
+            raise CaptureError(f"{self._where()}: nsys export failed ({said})")
+
+    @contextmanager
+    def _running(self, command: Command, log: Path) -> Iterator[Program]:
+        """Start a program; whatever happens, it and its children are gone afterwards."""
+        try:
+            program = Program(command, log, self._token)
+        except OSError as error:
+            raise CaptureError(
+                f"{command.argv[0]} cannot be run ({error.strerror}); check --nsys and --python"
+            ) from error
+        try:
+            yield program
+        finally:
+            with _undisturbed():
+                program.end(self.grace_s)
+
+    def _watch(self, program: Program, work: Path, server: Program | None = None) -> int:
+        """Wait for the end and say which stage is reached.
+
+        Raises:
+            CaptureError: It took too long, or the server that it needs went away.
+        """
+        limit = time.monotonic() + self.spec.run_timeout_s
+        seen = 0
+        while (status := program.status()) is None:
+            seen = self._read_stages(work / "stages.jsonl", seen)
+            if time.monotonic() > limit:
+                raise CaptureError(
+                    f"{self._where()}: not done after {self.spec.run_timeout_s:.0f} s "
+                    f"(--run-timeout){_last(work)}"
+                )
+            if server is not None and (ended := server.status()) is not None:
+                raise CaptureError(
+                    f"{self._where()}: the server ended with status {ended}{_last(work)}"
+                )
+            time.sleep(_POLL_S)
+        self._read_stages(work / "stages.jsonl", seen)
+        return status
+
+    def _read_stages(self, path: Path, seen: int) -> int:
+        """Say stages that were entered since ``seen`` bytes; return how many there are now."""
+        if not path.exists():
+            return seen
+        with path.open("rb") as file:
+            file.seek(seen)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        for line in whole.splitlines():
+            entry = json.loads(line)
+            number = f" {entry['number']} of {entry['of']}" if entry["of"] else ""
+            self._enter(f"{entry['stage']}{number}")
+        return seen + len(whole)
+
+    def _enter(self, stage: str) -> None:
+        self._stage = stage
+        self.say(f"{self._title}: {stage}")
+
+    def _where(self) -> str:
+        return f"{self._title}, {self._stage}"
+
+    def _left(self) -> str:
+        """Return how long the rest may take, by the runs that were made."""
+        times = [one.wall_s for one in self._results.values() if one.wall_s is not None]
+        rest = sum(one.status == "missing" for one in self._results.values()) - 1
+        if rest < 1 or not times:
+            return ""
+        return f", about {rest * sum(times) / len(times) / 60:.0f} min left"
+
+    def _wait_for_idle(self) -> None:
+        """Wait until the driver has taken back the memory of what has ended."""
+        limit = time.monotonic() + _IDLE_S
+        while (used := used_bytes()) is not None and time.monotonic() < limit:
+            if all(size < _IDLE_BYTES for size in used[: self.spec.layout.ranks]):
+                return
+            time.sleep(1.0)
+
+    def _complete_record(self, work: Path) -> None:
+        """Add to run.json what the workload could not know."""
+        path = work / "run.json"
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CaptureError(f"{self._where()}: run.json is not JSON") from error
+        keep.write_json(path, {**record, "capture": self._about()})
+
+    def _about(self) -> dict[str, Any]:
+        facts = self.facts
+        return {
+            "nsysmoe": __version__,
+            "nsys": facts.nsys if facts else None,
+            "driver": facts.driver if facts else None,
+            "gpus": [gpu.name for gpu in (facts.gpus or ())] if facts else [],
+            "spec": self.spec.to_dict(),
+            "spec_digest": self.spec.digest(),
+        }
+
+    def _verify(self, work: Path, result: Result) -> None:
+        if self.spec.profile == "outside" or not verify.can_verify():
+            result.status = "unverified"
+            return
+        self._enter("verifying")
+        _verify_run(work, self.spec.to_dict(), result)
+
+    def _outcome(self) -> Outcome:
+        results = list(self._results.values())
+        return Outcome(results, _arms(results))
+
+    def _write_manifest(self, folder: keep.Folder, outcome: Outcome) -> None:
+        about = self._about()
+        folder.write_manifest({**about, **outcome.to_dict()})
+
+
+def verify_folder(root: Path, say: Say) -> Outcome:
+    """Verify every run of a capture that was made elsewhere; set aside those that do not count.
+
+    Raises:
+        CaptureError: There is no capture, or what reads traces is not installed.
+    """
+    if not verify.can_verify():
+        raise CaptureError("verifying reads traces; install nsysmoe with its dependencies first")
+    folder = keep.Folder(root)
+    manifest = folder.manifest()
+    if manifest is None:
+        raise CaptureError(f"{root} holds no manifest.json; name the folder of a capture")
+    results = [Result.from_dict(entry) for entry in manifest["runs"]]
+    with folder.held():
+        for result in results:
+            if result.counts:
+                say(f"{result.folder}: verifying")
+                _verify_kept(folder, manifest["spec"], result)
+        outcome = Outcome(results, _arms(results))
+        known = {key: value for key, value in manifest.items() if key != "schema_version"}
+        folder.write_manifest({**known, **outcome.to_dict()})
+    return outcome
+
+
+def _verify_kept(folder: keep.Folder, spec: dict[str, Any], result: Result) -> None:
+    _verify_run(folder.root / result.folder, spec, result)
+    if not (bad := verify.failed(result.checks)):
+        return
+    aside = f"failed/{result.arm}-run-{result.number}"
+    result.status, result.reason = "failed", "; ".join(check.line() for check in bad)
+    target = folder.root / aside
+    target.parent.mkdir(exist_ok=True)
+    (folder.root / result.folder).rename(target)
+    result.folder = aside
+
+
+def _verify_run(place: Path, spec: dict[str, Any], result: Result) -> None:
+    """Look at one run; a trace that cannot be read is a check that failed."""
+    try:
+        seen = verify.look(place)
+    except NsysmoeError as error:
+        result.checks = (Check("trace", "fail", str(error)),)
+        return
+    expected = verify.expected_of(spec, result.arm, spec["vllm"])
+    result.status, result.launches = "complete", seen.launches
+    result.checks = verify.judge(expected, seen)
+
+
+def _arms(results: list[Result]) -> tuple[Check, ...]:
+    arms = dict.fromkeys(result.arm for result in results)
+    launches = {
+        arm: {
+            one.number: one.launches
+            for one in results
+            if one.arm == arm and one.counts and one.launches is not None
+        }
+        for arm in arms
+    }
+    return tuple(verify.judge_arm(arm, counts) for arm, counts in launches.items() if counts)
+
+
+def _require(path: Path, otherwise: str, work: Path) -> None:
+    if not path.is_file() or path.stat().st_size == 0:
+        raise CaptureError(f"{otherwise}{_last(work)}")
+
+
+def _last(work: Path) -> str:
+    """Return the end of the engine's log, to stand after a sentence."""
+    text = keep.tail(work / "engine.log")
+    return f"; engine.log ends with:\n{text}" if text else "; engine.log is empty"
+
+
+@contextmanager
+def _signals() -> Iterator[None]:
+    """Turn what asks for the end into an exception, so that everything is cleaned up."""
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(signal.Signals(number).name)
+
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, end) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Let a second Ctrl-C not cut the clean-up short; what it asks for is being done."""
+    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {name: signal.signal(name, signal.SIG_IGN) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(name, handler)
