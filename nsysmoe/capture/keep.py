@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
+FAILED = "failed"
 KEPT = ("trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "engine.log")
 
 
@@ -124,13 +125,14 @@ class Folder:
         work.rename(target)
         _sync(target.parent)
 
-    def set_aside(self, run: RunPlan, source: str) -> None:
-        """Move what a run left to where no comparison looks."""
-        target = self.root / "failed" / run.name
+    def set_aside(self, name: str, source: str) -> str:
+        """Move what a run left to where no comparison looks; return its folder from now on."""
+        target = self.root / FAILED / name
         if target.exists():
             shutil.rmtree(target)
         target.parent.mkdir(exist_ok=True)
         (self.root / source).rename(target)
+        return f"{FAILED}/{name}"
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the manifest whole."""

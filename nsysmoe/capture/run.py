@@ -38,6 +38,14 @@ _IDLE_S = 60.0
 _IDLE_BYTES = 1 << 30
 
 
+class RunError(CaptureError):
+    """A run came to no end that counts; ``log`` is what the engine said last."""
+
+    def __init__(self, reason: str, log: str = "") -> None:
+        super().__init__(reason)
+        self.log = log
+
+
 class Interrupted(BaseException):
     """Somebody asked for the end, by a signal."""
 
@@ -147,6 +155,8 @@ class Capture:
                     if not self._results[run.name].counts:
                         self._make(folder, run, f"[{index}/{len(runs)}] {run.name}")
             finally:
+                # What was started while a signal came.
+                sweep(self._token)
                 outcome = self._outcome()
                 self._write_manifest(folder, outcome)
         return outcome
@@ -184,7 +194,7 @@ class Capture:
             self._verify(work, result)
         except CaptureError as error:
             result.status, result.reason = "failed", str(error)
-            folder.set_aside(run, run.work)
+            result.folder = folder.set_aside(run.name, run.work)
             raise
         result.wall_s = time.monotonic() - began
         self._settle(folder, run, result)
@@ -199,8 +209,7 @@ class Capture:
             self.say(f"{self._title}: {said} in {result.wall_s or 0:.0f} s{self._left()}")
             return
         result.status, result.reason = "failed", "; ".join(check.line() for check in bad)
-        result.folder = f"failed/{run.name}"
-        folder.set_aside(run, run.work)
+        result.folder = folder.set_aside(run.name, run.work)
         self.say(f"{self._title}: does not count: {result.reason}")
 
     def _execute(self, run: RunPlan, work: Path) -> None:
@@ -210,16 +219,16 @@ class Capture:
         else:
             self._serve(run, run.load, work)
         self._wait_for_idle()
-        _require(work / "run.json", "the workload wrote no record", work)
+        self._require(work / "run.json", "the workload wrote no record")
         if run.export is not None:
-            _require(work / "trace.nsys-rep", "nsys wrote no report", work)
+            self._require(work / "trace.nsys-rep", "nsys wrote no report")
             self._export(run.export, work)
 
     def _offline(self, run: RunPlan, work: Path) -> None:
         with self._running(run.engine, work / "engine.log") as program:
             status = self._watch(program, work)
         if status != 0:
-            raise CaptureError(f"{self._where()}: vLLM ended with status {status}{_last(work)}")
+            raise RunError(f"{self._where()}: vLLM ended with status {status}", _last(work))
 
     def _serve(self, run: RunPlan, load: Command, work: Path) -> None:
         log = work / "engine.log"
@@ -228,7 +237,7 @@ class Capture:
                 status = self._watch(client, work, server)
             if status != 0:
                 said = keep.tail(work / "load.log", 1)
-                raise CaptureError(f"{self._where()}: the load failed ({said}){_last(work)}")
+                raise RunError(f"{self._where()}: the load failed ({said})", _last(work))
             if run.export is not None:
                 self._wait_for_report(work, server)
             server.interrupt()
@@ -248,15 +257,19 @@ class Capture:
     def _report_s(self) -> float:
         return min(_REPORT_S, self.spec.run_timeout_s)
 
+    def _require(self, path: Path, otherwise: str) -> None:
+        if not path.is_file() or path.stat().st_size == 0:
+            raise RunError(f"{self._where()}: {otherwise}", _last(path.parent))
+
     def _export(self, command: Command, work: Path) -> None:
         self._enter("exporting")
         with self._running(command, work / "export.log") as program:
             status = program.wait(min(_EXPORT_S, self.spec.run_timeout_s))
         if status is None:
-            raise CaptureError(f"{self._where()}: nsys export did not end; is the disk slow?")
+            raise RunError(f"{self._where()}: nsys export did not end; is the disk slow?")
         if status != 0 or not (work / "trace.sqlite").exists():
             said = keep.tail(work / "export.log", 1) or f"status {status}"
-            raise CaptureError(f"{self._where()}: nsys export failed ({said})")
+            raise RunError(f"{self._where()}: nsys export failed ({said})")
 
     @contextmanager
     def _running(self, command: Command, log: Path) -> Iterator[Program]:
@@ -284,13 +297,14 @@ class Capture:
         while (status := program.status()) is None:
             seen = self._read_stages(work / "stages.jsonl", seen)
             if time.monotonic() > limit:
-                raise CaptureError(
+                raise RunError(
                     f"{self._where()}: not done after {self.spec.run_timeout_s:.0f} s "
-                    f"(--run-timeout){_last(work)}"
+                    "(--run-timeout)",
+                    _last(work),
                 )
             if server is not None and (ended := server.status()) is not None:
-                raise CaptureError(
-                    f"{self._where()}: the server ended with status {ended}{_last(work)}"
+                raise RunError(
+                    f"{self._where()}: the server ended with status {ended}", _last(work)
                 )
             time.sleep(_POLL_S)
         self._read_stages(work / "stages.jsonl", seen)
@@ -339,7 +353,7 @@ class Capture:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise CaptureError(f"{self._where()}: run.json is not JSON") from error
+            raise RunError(f"{self._where()}: run.json is not JSON") from error
         keep.write_json(path, {**record, "capture": self._about()})
 
     def _about(self) -> dict[str, Any]:
@@ -397,12 +411,8 @@ def _verify_kept(folder: keep.Folder, spec: dict[str, Any], result: Result) -> N
     _verify_run(folder.root / result.folder, spec, result)
     if not (bad := verify.failed(result.checks)):
         return
-    aside = f"failed/{result.arm}-run-{result.number}"
     result.status, result.reason = "failed", "; ".join(check.line() for check in bad)
-    target = folder.root / aside
-    target.parent.mkdir(exist_ok=True)
-    (folder.root / result.folder).rename(target)
-    result.folder = aside
+    result.folder = folder.set_aside(f"{result.arm}-run-{result.number}", result.folder)
 
 
 def _verify_run(place: Path, spec: dict[str, Any], result: Result) -> None:
@@ -430,15 +440,8 @@ def _arms(results: list[Result]) -> tuple[Check, ...]:
     return tuple(verify.judge_arm(arm, counts) for arm, counts in launches.items() if counts)
 
 
-def _require(path: Path, otherwise: str, work: Path) -> None:
-    if not path.is_file() or path.stat().st_size == 0:
-        raise CaptureError(f"{otherwise}{_last(work)}")
-
-
 def _last(work: Path) -> str:
-    """Return the end of the engine's log, to stand after a sentence."""
-    text = keep.tail(work / "engine.log")
-    return f"; engine.log ends with:\n{text}" if text else "; engine.log is empty"
+    return keep.tail(work / "engine.log") or "(the engine said nothing)"
 
 
 @contextmanager

@@ -314,7 +314,7 @@ def _verify(folder: Path, format_: str) -> None:
 
 
 def _capture(spec: Spec, output: Path, facts: Any, format_: str) -> None:
-    from nsysmoe.capture.run import Capture, Interrupted
+    from nsysmoe.capture.run import Capture, Interrupted, RunError
     from nsysmoe.errors import CaptureError
 
     capture = Capture(spec, output, facts, _say)
@@ -323,11 +323,10 @@ def _capture(spec: Spec, output: Path, facts: Any, format_: str) -> None:
     except Interrupted as error:
         click.echo(f"Interrupted ({error}): {_resumable(capture)}", err=True)
         raise click.exceptions.Exit(_INTERRUPTED) from error
-    except CaptureError as error:
-        reason, *log = str(error).splitlines()
-        for line in log:
+    except RunError as error:
+        for line in error.log.splitlines():
             click.echo(f"  {_visible(line)}", err=True)
-        raise CaptureError(f"{reason} {_resumable(capture)}" if log else str(error)) from error
+        raise CaptureError(f"{error}; {_resumable(capture)}") from error
     _end(outcome, output, format_)
 
 
