@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -36,7 +37,9 @@ class Program:
     """A running program and everything that it started."""
 
     def __init__(self, command: Command, log: Path, token: str) -> None:
-        environment = {**os.environ, **dict(command.environment), TOKEN: token}
+        # Of one length, so that none begins another.
+        self._token = f"{token}/{uuid.uuid4().hex}"
+        environment = {**os.environ, **dict(command.environment), TOKEN: self._token}
         with log.open("ab") as output:
             self._popen = subprocess.Popen(  # noqa: S603 - the plan's own argv, as a list
                 command.argv,
@@ -47,7 +50,6 @@ class Program:
                 start_new_session=True,
             )
         self.pid = self._popen.pid
-        self._token = token
 
     def status(self) -> int | None:
         """Return the exit status; None while it runs."""
@@ -81,7 +83,10 @@ class Program:
 
 
 def sweep(token: str) -> int:
-    """Kill every process that carries a token, and what it started; return how many there were."""
+    """Kill every process that carries a token, and what it started; return how many there were.
+
+    The token of a capture is the beginning of those of its programs.
+    """
     found = {process for one in marked(token) for process in {one, *family(one.pid)}}
     for process in found:
         _signal(process, signal.SIGKILL)
@@ -92,7 +97,7 @@ def sweep(token: str) -> int:
 
 
 def marked(token: str) -> set[Process]:
-    """Return the processes whose environment carries a token."""
+    """Return the processes whose environment carries a token, or one that begins so."""
     mark = f"{TOKEN}={token}".encode()
     found = set()
     for pid in _pids():
@@ -100,7 +105,7 @@ def marked(token: str) -> set[Process]:
             variables = (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
         except OSError:  # Another user's, or gone.
             continue
-        if mark in variables and (process := _process(pid)):
+        if any(one.startswith(mark) for one in variables) and (process := _process(pid)):
             found.add(process)
     return found
 

@@ -33,7 +33,9 @@ _POLL_S = 0.1
 _GRACE_S = 10.0
 _EXPORT_S = 1800.0
 # nsys turns what it gathered into a report after the range, while the server still runs.
-_REPORT_S = 300.0
+_REPORT_S = 60.0
+# A report that has not grown for so long is whole.
+_SETTLED_S = 1.0
 _IDLE_S = 60.0
 _IDLE_BYTES = 1 << 30
 
@@ -238,21 +240,24 @@ class Capture:
             if status != 0:
                 said = keep.tail(work / "load.log", 1)
                 raise RunError(f"{self._where()}: the load failed ({said})", _last(work))
-            if run.export is not None:
-                self._wait_for_report(work, server)
+            is_written = run.export is None or self._wait_for_report(work, server)
             server.interrupt()
-            server.wait(_REPORT_S)
+            server.wait(self.grace_s if is_written else self._report_s())
 
-    def _wait_for_report(self, work: Path, server: Program) -> None:
-        """Wait until nsys has written its report, which an interrupt could cut short."""
+    def _wait_for_report(self, work: Path, server: Program) -> bool:
+        """Wait until nsys has written its report, which an interrupt could cut short.
+
+        Returns whether it has; an nsys that waits for the server's end has not.
+        """
         self._enter("writing the report")
         report, limit, size = work / "trace.nsys-rep", time.monotonic() + self._report_s(), -1
         while time.monotonic() < limit and server.status() is None:
             now = report.stat().st_size if report.exists() else -1
             if now > 0 and now == size:
-                return
+                return True
             size = now
-            time.sleep(0.5)
+            time.sleep(_SETTLED_S)
+        return False
 
     def _report_s(self) -> float:
         return min(_REPORT_S, self.spec.run_timeout_s)

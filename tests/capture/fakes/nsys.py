@@ -5,14 +5,17 @@ from __future__ import annotations
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 OPTIONS = (
     "--trace --sample --cpuctxsw --trace-fork-before-exec --cuda-graph-trace --capture-range "
     "--capture-range-end --force-overwrite --output"
 )
+NOTES = Path(os.environ["FAKE_NOTES"])
 _HOW = os.environ.get("FAKE_NSYS", "")
 
 
@@ -34,12 +37,29 @@ def _profile(program: list[str], values: dict[str, str]) -> int:
     if _HOW == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     environment = {**os.environ, "NSYS_PROFILING_SESSION_ID": "1"}
-    status = subprocess.run(program, env=environment, check=False).returncode
-    if status == 0 and _HOW != "nothing":
+    # A terminal's interrupt is the program's to answer.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    started = subprocess.Popen(program, env=environment, preexec_fn=_hears_interrupts)  # noqa: PLW1509
+    if _HOW == "late":
+        started.wait()
+    _wait_for_range(started)
+    if not started.returncode and _HOW != "nothing":
         is_on = any('"enable_eplb":true' in word or word == "--enable-eplb" for word in program)
         source = os.environ["FAKE_TRACE_ON" if is_on else "FAKE_TRACE_OFF"]
         shutil.copyfile(source, f"{values['--output']}.nsys-rep")
-    return status
+    return started.wait()
+
+
+def _wait_for_range(started: subprocess.Popen[bytes]) -> None:
+    """Wait for the end of the range, or of the program."""
+    while started.poll() is None:
+        if NOTES.exists() and "/stop_profile" in NOTES.read_text().rpartition("/start_profile")[2]:
+            return
+        time.sleep(0.02)
+
+
+def _hears_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _export(report: str, values: dict[str, str]) -> int:
