@@ -35,6 +35,11 @@ def check(spec: Spec) -> Version:
         _refuse(version, "--mode server (profiling by HTTP)", since("profiler_config"))
     if spec.routed_experts and not version.has("returned_experts"):
         _refuse(version, "--routed-experts", since("returned_experts"))
+    if spec.workload.count < spec.layout.data:
+        raise CaptureError(
+            f"{spec.workload.count} requests leave some of {spec.layout.data} data-parallel ranks "
+            "without any; add --num-prompts"
+        )
     if "on" in spec.arms:
         _check_balancing(spec, version)
     if spec.mode == "server":

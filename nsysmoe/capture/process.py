@@ -52,8 +52,14 @@ class Program:
         self.pid = self._popen.pid
 
     def status(self) -> int | None:
-        """Return the exit status; None while it runs."""
-        return self._popen.poll()
+        """Return the exit status, negative for a signal; None while it runs.
+
+        Its number stays taken until ``end``, so that what is ended is never another's.
+        """
+        seen = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        if seen is None:
+            return None
+        return seen.si_status if seen.si_code == os.CLD_EXITED else -seen.si_status
 
     def interrupt(self) -> None:
         """Ask it to end its work and to write what it has."""
@@ -61,14 +67,14 @@ class Program:
 
     def wait(self, timeout_s: float) -> int | None:
         """Wait for the end; None where it did not come in time."""
-        try:
-            return self._popen.wait(timeout_s)
-        except subprocess.TimeoutExpired:
-            return None
+        limit = time.monotonic() + timeout_s
+        while (status := self.status()) is None and time.monotonic() < limit:
+            time.sleep(_POLL_S)
+        return status
 
     def end(self, grace_s: float) -> None:
         """End it and all that it started: asked first, then killed."""
-        known = family(self.pid) | marked(self._token)
+        known = family(self.pid) | _marked_families(self._token)
         _signal_group(self.pid, signal.SIGTERM)
         for process in known:
             _signal(process, signal.SIGTERM)
@@ -87,13 +93,18 @@ def sweep(token: str) -> int:
 
     The token of a capture is the beginning of those of its programs.
     """
-    found = {process for one in marked(token) for process in {one, *family(one.pid)}}
+    found = _marked_families(token)
     for process in found:
         _signal(process, signal.SIGKILL)
     limit = time.monotonic() + 5.0
     while time.monotonic() < limit and _any_lives(found):
         time.sleep(_POLL_S)
     return len(found)
+
+
+def _marked_families(token: str) -> set[Process]:
+    """Return marked processes and what they started, whose environment may be overwritten."""
+    return {process for one in marked(token) for process in {one, *family(one.pid)}}
 
 
 def marked(token: str) -> set[Process]:
