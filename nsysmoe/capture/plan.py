@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.capture import engine
-from nsysmoe.capture.steps import plan_rounds, sweep
+from nsysmoe.capture.steps import batches, plan_rounds
 
 if TYPE_CHECKING:
     from nsysmoe.capture.spec import Arm, Spec
@@ -116,7 +116,7 @@ def _block(run: RunPlan, root: str, spec: Spec) -> str:
             f"{run.engine.shell()} >{_q(f'{work}/engine.log')} 2>&1 &",
             "server=$!",
             run.load.shell(),
-            "kill -INT $server; wait $server || true",
+            "pkill -TERM -P $server; wait $server || true",
         ]
     lines += [f"# starts {rank.variables()} … {rank.argv[-1]}" for rank in run.ranks]
     if run.export is not None:
@@ -225,7 +225,6 @@ def _load(spec: Spec, rounds: Rounds, arm: Arm, output: str) -> Command:
 def _requests(spec: Spec, rounds: Rounds, arm: Arm) -> list[str]:
     """Return the options that both scripts share: requests, rounds, and what to write down."""
     workload = spec.workload
-    per_rank = -(-workload.count // spec.layout.data)
     found = (
         [f"--prompts={workload.prompts_file}"]
         if workload.prompts_file
@@ -239,7 +238,8 @@ def _requests(spec: Spec, rounds: Rounds, arm: Arm) -> list[str]:
         *found,
         f"--output-len={workload.output_tokens}",
         f"--seed={workload.seed}",
-        f"--sweep={','.join(map(str, sweep(per_rank)))}",
+        f"--sweep={','.join(map(str, batches(spec)))}",
+        *([f"--settle={rounds.settle}"] if rounds.settle else []),
         f"--unprofiled-rounds={rounds.unprofiled}",
         f"--record={_json(_record(spec, arm))}",
     ]

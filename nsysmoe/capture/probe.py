@@ -131,8 +131,19 @@ def _existing(folder: Path) -> Path:
 
 
 def _config(model: str) -> dict[str, Any] | None:
-    try:
-        found = json.loads((Path(model) / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return found if isinstance(found, dict) else None
+    """Return the config.json of a folder, or of a model that was downloaded before."""
+    for path in (Path(model) / "config.json", *_downloaded(model)):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict):
+            return found
+    return None
+
+
+def _downloaded(model: str) -> list[Path]:
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
+    folder = hub / f"models--{model.replace('/', '--')}" / "snapshots"
+    return sorted(folder.glob("*/config.json"))

@@ -23,11 +23,14 @@ class Rounds:
     """Rounds before the measured one, and what EPLB's counter is expected to do.
 
     Attributes:
+        settle: Tokens of one request before these rounds, a step each, where their steps alone
+            would let the rearrangement fall on the edge of the measured round.
         unprofiled: Rounds of the same prompts before the measured one; the last is the control.
         steps: Steps of one round, about.
         warm_steps: Steps before the measured round, about.
     """
 
+    settle: int
     unprofiled: int
     steps: int
     warm_steps: int
@@ -43,6 +46,12 @@ def sweep(requests: int) -> tuple[int, ...]:
     return tuple(sorted(sizes | {requests}))
 
 
+def batches(spec: Spec) -> tuple[int, ...]:
+    """Return the batch sizes that a run tries first: of each rank, or of the whole server."""
+    count = spec.workload.count
+    return sweep(ceil(count / spec.layout.data) if spec.mode == "offline" else count)
+
+
 def plan_rounds(spec: Spec) -> Rounds:
     """Plan the rounds of every run; both arms do the same, so that nothing else differs.
 
@@ -51,14 +60,16 @@ def plan_rounds(spec: Spec) -> Rounds:
     """
     per_rank = ceil(spec.workload.count / spec.layout.data)
     steps = steps_of(spec, per_rank, spec.workload.output_tokens)
-    swept = sum(steps_of(spec, size, 2) for size in sweep(per_rank))
+    swept = sum(steps_of(spec, size, 2) for size in batches(spec))
     interval = spec.balancing.interval
     # vLLM's counter starts at three quarters of the interval.
     started = interval - interval // 4
-    for rounds in range(FEWEST_ROUNDS, _MOST_ROUNDS):
-        warm = swept + rounds * steps
-        if _is_placed(spec, started + warm, steps, interval):
-            return Rounds(rounds, steps, warm)
+    # Rounds alone where they do: EPLB then balances by the workload's own loads.
+    for settle in range(spec.workload.output_tokens):
+        for rounds in range(FEWEST_ROUNDS, _MOST_ROUNDS):
+            warm = swept + settle + rounds * steps
+            if _is_placed(spec, started + warm, steps, interval):
+                return Rounds(settle, rounds, steps, warm)
     raise CaptureError(
         f"a round of about {steps} steps cannot have a rearrangement {spec.rearrange} it with "
         f"--eplb-interval {interval}; choose {_advice(spec, steps)} or --rearrange any"
@@ -87,4 +98,4 @@ def _is_placed(spec: Spec, counted: int, steps: int, interval: int) -> bool:
 def _advice(spec: Spec, steps: int) -> str:
     if spec.rearrange == "before":
         return f"an interval of {4 * steps} or more"
-    return f"an interval from {2 * steps} to {40 * steps}"
+    return f"an interval up to {_MOST_ROUNDS // 2 * steps}"

@@ -182,6 +182,8 @@ def _rounds(
     for number, size in enumerate(sweep, 1):
         stages.enter("warming up", number, len(sweep))
         _round("warm-up", server, requests[:size], _SWEEP_TOKENS)
+    if options.settle:
+        _round("warm-up", server, requests[:1], options.settle)
     for number in range(1, options.unprofiled_rounds + 1):
         stages.enter("unprofiled round", number, options.unprofiled_rounds)
         control = _round("control", server, requests)

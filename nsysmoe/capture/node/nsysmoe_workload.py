@@ -32,6 +32,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--vocabulary", type=int, default=32000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--sweep", default="", help="batch sizes to warm up with")
+    parser.add_argument("--settle", type=int, default=0, help="tokens of one request after these")
     parser.add_argument("--unprofiled-rounds", type=int, default=2)
     parser.add_argument("--record", type=json.loads, default={}, help="what to write down")
 

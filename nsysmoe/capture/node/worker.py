@@ -93,6 +93,8 @@ class Rank:
         for number, size in enumerate(sweep, 1):
             self.stages.enter("warming up", number, len(sweep))
             self._generate(self.requests[:size], most_tokens=_SWEEP_TOKENS)
+        if self.options.settle:
+            self._generate(self.requests[:1], most_tokens=self.options.settle)
         self._note_eplb()
         # The last of the unprofiled rounds is the control.
         for number in range(1, self.options.unprofiled_rounds):
