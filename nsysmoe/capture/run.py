@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     Say = Callable[[str], None]
 
 _POLL_S = 0.1
-_GRACE_S = 10.0
 _EXPORT_S = 1800.0
 # nsys turns what it gathered into a report after the range, while the server still runs.
 _REPORT_S = 60.0
@@ -128,14 +127,12 @@ class Capture:
         root: Its folder.
         facts: What the machine said before.
         say: Where progress goes, a line each.
-        grace_s: How long programs may take to end once asked.
     """
 
     spec: Spec
     root: Path
     facts: Facts | None
     say: Say
-    grace_s: float = _GRACE_S
     _token: str = field(default_factory=lambda: uuid.uuid4().hex)
     _results: dict[str, Result] = field(default_factory=dict)
     _stage: str = "starting"
@@ -242,7 +239,7 @@ class Capture:
                 raise RunError(f"{self._where()}: the load failed ({said})", _last(work))
             is_written = run.export is None or self._wait_for_report(work, server)
             server.interrupt()
-            server.wait(self.grace_s if is_written else self._report_s())
+            server.wait(self.spec.end_timeout_s if is_written else self._report_s())
 
     def _wait_for_report(self, work: Path, server: Program) -> bool:
         """Wait until nsys has written its report, which an interrupt could cut short.
@@ -289,7 +286,7 @@ class Capture:
             yield program
         finally:
             with _undisturbed():
-                program.end(self.grace_s)
+                program.end(self.spec.end_timeout_s)
 
     def _watch(self, program: Program, work: Path, server: Program | None = None) -> int:
         """Wait for the end and say which stage is reached.

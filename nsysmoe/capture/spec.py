@@ -15,7 +15,7 @@ Rearrange = Literal["before", "inside", "any"]
 Profile = Literal["nsys", "outside"]
 
 # What does not change what a run measures: another number of runs continues a capture.
-_NOT_IN_DIGEST = ("runs", "arms", "start_timeout_s", "run_timeout_s")
+_NOT_IN_DIGEST = ("runs", "arms", "start_timeout_s", "run_timeout_s", "end_timeout_s")
 
 
 @dataclass(frozen=True)
@@ -160,6 +160,7 @@ class Spec:
     port: int = 8000
     start_timeout_s: float = 900.0
     run_timeout_s: float = 1800.0
+    end_timeout_s: float = 10.0
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values; the user's variables by name alone, since values may be secrets."""

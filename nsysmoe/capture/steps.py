@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 # The last is the control: what the measured round costs without a profiler.
 FEWEST_ROUNDS = 2
-_MOST_ROUNDS = 200
+_MOST_ROUNDS = 500
 # Steps by which scheduling may differ from the plan: requests arrive while the first step runs.
 _SLACK = 3
 

@@ -250,6 +250,13 @@ _how_options = _options(
         help="Seconds that one run may take.",
     ),
     click.option(
+        "--end-timeout",
+        type=click.FloatRange(0, min_open=True),
+        default=10,
+        show_default=True,
+        help="Seconds that a program may take to end once it was asked to; then it is killed.",
+    ),
+    click.option(
         "--dry-run", is_flag=True, help="Print the plan as a shell script, and do nothing."
     ),
     click.option("--check", is_flag=True, help="Look whether everything is there, and do nothing."),
@@ -420,6 +427,7 @@ def _spec(given: dict[str, Any], *, is_dry: bool, is_outside: bool) -> Spec:
         port=given["port"],
         start_timeout_s=given["start_timeout"],
         run_timeout_s=given["run_timeout"],
+        end_timeout_s=given["end_timeout"],
     )
     check(spec)
     if is_outside and not is_dry and (len(spec.arms), spec.runs) != (1, 1):
