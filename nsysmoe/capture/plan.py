@@ -166,6 +166,8 @@ def _worker(spec: Spec, rounds: Rounds, arm: Arm, output: str) -> tuple[str, ...
     found = [spec.python, str(NODE / "worker.py"), f"--output={output}"]
     found.append(f"--engine={_json(engine.options(spec, arm))}")
     found += _requests(spec, rounds, arm)
+    if arm == "on" and spec.rearrange != "any":
+        found.append(f"--rearrange={spec.rearrange}")
     if not engine.check(spec).has("profiler_config"):
         found.append("--profile=extension")
     if spec.layout.data > 1:

@@ -31,6 +31,10 @@ else:
 _SWEEP_TOKENS = 2
 _BARRIER_TIMEOUT_S = 600.0
 _POLL_S = 0.02
+# Rounds that are added at most, steps by which each is shifted, and steps it may differ by.
+_MOST_MORE_ROUNDS = 64
+_SHIFTS = 16
+_SLACK = 3
 _PORT_OF_RANKS = "VLLM_DP_MASTER_PORT"
 
 
@@ -52,6 +56,7 @@ def _options() -> argparse.Namespace:
     workload.add_options(parser)
     parser.add_argument("--engine", type=json.loads, required=True, help="options of vllm.LLM")
     parser.add_argument("--profile", choices=["engine", "extension"], default="engine")
+    parser.add_argument("--rearrange", choices=["before", "inside", "any"], default="any")
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="where the ranks meet")
     parser.add_argument("--rank", type=int)
@@ -99,6 +104,22 @@ class Rank:
         # The last of the unprofiled rounds is the control.
         for number in range(1, self.options.unprofiled_rounds):
             self.stages.enter("unprofiled round", number, self.options.unprofiled_rounds)
+            self._generate(self.requests)
+            self._note_eplb()
+        self._place()
+
+    def _place(self) -> None:
+        """Add rounds until EPLB's counter stands where the measured round wants it.
+
+        Batches take a few more steps than were planned, and data-parallel engines idle ones.
+        """
+        for number in range(1, _MOST_MORE_ROUNDS + 1):
+            is_placed = is_placed_next(self.eplb_states, self.options.rearrange)
+            if self._agree(f"placed.{number}", is_placed):
+                return
+            self.stages.enter("one more round", number, _MOST_MORE_ROUNDS)
+            # A round that divides the interval would come to the same place for ever.
+            self._generate(self.requests[:1], most_tokens=1 + number % _SHIFTS)
             self._generate(self.requests)
             self._note_eplb()
 
@@ -168,12 +189,18 @@ class Rank:
         if self.options.rank is None:
             return
         (self.options.output / f"{name}.{self.rank}").touch()
-        others = [self.options.output / f"{name}.{n}" for n in range(self.options.data_parallel)]
-        limit = time.monotonic() + _BARRIER_TIMEOUT_S
-        while not all(other.exists() for other in others):
-            if time.monotonic() > limit:
-                raise TimeoutError(f"another rank did not come to {name!r}")
-            time.sleep(_POLL_S)
+        for other in range(self.options.data_parallel):
+            _wait_for(self.options.output / f"{name}.{other}")
+
+    def _agree(self, name: str, is_so: bool) -> bool:
+        """Return what the first rank thinks: all must do the same."""
+        if self.options.rank is None:
+            return is_so
+        path = self.options.output / name
+        if self.rank == 0:
+            workload.write_json(path, is_so)
+        _wait_for(path)
+        return bool(json.loads(path.read_text(encoding="utf-8")))
 
     def _write(self, started: str, load_s: float, rounds: list[dict[str, Any]]) -> None:
         import vllm
@@ -235,6 +262,38 @@ def _request(output: Any, rank: int, wall_s: float) -> dict[str, Any]:
         # All requests are there at once: none takes longer than the round.
         "e2e_s": None if ttft is None or decode is None else min(ttft + decode, wall_s),
     }
+
+
+def _wait_for(path: Path) -> None:
+    """Wait for a file of another rank's."""
+    limit = time.monotonic() + _BARRIER_TIMEOUT_S
+    while not path.exists():
+        if time.monotonic() > limit:
+            raise TimeoutError(f"another rank did not come to {path.name!r}")
+        time.sleep(_POLL_S)
+
+
+def is_placed_next(states: list[dict[str, Any] | None], rearrange: str) -> bool:
+    """Tell whether the round after the next would have its rearrangement where it is asked for.
+
+    Args:
+        states: What EPLB told after the warm-up and after each round; the last two are one round
+            apart. None where it does not tell.
+        rearrange: ``before``, ``inside`` or ``any``.
+    """
+    before, now = states[-2:]
+    counted = _rearrangements(states)
+    if rearrange == "any" or before is None or now is None or counted is None:
+        return True
+    interval = int(now["interval"])
+    at = int(now["step"])
+    steps = (at - int(before["step"])) % interval
+    more, since = divmod(at + steps, interval)
+    if counted["before"] + counted["inside"] + more < 1:
+        return False
+    if rearrange == "inside":
+        return since + _SLACK < interval <= since + steps - _SLACK
+    return (not more or since >= _SLACK) and since + steps + _SLACK < interval
 
 
 def _rearrangements(states: list[dict[str, Any] | None]) -> dict[str, int] | None:
