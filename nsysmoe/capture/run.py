@@ -385,7 +385,7 @@ class Capture:
         folder.write_manifest({**about, **outcome.to_dict()})
 
 
-def verify_folder(root: Path, say: Say) -> Outcome:
+def verify_folder(root: Path, say: Say, *, allow_code_loads: bool = False) -> Outcome:
     """Verify every run of a capture that was made elsewhere; set aside those that do not count.
 
     Raises:
@@ -398,11 +398,13 @@ def verify_folder(root: Path, say: Say) -> Outcome:
     if manifest is None:
         raise CaptureError(f"{root} holds no manifest.json; name the folder of a capture")
     results = [Result.from_dict(entry) for entry in manifest["runs"]]
+    spec = manifest["spec"]
+    spec["allow_code_loads"] = allow_code_loads or spec["allow_code_loads"]
     with folder.held():
         for result in results:
             if result.counts:
                 say(f"{result.folder}: verifying")
-                _verify_kept(folder, manifest["spec"], result)
+                _verify_kept(folder, spec, result)
         outcome = Outcome(results, _arms(results))
         known = {key: value for key, value in manifest.items() if key != "schema_version"}
         folder.write_manifest({**known, **outcome.to_dict()})

@@ -15,7 +15,14 @@ Rearrange = Literal["before", "inside", "any"]
 Profile = Literal["nsys", "outside"]
 
 # What does not change what a run measures: another number of runs continues a capture.
-_NOT_IN_DIGEST = ("runs", "arms", "start_timeout_s", "run_timeout_s", "end_timeout_s")
+_NOT_IN_DIGEST = (
+    "allow_code_loads",
+    "runs",
+    "arms",
+    "start_timeout_s",
+    "run_timeout_s",
+    "end_timeout_s",
+)
 
 
 @dataclass(frozen=True)
@@ -131,6 +138,7 @@ class Spec:
         mode: vLLM as a library in a script, or as a server under load.
         profile: Whether nsys is started here or was started around us.
         routed_experts: Whether to keep the experts that tokens chose; None where vLLM can.
+        allow_code_loads: Whether a run counts into whose range code was loaded.
         multicast: Whether NVLink multicast may be used.
         environment: Variables of the user's, for vLLM.
         nsys: The program.
@@ -152,6 +160,7 @@ class Spec:
     dummy: DummyWeights = field(default_factory=DummyWeights)
     rearrange: Rearrange = "before"
     routed_experts: bool | None = None
+    allow_code_loads: bool = False
     multicast: bool = False
     environment: tuple[tuple[str, str], ...] = ()
     nsys: str = "nsys"

@@ -32,12 +32,14 @@ class Expected:
         is_balanced: Whether EPLB was on.
         rearrange: Where a rearrangement was asked for.
         vllm: Version that ran.
+        allows_code_loads: Whether a run counts into whose range code was loaded.
     """
 
     ranks: int
     is_balanced: bool
     rearrange: str
     vllm: str
+    allows_code_loads: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ def _beside(folder: Path) -> tuple[int, dict[str, int] | None]:
 
 def judge(expected: Expected, seen: Seen) -> tuple[Check, ...]:
     """Judge one run; it counts where nothing fails."""
-    found = [_ranks(expected, seen), _moe(seen), _code(seen)]
+    found = [_ranks(expected, seen), _moe(seen), _code(expected, seen)]
     found.append(_balanced(expected, seen) if expected.is_balanced else _unbalanced(seen))
     if expected.is_balanced and expected.rearrange != "any":
         found.append(_placed(expected, seen))
@@ -130,14 +132,14 @@ def _moe(seen: Seen) -> Check:
     return Check("MoE kernels", "fail", "none", "is it a Mixture-of-Experts model?")
 
 
-def _code(seen: Seen) -> Check:
+def _code(expected: Expected, seen: Seen) -> Check:
     if not seen.code_loads:
         return Check("code loads", "ok", "none inside the range")
     return Check(
         "code loads",
-        "fail",
+        "warn" if expected.allows_code_loads else "fail",
         f"{seen.code_loads} inside the range: something was compiled or first used there",
-        "capture again; more --num-prompts of fewer shapes help",
+        "capture again, or add --allow-code-loads",
     )
 
 
@@ -192,4 +194,10 @@ def failed(checks: Sequence[Check]) -> list[Check]:
 def expected_of(spec: Mapping[str, Any], arm: str, vllm: str) -> Expected:
     """Return what a run of a saved spec was to be."""
     layout = spec["layout"]
-    return Expected(layout["tensor"] * layout["data"], arm == "on", spec["rearrange"], vllm)
+    return Expected(
+        layout["tensor"] * layout["data"],
+        arm == "on",
+        spec["rearrange"],
+        vllm,
+        spec["allow_code_loads"],
+    )

@@ -267,6 +267,11 @@ _how_options = _options(
         help="Verify the runs of a capture that was made elsewhere.",
     ),
     click.option(
+        "--allow-code-loads",
+        is_flag=True,
+        help="Count runs into whose measured part code was loaded.",
+    ),
+    click.option(
         "--format",
         "format_",
         type=click.Choice(["text", "json"]),
@@ -300,7 +305,7 @@ def command(
     from nsysmoe.capture.probe import is_profiled
 
     if verify is not None:
-        _verify(verify, format_)
+        _verify(verify, format_, allow_code_loads=given["allow_code_loads"])
         return
     output = output.absolute()
     spec = _spec(given, is_dry=dry_run, is_outside=is_profiled(os.environ))
@@ -314,10 +319,10 @@ def command(
         _capture(spec, output, facts, format_)
 
 
-def _verify(folder: Path, format_: str) -> None:
+def _verify(folder: Path, format_: str, *, allow_code_loads: bool) -> None:
     from nsysmoe.capture.run import verify_folder
 
-    _end(verify_folder(folder, _say), folder, format_)
+    _end(verify_folder(folder, _say, allow_code_loads=allow_code_loads), folder, format_)
 
 
 def _capture(spec: Spec, output: Path, facts: Any, format_: str) -> None:
@@ -419,6 +424,7 @@ def _spec(given: dict[str, Any], *, is_dry: bool, is_outside: bool) -> Spec:
         dummy=specs.DummyWeights(given["dummy_weights_std"], given["router_skew"]),
         rearrange=given["rearrange"],
         routed_experts=given["routed_experts"],
+        allow_code_loads=given["allow_code_loads"],
         multicast=given["multicast"],
         environment=given["environment"],
         nsys=given["nsys"],

@@ -18,6 +18,8 @@ import pytest
 import nsysmoe
 from nsysmoe.capture.plan import Command
 from nsysmoe.capture.process import Program, family, marked, sweep
+from nsysmoe.reports import render
+from nsysmoe.reports.pages.comparison import comparison_page
 from nsysmoe.routing import read_run, read_vllm_log
 from tests.capture.node import Node
 from tests.capture.node import node as make_node
@@ -55,7 +57,18 @@ def test_a_pair_from_one_command_to_a_comparison(node: Node) -> None:
     tpot = {row["metric"]: row for row in found.latency}["tpot_p50_s"]
     assert tpot["baseline"] == pytest.approx(0.001 / 7, rel=1e-3)
     assert (tpot["baseline_runs"], tpot["candidate_runs"]) == (2, 2)
-    assert nsysmoe.Comparison.from_dict(found.to_dict()).latency == found.latency
+    found.save(node.home / "saved.json")
+    assert nsysmoe.Comparison.load(node.home / "saved.json").latency == found.latency
+    text = render(comparison_page(found), "table")
+    assert "What users saw: EPLB OFF against EPLB ON, medians over 2 and 2 runs" in text
+    assert "Time per output token, median (ms)" in text
+    # A whole arm, or one run of it.
+    summary = nsysmoe.summarize(node.output / "on")
+    assert summary.source.endswith("trace.sqlite")
+    assert "one_of_runs" in {finding.code for finding in summary.findings}
+    info = nsysmoe.describe(folder)
+    assert info.source == str(folder / "trace.sqlite")
+    assert "one_of_runs" not in {finding.code for finding in info.findings}
 
 
 def test_the_record_is_one_that_routing_reads(node: Node) -> None:
