@@ -80,8 +80,9 @@ class Folder:
         """
         manifest = self.manifest()
         if manifest is None:
-            others = [entry.name for entry in self.root.glob("*")] if self.root.is_dir() else []
-            if others:
+            present = self.root.iterdir() if self.root.is_dir() else ()
+            # A capture that was killed at once left its work alone.
+            if others := {entry.name for entry in present} - {WORK}:
                 raise CaptureError(
                     f"{self.root} holds something else ({min(others)}); choose another -o"
                 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import time
 import uuid
 from contextlib import contextmanager
@@ -12,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe import __version__
 from nsysmoe.capture import keep, verify
+from nsysmoe.capture.outcome import Outcome, Result, judge_arms, verify_run
 from nsysmoe.capture.plan import plan
-from nsysmoe.capture.preflight import Check
 from nsysmoe.capture.probe import used_bytes
 from nsysmoe.capture.process import Program, sweep
-from nsysmoe.errors import CaptureError, NsysmoeError
+from nsysmoe.capture.signals import interruptible, undisturbed
+from nsysmoe.errors import CaptureError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
-    from types import FrameType
 
     from nsysmoe.capture.plan import Command, RunPlan
     from nsysmoe.capture.preflight import Facts
@@ -45,77 +44,6 @@ class RunError(CaptureError):
     def __init__(self, reason: str, log: str = "") -> None:
         super().__init__(reason)
         self.log = log
-
-
-class Interrupted(BaseException):
-    """Somebody asked for the end, by a signal."""
-
-
-@dataclass
-class Result:
-    """What became of one run.
-
-    Attributes:
-        arm: EPLB off or on.
-        number: Within its arm.
-        folder: Where it is, relative to the capture's folder.
-        status: ``complete``, ``unverified`` (whole, what reads traces is missing here),
-            ``failed``, or ``missing``.
-        reason: Why it failed.
-        checks: What was verified.
-        launches: MoE kernels of its trace; None where that was not read.
-        wall_s: What making it took.
-    """
-
-    arm: str
-    number: int
-    folder: str
-    status: str = "missing"
-    reason: str = ""
-    checks: tuple[Check, ...] = ()
-    launches: int | None = None
-    wall_s: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {**self.__dict__, "checks": [check.to_dict() for check in self.checks]}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Result:
-        """Build a result from what ``to_dict`` returned."""
-        checks = tuple(Check(**check) for check in values["checks"])
-        return cls(**{**values, "checks": checks})
-
-    @property
-    def counts(self) -> bool:
-        """Tell whether comparisons may use it."""
-        return self.status in {"complete", "unverified"}
-
-
-@dataclass
-class Outcome:
-    """A capture: its runs, and whether those of an arm did the same work."""
-
-    results: list[Result]
-    arms: tuple[Check, ...] = ()
-
-    @property
-    def complete(self) -> int:
-        """Runs that count."""
-        return sum(result.counts for result in self.results)
-
-    @property
-    def is_whole(self) -> bool:
-        """Tell whether every run counts."""
-        return self.complete == len(self.results)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "is_whole": self.is_whole,
-            "runs": [result.to_dict() for result in self.results],
-            "arms": [check.to_dict() for check in self.arms],
-        }
 
 
 @dataclass
@@ -147,7 +75,7 @@ class Capture:
         runs = plan(self.spec, str(self.root))
         folder = keep.Folder(self.root)
         folder.check_same(self.spec)
-        with folder.held(), _signals():
+        with folder.held(), interruptible():
             self._recover(folder, runs)
             try:
                 for index, run in enumerate(runs, 1):
@@ -185,31 +113,35 @@ class Capture:
 
     def _make(self, folder: keep.Folder, run: RunPlan, title: str) -> None:
         began = time.monotonic()
-        work, result = folder.begin(run), self._results[run.name]
+        work = folder.begin(run)
+        result = Result(run.arm, run.number, run.folder)
         self._title = title
         try:
             self._execute(run, work)
             self._complete_record(work)
             self._verify(work, result)
         except CaptureError as error:
-            result.status, result.reason = "failed", str(error)
-            result.folder = folder.set_aside(run.name, run.work)
+            self._set_aside(folder, run, result, str(error))
             raise
         result.wall_s = time.monotonic() - began
-        self._settle(folder, run, result)
+        if bad := verify.failed(result.checks):
+            self._set_aside(folder, run, result, "; ".join(check.line() for check in bad))
+            self.say(f"{title}: does not count: {result.reason}")
+        else:
+            self._finish(folder, run, result)
         self._write_manifest(folder, self._outcome())
 
-    def _settle(self, folder: keep.Folder, run: RunPlan, result: Result) -> None:
-        """Let a run appear where it counts, or set it aside."""
-        bad = verify.failed(result.checks)
-        if not bad:
-            folder.finish(run)
-            said = "complete" if result.status == "complete" else "complete, not verified here"
-            self.say(f"{self._title}: {said} in {result.wall_s or 0:.0f} s{self._left()}")
-            return
-        result.status, result.reason = "failed", "; ".join(check.line() for check in bad)
+    def _finish(self, folder: keep.Folder, run: RunPlan, result: Result) -> None:
+        folder.finish(run)
+        # Not before: what is interrupted here is not there.
+        self._results[run.name] = result
+        said = "complete" if result.status == "complete" else "complete, not verified here"
+        self.say(f"{self._title}: {said} in {result.wall_s or 0:.0f} s{self._left()}")
+
+    def _set_aside(self, folder: keep.Folder, run: RunPlan, result: Result, reason: str) -> None:
+        result.status, result.reason = "failed", reason
         result.folder = folder.set_aside(run.name, run.work)
-        self.say(f"{self._title}: does not count: {result.reason}")
+        self._results[run.name] = result
 
     def _execute(self, run: RunPlan, work: Path) -> None:
         """Run vLLM, and the load on it, and export the report."""
@@ -285,7 +217,7 @@ class Capture:
         try:
             yield program
         finally:
-            with _undisturbed():
+            with undisturbed():
                 program.end(self.spec.end_timeout_s)
 
     def _watch(self, program: Program, work: Path, server: Program | None = None) -> int:
@@ -321,7 +253,10 @@ class Capture:
             text = file.read()
         whole = text[: text.rfind(b"\n") + 1]
         for line in whole.splitlines():
-            entry = json.loads(line)
+            try:
+                entry = json.loads(line)
+            except ValueError:  # A full disk cuts lines.
+                continue
             number = f" {entry['number']} of {entry['of']}" if entry["of"] else ""
             self._enter(f"{entry['stage']}{number}")
         return seen + len(whole)
@@ -336,7 +271,7 @@ class Capture:
     def _left(self) -> str:
         """Return how long the rest may take, by the runs that were made."""
         times = [one.wall_s for one in self._results.values() if one.wall_s is not None]
-        rest = sum(one.status == "missing" for one in self._results.values()) - 1
+        rest = sum(one.status == "missing" for one in self._results.values())
         if rest < 1 or not times:
             return ""
         return f", about {rest * sum(times) / len(times) / 60:.0f} min left"
@@ -374,103 +309,16 @@ class Capture:
             result.status = "unverified"
             return
         self._enter("verifying")
-        _verify_run(work, self.spec.to_dict(), result)
+        verify_run(work, self.spec.to_dict(), result)
 
     def _outcome(self) -> Outcome:
         results = list(self._results.values())
-        return Outcome(results, _arms(results))
+        return Outcome(results, judge_arms(results))
 
     def _write_manifest(self, folder: keep.Folder, outcome: Outcome) -> None:
         about = self._about()
         folder.write_manifest({**about, **outcome.to_dict()})
 
 
-def verify_folder(root: Path, say: Say, *, allow_code_loads: bool = False) -> Outcome:
-    """Verify every run of a capture that was made elsewhere; set aside those that do not count.
-
-    Raises:
-        CaptureError: There is no capture, or what reads traces is not installed.
-    """
-    if not verify.can_verify():
-        raise CaptureError("verifying reads traces; install nsysmoe with its dependencies first")
-    folder = keep.Folder(root)
-    manifest = folder.manifest()
-    if manifest is None:
-        raise CaptureError(f"{root} holds no manifest.json; name the folder of a capture")
-    results = [Result.from_dict(entry) for entry in manifest["runs"]]
-    spec = manifest["spec"]
-    spec["allow_code_loads"] = allow_code_loads or spec["allow_code_loads"]
-    with folder.held():
-        for result in results:
-            if result.counts:
-                say(f"{result.folder}: verifying")
-                _verify_kept(folder, spec, result)
-        outcome = Outcome(results, _arms(results))
-        known = {key: value for key, value in manifest.items() if key != "schema_version"}
-        folder.write_manifest({**known, **outcome.to_dict()})
-    return outcome
-
-
-def _verify_kept(folder: keep.Folder, spec: dict[str, Any], result: Result) -> None:
-    _verify_run(folder.root / result.folder, spec, result)
-    if not (bad := verify.failed(result.checks)):
-        return
-    result.status, result.reason = "failed", "; ".join(check.line() for check in bad)
-    result.folder = folder.set_aside(f"{result.arm}-run-{result.number}", result.folder)
-
-
-def _verify_run(place: Path, spec: dict[str, Any], result: Result) -> None:
-    """Look at one run; a trace that cannot be read is a check that failed."""
-    try:
-        seen = verify.look(place)
-    except NsysmoeError as error:
-        result.checks = (Check("trace", "fail", str(error)),)
-        return
-    expected = verify.expected_of(spec, result.arm, spec["vllm"])
-    result.status, result.launches = "complete", seen.launches
-    result.checks = verify.judge(expected, seen)
-
-
-def _arms(results: list[Result]) -> tuple[Check, ...]:
-    arms = dict.fromkeys(result.arm for result in results)
-    launches = {
-        arm: {
-            one.number: one.launches
-            for one in results
-            if one.arm == arm and one.counts and one.launches is not None
-        }
-        for arm in arms
-    }
-    return tuple(verify.judge_arm(arm, counts) for arm, counts in launches.items() if counts)
-
-
 def _last(work: Path) -> str:
     return keep.tail(work / "engine.log") or "(the engine said nothing)"
-
-
-@contextmanager
-def _signals() -> Iterator[None]:
-    """Turn what asks for the end into an exception, so that everything is cleaned up."""
-
-    def end(number: int, _frame: FrameType | None) -> None:
-        raise Interrupted(signal.Signals(number).name)
-
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, end) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C not cut the clean-up short; what it asks for is being done."""
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, signal.SIG_IGN) for name in names}
-    try:
-        yield
-    finally:
-        for name, handler in before.items():
-            signal.signal(name, handler)

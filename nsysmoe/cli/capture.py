@@ -14,8 +14,9 @@ from nsysmoe.cli.options import FILE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nsysmoe.capture.outcome import Outcome
     from nsysmoe.capture.preflight import Check
-    from nsysmoe.capture.run import Capture, Outcome
+    from nsysmoe.capture.run import Capture
     from nsysmoe.capture.spec import Spec
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -320,13 +321,14 @@ def command(
 
 
 def _verify(folder: Path, format_: str, *, allow_code_loads: bool) -> None:
-    from nsysmoe.capture.run import verify_folder
+    from nsysmoe.capture.outcome import verify_folder
 
     _end(verify_folder(folder, _say, allow_code_loads=allow_code_loads), folder, format_)
 
 
 def _capture(spec: Spec, output: Path, facts: Any, format_: str) -> None:
-    from nsysmoe.capture.run import Capture, Interrupted, RunError
+    from nsysmoe.capture.run import Capture, RunError
+    from nsysmoe.capture.signals import Interrupted
     from nsysmoe.errors import CaptureError
 
     capture = Capture(spec, output, facts, _say)
