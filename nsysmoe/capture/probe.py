@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import socket
 from pathlib import Path
@@ -21,11 +22,13 @@ if TYPE_CHECKING:
 _VERSION_OF_VLLM = """
 try:
     from importlib.metadata import version
-    print(version("vllm"))
+    found = version("vllm")
 except Exception:
-    import vllm
-    print(vllm.__version__)
+    from vllm import __version__ as found
+print("vLLM is", found)
 """
+# vLLM logs to the same stream.
+_VERSION = re.compile(r"^vLLM is (\S+)$", re.MULTILINE)
 _OF_GPUS = "index,name,memory.used,memory.total,driver_version"
 
 
@@ -48,14 +51,13 @@ def probe(spec: Spec, folder: Path) -> Facts:
 def vllm_version(python: str) -> str | None:
     """Return the version of the vLLM that an interpreter imports."""
     said = ask([python, "-c", _VERSION_OF_VLLM], timeout_s=180.0)
-    lines = said.output.split() if said and said.status == 0 else []
-    return lines[-1] if lines else None
+    found = _VERSION.search(said.output) if said and said.status == 0 else None
+    return found[1] if found else None
 
 
 def exports_json(nsys: str) -> bool:
     """Tell whether this nsys can export the payloads of ranges, which name communicators."""
-    said = ask([nsys, "export", "--help"])
-    return said is not None and "--include-json" in said.output
+    return "--include-json" in _help(nsys, "export")
 
 
 def is_profiled(environment: Mapping[str, str]) -> bool:
@@ -78,9 +80,13 @@ def _first_line(program: str, option: str) -> str | None:
 
 
 def _nsys_options(nsys: str) -> frozenset[str]:
-    said = ask([nsys, "profile", "--help"])
-    output = said.output if said else ""
-    return frozenset(option for option in NSYS_OPTIONS if option in output)
+    text = _help(nsys, "profile")
+    return frozenset(option for option in NSYS_OPTIONS if option in text)
+
+
+def _help(nsys: str, command: str) -> str:
+    said = ask([nsys, command, "--help"])
+    return said.output + said.errors if said else ""
 
 
 def _gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:

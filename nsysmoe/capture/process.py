@@ -141,6 +141,7 @@ class Said:
 
     status: int
     output: str
+    errors: str
 
 
 def ask(argv: Sequence[str], timeout_s: float = 60.0) -> Said | None:
@@ -157,7 +158,7 @@ def ask(argv: Sequence[str], timeout_s: float = 60.0) -> Said | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return Said(done.returncode, done.stdout)
+    return Said(done.returncode, done.stdout, done.stderr)
 
 
 def _pids() -> list[int]:
