@@ -116,7 +116,7 @@ def _block(run: RunPlan, root: str, spec: Spec) -> str:
             f"{run.engine.shell()} >{_q(f'{work}/engine.log')} 2>&1 &",
             "server=$!",
             run.load.shell(),
-            "pkill -TERM -P $server; wait $server || true",
+            "kill -INT $server; wait $server || true",
         ]
     lines += [f"# starts {rank.variables()} … {rank.argv[-1]}" for rank in run.ranks]
     if run.export is not None:

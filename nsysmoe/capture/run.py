@@ -152,7 +152,9 @@ class Capture:
         self._wait_for_idle()
         self._require(work / "run.json", "the workload wrote no record")
         if run.export is not None:
-            self._require(work / "trace.nsys-rep", "nsys wrote no report")
+            raw = (work / "trace.qdstrm").exists()
+            otherwise = "nsys could not import what it recorded (trace.qdstrm)" if raw else ""
+            self._require(work / "trace.nsys-rep", otherwise or "nsys wrote no report")
             self._export(run.export, work)
 
     def _offline(self, run: RunPlan, work: Path) -> None:

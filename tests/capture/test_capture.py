@@ -124,6 +124,7 @@ def test_a_rank_that_crashes_takes_the_others_with_it(node: Node) -> None:
         ({"FAKE_VLLM": "hang@profile"}, ("--run-timeout", "2"), "measuring: not done after 2 s"),
         ({"FAKE_NSYS": "full"}, (), "vLLM ended with status 1"),
         ({"FAKE_NSYS": "nothing"}, (), "nsys wrote no report"),
+        ({"FAKE_NSYS": "no_importer"}, (), "nsys could not import what it recorded"),
         ({"FAKE_NSYS": "export_fails"}, (), "nsys export failed (Importer error"),
         ({"FAKE_NSYS": "export_hangs"}, ("--run-timeout", "2"), "nsys export did not end"),
     ],

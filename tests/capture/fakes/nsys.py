@@ -37,13 +37,15 @@ def _profile(program: list[str], values: dict[str, str]) -> int:
     if _HOW == "full":
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
     environment = {**os.environ, "NSYS_PROFILING_SESSION_ID": "1"}
-    # A terminal's interrupt is the program's to answer.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    started = subprocess.Popen(program, env=environment, preexec_fn=_hears_interrupts)  # noqa: PLW1509
+    # As the real one does: what it profiles is in a session of its own, and is ended on Ctrl-C.
+    started = subprocess.Popen(program, env=environment, start_new_session=True)
+    signal.signal(signal.SIGINT, lambda *_: os.killpg(started.pid, signal.SIGTERM))
     if _HOW == "late":
         started.wait()
     _wait_for_range(started)
-    if not started.returncode and _HOW != "nothing":
+    if _HOW == "no_importer":
+        Path(f"{values['--output']}.qdstrm").write_text("raw")
+    elif started.returncode in {None, 0, -signal.SIGTERM} and _HOW != "nothing":
         is_on = any('"enable_eplb":true' in word or word == "--enable-eplb" for word in program)
         source = os.environ["FAKE_TRACE_ON" if is_on else "FAKE_TRACE_OFF"]
         shutil.copyfile(source, f"{values['--output']}.nsys-rep")
@@ -56,10 +58,6 @@ def _wait_for_range(started: subprocess.Popen[bytes]) -> None:
         if NOTES.exists() and "/stop_profile" in NOTES.read_text().rpartition("/start_profile")[2]:
             return
         time.sleep(0.02)
-
-
-def _hears_interrupts() -> None:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _export(report: str, values: dict[str, str]) -> int:
