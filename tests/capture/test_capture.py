@@ -93,6 +93,18 @@ def test_every_shape_and_both_unprofiled_rounds_come_before_the_range(node: Node
     assert {"generate 1", "generate 2", "generate 4"} <= set(lines[:start])
 
 
+def test_rounds_are_added_where_the_counter_is_not_where_it_was_planned(node: Node) -> None:
+    # Every batch takes so many idle steps more than anybody could plan.
+    idle = {"FAKE_IDLE_STEPS": "13"}
+    done = node.capture(*PAIR, "--eplb", "on", "--tensor-parallel", "1", "--data-parallel", "2",
+                        "--port", port(), **idle)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "one more round 1 of 64" in done.stderr
+    record = json.loads((node.output / "on" / "run-1" / "run.json").read_text())
+    assert record["rearrangements"]["before"] >= 1
+    assert record["rearrangements"]["inside"] == 0
+
+
 def test_data_parallel_ranks_share_one_report_and_one_record(node: Node) -> None:
     done = node.capture(*PAIR, "--tensor-parallel", "1", "--data-parallel", "2", "--port", port())
     assert done.returncode == 0, done.stderr

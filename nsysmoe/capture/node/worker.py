@@ -120,6 +120,7 @@ class Rank:
             self.stages.enter("one more round", number, _MOST_MORE_ROUNDS)
             # A round that divides the interval would come to the same place for ever.
             self._generate(self.requests[:1], most_tokens=1 + number % _SHIFTS)
+            self._note_eplb()
             self._generate(self.requests)
             self._note_eplb()
 

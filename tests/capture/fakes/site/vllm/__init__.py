@@ -75,7 +75,8 @@ class LLM:
         tokens = max(one.max_tokens for one in parameters)
         if self._balancer:
             # Now and then a step more than planned, as requests arrive.
-            self._balancer.run(tokens + self._calls % 2)
+            idle = int(os.environ.get("FAKE_IDLE_STEPS", "0"))
+            self._balancer.run(tokens + self._calls % 2 + idle)
         self._calls += 1
         now = time.monotonic()
         time.sleep(float(os.environ.get("FAKE_ROUND_S", "0.002")))
