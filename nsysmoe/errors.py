@@ -33,3 +33,7 @@ class GateError(NsysmoeError):
 
 class RoutingError(NsysmoeError):
     """A routing log does not fit the trace that it was given for."""
+
+
+class CaptureError(NsysmoeError):
+    """A capture cannot be planned, or did not come to its end."""

@@ -10,12 +10,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
+from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
     from nsysmoe.metrics.table1 import Value
 
 
@@ -64,6 +66,20 @@ def read_arm(
         require_moe_kernels(run)
         runs.append(run)
     return Arm(label, tuple(runs))
+
+
+def one_of_runs(source: Source, shown: Path, runs: int) -> list[Finding]:
+    """Say which run of a folder is shown, where it holds several."""
+    if runs == 1:
+        return []
+    return [
+        Finding(
+            "one_of_runs",
+            "info",
+            f"{source} holds {runs} runs; this is {shown}. compare sees them all",
+            {"source": str(shown), "runs": runs},
+        )
+    ]
 
 
 def read_arms(

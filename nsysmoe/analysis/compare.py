@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.arm import Arm, read_arms
 from nsysmoe.analysis.comparison import Breakdown, Comparison, Side
+from nsysmoe.analysis.latency import latency_rows
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
 from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
@@ -75,6 +76,7 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
         undistorted,
         tuple(_distorted_steps(baseline) + _distorted_steps(candidate)),
         tuple(_causes(before, after)),
+        latency_rows(baseline.sources, candidate.sources),
     )
 
 

@@ -98,6 +98,8 @@ class Comparison:
         undistorted: Metrics as if no step had been stretched by something else than the workload.
         causes: Where wall time went, of the GPU whose window is longest: ``cause``,
             ``baseline_ns``, ``candidate_ns``, ``change_ns``; they add up to the wall times.
+        latency: What users saw, by the runs' records: rows of ``analysis.latency.latency_rows``;
+            empty where ``nsysmoe capture`` did not make the runs.
         distorted_steps: Those steps: ``label``, ``source``, ``step``, ``phase``, ``start_ns``,
             ``wall_ns``, ``typical_ns``, ``cause``.
     """
@@ -111,6 +113,7 @@ class Comparison:
     undistorted: tuple[Change, ...] = ()
     distorted_steps: tuple[dict[str, Any], ...] = ()
     causes: tuple[dict[str, Any], ...] = ()
+    latency: tuple[dict[str, Any], ...] = ()
 
     @property
     def sources(self) -> tuple[Path, ...]:
@@ -138,6 +141,7 @@ class Comparison:
             "undistorted": [asdict(change) for change in self.undistorted],
             "distorted_steps": list(self.distorted_steps),
             "causes": list(self.causes),
+            "latency": list(self.latency),
         }
 
     @classmethod
@@ -157,6 +161,7 @@ class Comparison:
             _changes_from(values.get("undistorted", ())),
             tuple(values.get("distorted_steps", ())),
             tuple(values.get("causes", ())),
+            tuple(values.get("latency", ())),
         )
 
     def save(self, path: str | Path) -> None:
@@ -208,6 +213,7 @@ def _check_types(comparison: Comparison) -> None:
         *(check for change in _all_changes(comparison) for check in _of_change(change)),
         *((step, (dict,)) for step in comparison.distorted_steps),
         *(check for cause in comparison.causes for check in _of_cause(cause)),
+        *(check for row in comparison.latency for check in _of_latency(row)),
     ]
     for part in comparison.verdict:
         checks += [(text, (str,)) for text in (part.question, part.answer, part.sentence)]
@@ -220,6 +226,7 @@ def _check_types(comparison: Comparison) -> None:
 
 
 _NUMBER = (int, float, type(None))
+_OF_BOTH = ("baseline", "candidate", "change")
 Check = tuple[object, tuple[type, ...]]
 
 
@@ -245,6 +252,11 @@ def _of_change(change: Change) -> list[Check]:
 def _of_cause(row: dict[str, Any]) -> list[Check]:
     times = [(row[key], (int, float)) for key in ("baseline_ns", "candidate_ns", "change_ns")]
     return [(row["cause"], (str,)), *times]
+
+
+def _of_latency(row: dict[str, Any]) -> list[Check]:
+    keys = [f"{key}{which}" for key in _OF_BOTH for which in ("", "_unprofiled")]
+    return [(row["metric"], (str,)), *((row[key], _NUMBER) for key in keys)]
 
 
 def _all_changes(comparison: Comparison) -> list[Change]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.arm import one_of_runs
 from nsysmoe.classes import MOE_GEMM
+from nsysmoe.export.files import runs_of
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
@@ -63,9 +65,13 @@ def describe(
 ) -> Info:
     """Describe an export or a report; one without kernels is described with a finding.
 
+    Of a folder of runs, the first is described.
+
     Raises:
         NsysmoeError: The input is no trace, or is damaged.
     """
+    source, runs = path, runs_of(path)
+    path = runs[0]
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
         has_kernels = trace.has_kernels()
         devices = trace.rows("devices") if has_kernels else []
@@ -86,7 +92,11 @@ def describe(
             diagnostics=tuple(
                 sorted(trace.rows("diagnostics"), key=lambda row: (row["severity"], -row["times"]))
             ),
-            findings=tuple(_findings(str(path), classes, graphs) + trace.findings()),
+            findings=(
+                *one_of_runs(source, path, len(runs)),
+                *_findings(str(path), classes, graphs),
+                *trace.findings(),
+            ),
             no_kernels_reason=None if has_kernels else str(trace.no_kernels()),
         )
 

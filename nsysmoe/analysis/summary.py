@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.arm import Arm, one_of_runs
 from nsysmoe.analysis.run import Run, read_run
 from nsysmoe.classes import COLLECTIVE
+from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import METRICS, Value, metric_values
 
 if TYPE_CHECKING:
@@ -61,19 +63,21 @@ class Summary:
 def summarize(
     path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
 ) -> Summary:
-    """Summarise one trace, report or kernel summary.
+    """Summarise one trace, report or kernel summary; of a folder of runs, the median one.
 
     Takes and raises what ``read_run`` does; an input without MoE kernels is summarised with a
     finding that says so.
     """
     from nsysmoe.analysis.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the run
 
-    run = read_run(path, class_map=class_map, nsys=nsys)
+    paths = runs_of(path)
+    runs = tuple(read_run(one, class_map=class_map, nsys=nsys) for one in paths)
+    run = Arm(str(path), runs).representative
     return Summary(
         str(run.path),
         _measured(run.durations, run.communication),
         tuple(_devices(run)),
-        tuple(diagnose_one(run)),
+        (*one_of_runs(path, run.path, len(runs)), *diagnose_one(run)),
     )
 
 

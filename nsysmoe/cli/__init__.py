@@ -13,6 +13,7 @@ from nsysmoe import __version__
 from nsysmoe.errors import NsysmoeError
 
 COMMANDS = (
+    "capture",
     "compare",
     "report",
     "summary",
@@ -75,6 +76,7 @@ class LazyGroup(click.Group):
 
 
 SUMMARIES = {
+    "capture": "Profiled runs of vLLM on this node, EPLB off and on.",
     "compare": "Two traces in, the paper's Table 1 out, and what it hides.",
     "report": "Everything about two arms on one page, with pictures.",
     "summary": "The metrics of Table 1 for one trace, by device.",

@@ -28,6 +28,8 @@ def command(
 
     Exits with 1, after printing, where TRACE holds no kernels: no other command can use it.
 
+    TRACE may be the folder of a run, or of several: the first one is then shown.
+
     \b
     Example:
       nsysmoe info off.sqlite

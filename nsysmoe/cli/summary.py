@@ -26,6 +26,8 @@ def command(
 ) -> None:
     """The metrics of Table 1 for one TRACE, overall and by device.
 
+    TRACE may be the folder of a run, or of several: the median one is then shown.
+
     \b
     Example:
       nsysmoe summary on.sqlite --format markdown

@@ -23,6 +23,14 @@ GROUP_TITLES = {
     "communication": "Communication Overhead",
     "schedule": "Time and Balance",
 }
+# Titles, and what seconds are multiplied with.
+LATENCIES = {
+    "ttft_p50_s": ("Time to first token, median (ms)", 1e3),
+    "ttft_p99_s": ("Time to first token, p99 (ms)", 1e3),
+    "tpot_p50_s": ("Time per output token, median (ms)", 1e3),
+    "tpot_p99_s": ("Time per output token, p99 (ms)", 1e3),
+    "output_tok_per_s": ("Output tokens per second (more is better)", 1.0),
+}
 _FORMATTERS: dict[str, Callable[[Value], str]] = {
     "ms": numbers.milliseconds,
     "us": numbers.microseconds,
@@ -47,6 +55,7 @@ def comparison_page(
         metrics_table(comparison, TABLE_1, "Table 1: "),
         *hidden_tables(comparison),
         *cause_tables(comparison),
+        *latency_tables(comparison),
         *_part_tables(comparison, by),
     ]
     if full:
@@ -152,6 +161,35 @@ def cause_tables(comparison: Comparison) -> list[Table]:
         return []
     labels = comparison.baseline.label, comparison.candidate.label
     return [causes_table(comparison.causes, *labels)]
+
+
+def latency_tables(comparison: Comparison) -> list[Table]:
+    """Return what users saw, with and without the profiler; none where no record tells."""
+    if not comparison.latency:
+        return []
+    labels = comparison.baseline.label, comparison.candidate.label
+    columns = [Column("Metric", "left")]
+    for which in ("", ", not profiled"):
+        columns += [Column(f"{label}{which}") for label in labels]
+        columns.append(Column(f"Change{which}"))
+    rows = [_latency_row(row) for row in comparison.latency]
+    runs = comparison.latency[0]
+    caption = (
+        f"What users saw: {labels[0]} against {labels[1]}, medians over "
+        f"{runs['baseline_runs']} and {runs['candidate_runs']} runs"
+    )
+    return [Table(caption, tuple(columns), tuple(rows))]
+
+
+def _latency_row(row: dict[str, Any]) -> Row:
+    title, scale = LATENCIES.get(row["metric"], (row["metric"], 1.0))
+    cells = [title]
+    for which in ("", "_unprofiled"):
+        for side in ("baseline", "candidate"):
+            value = row[f"{side}{which}"]
+            cells.append(numbers.decimal(None if value is None else value * scale))
+        cells.append(numbers.change(row[f"change{which}"]))
+    return Row(tuple(cells))
 
 
 def records(comparison: Comparison, by: str | None = None) -> tuple[dict[str, Any], ...]:

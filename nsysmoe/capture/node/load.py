@@ -1,0 +1,214 @@
+"""The load on a server of vLLM: the same rounds as offline, over HTTP, all requests at once.
+
+Run by path; the standard library only. Readiness, profiling and completions are the server's own
+endpoints: /health, /start_profile, /stop_profile, /v1/completions as a stream.
+"""
+
+from __future__ import annotations
+
+import argparse
+import http.client
+import json
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from nsysmoe.capture.node import nsysmoe_workload as workload
+else:
+    sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import nsysmoe_workload as workload
+
+_SWEEP_TOKENS = 2
+_POLL_S = 0.2
+# Stopping a profile makes every rank write what it has.
+_CALL_TIMEOUT_S = 600.0
+
+
+class Server:
+    """A server of vLLM."""
+
+    def __init__(self, url: str, model: str) -> None:
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "127.0.0.1", parts.port or 80
+        self._model = model
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait until it is healthy."""
+        limit = time.monotonic() + timeout_s
+        while not self._is_healthy():
+            if time.monotonic() > limit:
+                raise TimeoutError(f"the server did not answer within {timeout_s:.0f} s")
+            time.sleep(_POLL_S)
+
+    def version(self) -> str | None:
+        """Return vLLM's version, as far as it tells."""
+        status, text = self._call("GET", "/version")
+        found = json.loads(text).get("version") if status == 200 else None
+        return found if isinstance(found, str) else None
+
+    def profile(self, what: str) -> None:
+        """Start or stop the profile."""
+        status, text = self._call("POST", f"/{what}_profile")
+        if status != 200:
+            raise ConnectionError(f"/{what}_profile answered {status}: {text[:200]}")
+
+    def complete(self, request: dict[str, Any], most_tokens: int) -> dict[str, Any]:
+        """Send one request and return what it took."""
+        body = {
+            "model": self._model,
+            "prompt": request.get("prompt_token_ids") or request["prompt"],
+            "max_tokens": min(request["max_tokens"], most_tokens),
+            "temperature": 0.0,
+            "ignore_eos": True,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        connection = self._connect(_CALL_TIMEOUT_S)
+        sent = time.perf_counter()
+        try:
+            connection.request("POST", "/v1/completions", json.dumps(body), _JSON)
+            response = connection.getresponse()
+            if response.status != 200:
+                said = response.read(200).decode("utf-8", errors="replace")
+                raise ConnectionError(f"/v1/completions answered {response.status}: {said}")
+            return _measured(sent, _events(response))
+        finally:
+            connection.close()
+
+    def _is_healthy(self) -> bool:
+        try:
+            return self._call("GET", "/health", timeout_s=5.0)[0] == 200
+        except (OSError, http.client.HTTPException):
+            return False
+
+    def _call(self, method: str, path: str, timeout_s: float = _CALL_TIMEOUT_S) -> tuple[int, str]:
+        connection = self._connect(timeout_s)
+        try:
+            connection.request(method, path)
+            response = connection.getresponse()
+            return response.status, response.read().decode("utf-8", errors="replace")
+        finally:
+            connection.close()
+
+    def _connect(self, timeout_s: float) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(self._host, self._port, timeout=timeout_s)
+
+
+_JSON = {"Content-Type": "application/json"}
+
+
+def _events(response: http.client.HTTPResponse) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Yield the events of a stream with the time of their arrival."""
+    for line in response:
+        if line.startswith(b"data:") and (data := line[5:].strip()) != b"[DONE]":
+            yield time.perf_counter(), json.loads(data)
+
+
+def _measured(sent: float, events: Iterator[tuple[float, dict[str, Any]]]) -> dict[str, Any]:
+    """Return what one request took, by the arrival of its tokens."""
+    times: list[float] = []
+    usage: dict[str, Any] = {}
+    for at, event in events:
+        if "error" in event:
+            raise ConnectionError(f"the server failed: {str(event['error'])[:200]}")
+        usage = event.get("usage") or usage
+        if event.get("choices"):
+            times.append(at)
+    if not times or not usage:
+        raise ConnectionError("the stream ended before its last event")
+    tokens = int(usage["completion_tokens"])
+    return {
+        "prompt_tokens": int(usage["prompt_tokens"]),
+        "output_tokens": tokens,
+        "ttft_s": times[0] - sent,
+        "tpot_s": (times[-1] - times[0]) / (tokens - 1) if tokens > 1 else None,
+        "e2e_s": times[-1] - sent,
+    }
+
+
+def main() -> None:
+    """Run every round and write the record."""
+    options = _options()
+    options.output.mkdir(parents=True, exist_ok=True)
+    stages = workload.Stages(options.output)
+    started = workload.now()
+    server = Server(options.url, options.model)
+    before = time.perf_counter()
+    stages.enter("waiting for the server")
+    server.wait(options.start_timeout)
+    load_s = time.perf_counter() - before
+    requests = workload.requests_of(options)
+    rounds = _rounds(server, requests, options, stages)
+    stages.enter("writing")
+    record = {
+        "schema_version": workload.SCHEMA_VERSION,
+        "vllm": server.version(),
+        "args": options.record,
+        "prompts": {"digest": workload.digest_of(requests), "count": len(requests)},
+        "started": started,
+        "ended": workload.now(),
+        "load_s": load_s,
+        "unprofiled_rounds": options.unprofiled_rounds,
+        "runs": rounds,
+        "rearrangements": None,
+        "returned_experts": False,
+    }
+    workload.write_json(options.output / "run.json", record)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    workload.add_options(parser)
+    parser.add_argument("--url", required=True)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--start-timeout", type=float, default=900.0)
+    return parser.parse_args()
+
+
+def _rounds(
+    server: Server,
+    requests: list[dict[str, Any]],
+    options: argparse.Namespace,
+    stages: workload.Stages,
+) -> list[dict[str, Any]]:
+    """Warm up, run unprofiled, and run in the capture range; return the last two rounds."""
+    sweep = workload.sweep_of(options)
+    for number, size in enumerate(sweep, 1):
+        stages.enter("warming up", number, len(sweep))
+        _round("warm-up", server, requests[:size], _SWEEP_TOKENS)
+    if options.settle:
+        _round("warm-up", server, requests[:1], options.settle)
+    for number in range(1, options.unprofiled_rounds + 1):
+        stages.enter("unprofiled round", number, options.unprofiled_rounds)
+        control = _round("control", server, requests)
+    stages.enter("measuring")
+    server.profile("start")
+    measured = _round("profiled", server, requests)
+    server.profile("stop")
+    return [control, measured]
+
+
+def _round(
+    name: str, server: Server, requests: list[dict[str, Any]], most_tokens: int = sys.maxsize
+) -> dict[str, Any]:
+    with ThreadPoolExecutor(len(requests)) as threads:
+        before = time.perf_counter()
+        waiting = [threads.submit(server.complete, request, most_tokens) for request in requests]
+        rows = [{"id": str(number), **one.result()} for number, one in enumerate(waiting)]
+        wall_s = time.perf_counter() - before
+    return workload.round_of(name, wall_s, rows)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (OSError, http.client.HTTPException) as error:
+        # Its last line is what a person is shown.
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
+        sys.exit(1)

@@ -1,0 +1,87 @@
+"""What runs inside each of vLLM's workers, mixed in by ``worker_extension_cls``.
+
+Called by name through ``collective_rpc``; plain values go back.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+from typing import Any
+
+
+class NsysmoeExtension:
+    """The profile range of versions without one, EPLB's state, and weights for experiments."""
+
+    # Of vLLM's worker, which this is mixed into.
+    model_runner: Any
+
+    def nsysmoe_profile(self, is_on: bool) -> None:
+        """Open or close nsys's capture range on this rank."""
+        import torch
+
+        torch.cuda.synchronize()
+        if is_on:
+            torch.cuda.profiler.start()
+        else:
+            torch.cuda.profiler.stop()
+
+    def nsysmoe_eplb(self) -> dict[str, Any] | None:
+        """Return EPLB's counter and where experts live; None without EPLB."""
+        state = getattr(self.model_runner, "eplb_state", None)
+        if state is None:
+            return None
+        # Before a model had a state of its own, the state held one model.
+        models = getattr(state, "model_states", None) or {"model": state}
+        return {
+            "step": int(getattr(state, "expert_rearrangement_step", 0)),
+            "interval": int(getattr(state, "expert_rearrangement_step_interval", 0)),
+            "models": {
+                str(name)[:16]: {"physical_to_logical_map": model.physical_to_logical_map.tolist()}
+                for name, model in models.items()
+            },
+        }
+
+    def nsysmoe_draw_weights(self, deviation: float, seed: int) -> int:
+        """Draw weights anew: norms 1, the rest normal; return how many there are.
+
+        vLLM's dummy weights are so small that every expert and every router gives almost 0.
+        """
+        import torch
+
+        count = 0
+        for name, weight in self._nsysmoe_weights():
+            # The same on every rank: routers are copies of one another, and must stay so.
+            generator = torch.Generator(device=weight.device)
+            generator.manual_seed(seed + zlib.crc32(name.encode()) % 100_000)
+            with torch.no_grad():
+                if "norm" in name:
+                    weight.fill_(1.0)
+                else:
+                    weight.normal_(0.0, deviation, generator=generator)
+            count += 1
+        return count
+
+    def nsysmoe_skew_routers(self, skew: float) -> int:
+        """Scale row e of n of every router by exp(-skew e / (n - 1)); return how many there are."""
+        import torch
+
+        count = 0
+        for name, weight in self._nsysmoe_weights():
+            if not name.endswith("gate.weight") or weight.dim() != 2:
+                continue
+            rows = weight.shape[0]
+            scale = [math.exp(-skew * row / max(rows - 1, 1)) for row in range(rows)]
+            with torch.no_grad():
+                weight.mul_(torch.tensor(scale, dtype=weight.dtype, device=weight.device)[:, None])
+            count += 1
+        return count
+
+    def _nsysmoe_weights(self) -> list[tuple[str, Any]]:
+        """Return the weights that a normal draw can fill: those of 16 bits or more."""
+        named = self.model_runner.get_model().named_parameters()
+        return [
+            (name, weight)
+            for name, weight in named
+            if weight.is_floating_point() and weight.element_size() > 1
+        ]

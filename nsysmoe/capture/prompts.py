@@ -1,0 +1,80 @@
+"""A file of prompts, checked before anything starts."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.capture.spec import Workload
+from nsysmoe.errors import InputError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# A tokenizer makes about so many tokens of a text's characters.
+_CHARACTERS_A_TOKEN = 4
+
+
+def workload(  # noqa: PLR0913 - what a workload is, by keyword
+    path: Path | None,
+    *,
+    count: int,
+    input_tokens: int,
+    output_tokens: int,
+    vocabulary: int,
+    seed: int,
+) -> Workload:
+    """Return a workload; one of a file takes counts and lengths from it.
+
+    Raises:
+        InputError: The file cannot be read or is of another form; the message names the line.
+    """
+    if path is None:
+        return Workload(None, None, count, input_tokens, output_tokens, vocabulary, seed)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
+    rows = [
+        _row(path, number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()
+    ]
+    if not rows:
+        raise InputError(f"{path} holds no prompt; write one JSON object a line")
+    return Workload(
+        prompts_file=str(path.absolute()),
+        prompts_digest=hashlib.sha256(data).hexdigest(),
+        count=len(rows),
+        input_tokens=max(1, sum(_length(row) for row in rows) // len(rows)),
+        output_tokens=max(row.get("max_tokens", output_tokens) for row in rows),
+        vocabulary=vocabulary,
+        seed=seed,
+    )
+
+
+def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except ValueError as error:
+        raise InputError(f"{path}, line {number}: not JSON") from error
+    if not isinstance(row, dict) or not (_is_text(row) or _is_ids(row)):
+        raise InputError(f"{path}, line {number}: needs a `prompt` or `prompt_token_ids`")
+    tokens = row.get("max_tokens", 1)
+    if not isinstance(tokens, int) or isinstance(tokens, bool) or tokens < 1:
+        raise InputError(f"{path}, line {number}: `max_tokens` must be a number above 0")
+    return row
+
+
+def _is_text(row: dict[str, Any]) -> bool:
+    return isinstance(row.get("prompt"), str) and bool(row["prompt"])
+
+
+def _is_ids(row: dict[str, Any]) -> bool:
+    ids = row.get("prompt_token_ids")
+    return isinstance(ids, list) and bool(ids) and all(isinstance(one, int) for one in ids)
+
+
+def _length(row: dict[str, Any]) -> int:
+    if _is_ids(row):
+        return len(row["prompt_token_ids"])
+    return max(1, len(row["prompt"]) // _CHARACTERS_A_TOKEN)

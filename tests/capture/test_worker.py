@@ -1,0 +1,70 @@
+"""What the scripts beside vLLM work out by themselves."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nsysmoe.capture.node import nsysmoe_workload as workload
+from nsysmoe.capture.node.worker import is_placed_next
+
+INTERVAL, STEPS = 96, 10
+
+
+def states(*steps: int) -> list[dict[str, Any] | None]:
+    return [{"step": step, "interval": INTERVAL} for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("rearrange", "seen", "is_placed"),
+    [
+        # None yet, 92 after the control: the first would come inside.
+        ("before", states(72, 82), False),
+        ("inside", states(72, 82), False),
+        # One was before; control 30 to 40, measured 40 to 50.
+        ("before", states(90, 10, 20, 30), True),
+        # Control 80 to 90, measured 90 to 100.
+        ("before", states(90, 70, 80), False),
+        ("inside", states(90, 70, 80), True),
+        ("inside", states(90, 10, 20), False),
+        # It would lie within a step or two of the edge.
+        ("inside", states(90, 65, 75), False),
+        ("any", states(62, 72), True),
+        ("before", [None, None], True),
+    ],
+)
+def test_where_the_next_rearrangement_falls(
+    rearrange: str, seen: list[dict[str, Any] | None], is_placed: bool
+) -> None:
+    assert is_placed_next(seen, rearrange) is is_placed
+
+
+def test_quantiles_interpolate() -> None:
+    rows = [
+        {"output_tokens": 2, "prompt_tokens": 3, "ttft_s": ttft, "tpot_s": None, "e2e_s": ttft}
+        for ttft in (0.4, 0.1, 0.3, 0.2)
+    ]
+    found = workload.summary_of(2.0, rows)
+    assert found["ttft_p50_s"] == pytest.approx(0.25)
+    assert found["ttft_p99_s"] == pytest.approx(0.397)
+    assert found["tpot_p50_s"] is None
+    assert (found["output_tok_per_s"], found["total_tok_per_s"]) == (4.0, 10.0)
+
+
+def test_random_prompts_are_the_same_each_time() -> None:
+    parser = argparse.ArgumentParser()
+    workload.add_options(parser)
+    options = parser.parse_args(["--output", "x", "--num-prompts", "3", "--vocabulary", "20"])
+    first, second = workload.requests_of(options), workload.requests_of(options)
+    assert first == second
+    assert workload.digest_of(first) == workload.digest_of(second)
+    assert {token for one in first for token in one["prompt_token_ids"]} <= set(range(10, 20))
+
+
+def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(TypeError):
+        workload.write_json(tmp_path / "run.json", {"x": object()})
+    assert not (tmp_path / "run.json").exists()
