@@ -123,7 +123,8 @@ def verify_folder(root: Path, say: Say, *, allow_code_loads: bool = False) -> Ou
         raise CaptureError(f"{root} holds no manifest.json; name the folder of a capture")
     results = [Result.from_dict(entry) for entry in manifest["runs"]]
     spec = manifest["spec"]
-    spec["allow_code_loads"] = allow_code_loads or spec["allow_code_loads"]
+    # Manifests of earlier versions do not say.
+    spec["allow_code_loads"] = allow_code_loads or spec.get("allow_code_loads", False)
     with folder.held():
         for result in results:
             if result.counts:

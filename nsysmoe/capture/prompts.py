@@ -24,6 +24,7 @@ def workload(  # noqa: PLR0913 - what a workload is, by keyword
     output_tokens: int,
     vocabulary: int,
     seed: int,
+    warm_rounds: int,
 ) -> Workload:
     """Return a workload; one of a file takes counts and lengths from it.
 
@@ -31,7 +32,9 @@ def workload(  # noqa: PLR0913 - what a workload is, by keyword
         InputError: The file cannot be read or is of another form; the message names the line.
     """
     if path is None:
-        return Workload(None, None, count, input_tokens, output_tokens, vocabulary, seed)
+        return Workload(
+            None, None, count, input_tokens, output_tokens, vocabulary, seed, warm_rounds
+        )
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -49,6 +52,7 @@ def workload(  # noqa: PLR0913 - what a workload is, by keyword
         output_tokens=max(row.get("max_tokens", output_tokens) for row in rows),
         vocabulary=vocabulary,
         seed=seed,
+        warm_rounds=warm_rounds,
     )
 
 

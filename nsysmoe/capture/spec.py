@@ -89,6 +89,9 @@ class Workload:
         output_tokens: Tokens that each request is given.
         vocabulary: Random token ids stay below it.
         seed: Of the random prompts, and of vLLM.
+        warm_rounds: Rounds of them, at least, before the measured one. The last is the control:
+            what the measured round costs without a profiler. Which requests share a step differs
+            from round to round, and each new kind of step may compile kernels.
     """
 
     prompts_file: str | None = None
@@ -98,6 +101,7 @@ class Workload:
     output_tokens: int = 64
     vocabulary: int = 32000
     seed: int = 0
+    warm_rounds: int = 6
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,6 @@ from nsysmoe.errors import CaptureError
 if TYPE_CHECKING:
     from nsysmoe.capture.spec import Spec
 
-# The last is the control: what the measured round costs without a profiler.
-FEWEST_ROUNDS = 2
 _MOST_ROUNDS = 500
 # A batch may take so many steps more: its first requests start before the last are there.
 _LATE_STEPS = 2
@@ -88,7 +86,7 @@ def plan_rounds(spec: Spec) -> Rounds:
     # Rounds alone where they do: EPLB then balances by the workload's own loads.
     for settle in range(spec.workload.output_tokens):
         settled = swept + steps_of(spec, 1, settle) if settle else swept
-        for rounds in range(FEWEST_ROUNDS, _MOST_ROUNDS):
+        for rounds in range(spec.workload.warm_rounds, _MOST_ROUNDS):
             warm = settled + steps.times(rounds)
             if _is_placed(spec, warm, steps):
                 return Rounds(settle, rounds, steps, warm)

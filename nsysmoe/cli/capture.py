@@ -114,6 +114,13 @@ _workload_options = _options(
         help="Random token ids stay below it.",
     ),
     click.option("--seed", type=int, default=0, show_default=True, help="Of prompts and of vLLM."),
+    click.option(
+        "--warm-rounds",
+        type=_POSITIVE,
+        default=6,
+        show_default=True,
+        help="Unprofiled rounds before the measured one, at least; the last is the control.",
+    ),
 )
 
 _engine_options = _options(
@@ -456,6 +463,7 @@ def _workload(given: dict[str, Any]) -> Any:
         output_tokens=given["output_len"],
         vocabulary=given["vocabulary"],
         seed=given["seed"],
+        warm_rounds=given["warm_rounds"],
     )
 
 

@@ -65,9 +65,12 @@ def time_causes(
         .with_columns(
             pl.col(f"wait_{name}").fill_null(0) * pl.col("exposed_wait_ns") for name in _WAITS
         )
+        # What the shares leave, not their own rounding.
         .with_columns(
-            wait_unexplained=pl.col("exposed_wait_ns")
-            - pl.sum_horizontal(f"wait_{name}" for name in _WAITS[:-1])
+            wait_unexplained=_at_least_1(
+                pl.col("exposed_wait_ns")
+                - pl.sum_horizontal(f"wait_{name}" for name in _WAITS[:-1])
+            )
         )
         .select(*_GROUP, "window_ns", *(pl.col(cause).cast(pl.Float64) for cause in TIME_CAUSES))
         .sort("phase", "device_id", "global_pid")
@@ -117,6 +120,10 @@ def longest_window(causes: pl.DataFrame) -> dict[str, float]:
         return dict.fromkeys(TIME_CAUSES, 0.0)
     first = by_device.sort("window_ns", "device_id", "global_pid", descending=[True, False, False])
     return first.select(TIME_CAUSES).row(0, named=True)
+
+
+def _at_least_1(ns: pl.Expr) -> pl.Expr:
+    return pl.when(ns.abs() >= 1).then(ns).otherwise(0.0)
 
 
 def _wait_shares(ledger: pl.DataFrame) -> pl.DataFrame:

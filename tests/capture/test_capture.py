@@ -97,7 +97,7 @@ def test_rounds_are_added_where_the_counter_is_not_where_it_was_planned(node: No
     # Every batch takes so many idle steps more than anybody could plan.
     idle = {"FAKE_IDLE_STEPS": "13"}
     done = node.capture(*PAIR, "--eplb", "on", "--tensor-parallel", "1", "--data-parallel", "2",
-                        "--port", port(), **idle)  # fmt: skip
+                        "--port", port(), "--warm-rounds", "2", **idle)  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "one more round 1 of 64" in done.stderr
     record = json.loads((node.output / "on" / "run-1" / "run.json").read_text())

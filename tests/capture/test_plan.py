@@ -20,7 +20,7 @@ from nsysmoe.capture.spec import (
     Workload,
     layout_of,
 )
-from nsysmoe.capture.steps import FEWEST_ROUNDS, Steps, plan_rounds, steps_of
+from nsysmoe.capture.steps import Steps, plan_rounds, steps_of
 from nsysmoe.errors import CaptureError
 from tests.capture.specs import PAPER, SERVER, SNAPSHOTS, TENSOR, VERSIONS, plans
 
@@ -165,14 +165,14 @@ def test_rounds_put_the_rearrangement_where_it_was_asked_for(
         rearrange=where,
     )
     rounds = plan_rounds(spec)
-    assert rounds.unprofiled >= FEWEST_ROUNDS
+    assert rounds.unprofiled >= spec.workload.warm_rounds
     for warm, steps in (
         (rounds.warm_steps.low, rounds.steps.low),
         (rounds.warm_steps.high, rounds.steps.high),
     ):
         before, inside = _played(interval, warm, steps)
         if where == "any":
-            assert rounds.unprofiled == FEWEST_ROUNDS
+            assert rounds.unprofiled == spec.workload.warm_rounds
         else:
             assert before
             assert bool(inside) == (where == "inside")
