@@ -91,7 +91,7 @@ SUMMARIES = {
     "routing": "What active experts and tokens cost, on runs not seen.",
     "roofline": "Which limit bounds the experts, and what to balance.",
     "timeline": "What ran in one step, on every rank.",
-    "workload": "Sets of prompts: how concentrated their tokens are.",
+    "workload": "Sets of prompts: made, and scored for expected imbalance.",
     "info": "What a trace is and holds.",
     "sql": "Ask the views anything, in SQL.",
     "views": "The views and columns that sql can ask.",

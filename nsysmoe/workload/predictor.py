@@ -6,6 +6,7 @@ says that tokens are more concentrated, not that experts are less balanced.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -40,6 +41,6 @@ def terms(features: Features) -> dict[str, float]:
 def score_of(features: Features) -> float:
     """Return Σ w f / Σ w over the features that are known, clamped to [0, 1]."""
     known = terms(features)
-    total = sum(WEIGHTS[name] for name in known)
-    score = sum(WEIGHTS[name] * value for name, value in known.items()) / total
+    total = math.fsum(WEIGHTS[name] for name in known)
+    score = math.fsum(WEIGHTS[name] * value for name, value in known.items()) / total
     return min(max(score, 0.0), 1.0)

@@ -11,6 +11,7 @@ from nsysmoe.workload.predictor import WEIGHTS, terms
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.workload_score import WorkloadScore
+    from nsysmoe.analysis.workload_suite import Suite
     from nsysmoe.workload.features import Features
 
 # What a weight multiplies.
@@ -96,3 +97,58 @@ def _tokens_table(found: WorkloadScore) -> Table:
     )
     columns = (Column("Tokens", "left"), Column("Value"))
     return Table("Tokens", columns, tuple(Row(row) for row in rows))
+
+
+def suite_page(suite: Suite) -> Document:
+    """Return the sets of a suite, one a row; the JSON is its manifest."""
+    sets = suite.manifest["sets"]
+    scores = [one["score"] for one in sets]
+    columns = (
+        Column("File", "left"),
+        Column("Repetition"),
+        Column("Semantic"),
+        Column("Structure"),
+        Column("Tokens a prompt"),
+        Column("Distinct tokens"),
+        Column("Similarity"),
+        Column("Score"),
+    )
+    return Document(
+        title=f"Workloads in {suite.folder}",
+        lead=(
+            _suite_sentence(suite.folder, len(sets), min(scores), max(scores)),
+            f"Tokens were counted by the {suite.manifest['tokenizer']} tokenizer.",
+        ),
+        tables=(Table(f"Workloads in {suite.folder}", columns, tuple(map(_set_row, sets))),),
+        data=suite.manifest,
+        records=tuple(_set_record(one) for one in sets),
+        findings=suite.findings,
+        notes=(
+            "Dials go from 0 (as various as the material) to 1 (concentrated): docs/workload.md.",
+        ),
+    )
+
+
+def _suite_sentence(folder: str, number: int, lowest: float, highest: float) -> str:
+    return f"{number} sets of prompts in {folder} score {lowest:.3f} to {highest:.3f}."
+
+
+def _set_row(one: dict[str, Any]) -> Row:
+    tokens = one["tokens"]
+    distinct = round(one["features"]["vocabulary_diversity"] * tokens["total"])
+    return Row(
+        (
+            one["file"],
+            *(f"{one[dial]:.2f}" for dial in ("repetition", "semantic", "structure")),
+            f"{tokens['mean']:.1f} ({tokens['min']}-{tokens['max']})",
+            numbers.count(distinct),
+            numbers.decimal(one["features"]["semantic_similarity"]),
+            f"{one['score']:.4f}",
+        )
+    )
+
+
+def _set_record(one: dict[str, Any]) -> dict[str, Any]:
+    tokens = {f"tokens_{name}": value for name, value in one["tokens"].items()}
+    flat = {key: value for key, value in one.items() if key not in {"tokens", "features"}}
+    return {**flat, **tokens, **one["features"]}
