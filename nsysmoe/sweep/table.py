@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nsysmoe.errors import InputError, MissingDataError
+from nsysmoe.errors import InputError, MissingDataError, OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -97,3 +97,20 @@ def means_by_point(frame: pl.DataFrame) -> pl.DataFrame:
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names) or "none"
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written, or is not called so.
+    """
+    if path.suffix != ".parquet":
+        raise OutputError(f"{path} must end in .parquet")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        frame.write_parquet(part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written ({error.strerror})") from error
