@@ -30,12 +30,15 @@ SHORT = {
 EXPECTED_SCORE = "expected_score"
 OBSERVED_CV = "observed_cv"
 ROUTING = "routing"
+UNKNOWN = "unknown"
 POINT = "point"
 REPEAT = "repeat"
 
 
 def read_table(path: Path) -> pl.DataFrame:
     """Read a table by its suffix: ``.parquet``, ``.csv``, or ``.json`` with a list of objects.
+
+    A ``routing`` that is null becomes ``unknown``.
 
     Raises:
         InputError: It cannot be read.
@@ -59,7 +62,10 @@ def read_table(path: Path) -> pl.DataFrame:
         raise InputError(f"{path} is no {path.suffix[1:]} that can be read ({error})") from error
     if frame.is_empty():
         raise MissingDataError(f"{path} has no row")
-    return frame
+    if ROUTING not in frame.columns:
+        return frame
+    # Results that do not tell are a group of their own, with a name.
+    return frame.with_columns(pl.col(ROUTING).cast(pl.String).fill_null(UNKNOWN))
 
 
 def numeric_column(frame: pl.DataFrame, asked: str, where: str) -> str:

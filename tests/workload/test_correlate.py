@@ -80,6 +80,15 @@ def test_unknown_values_are_counted(tmp_path: Path) -> None:
     assert "2 point(s) lack a value" in found.stderr
 
 
+def test_results_without_a_routing_are_a_group(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "routing,expected_score,tpot_s\n" + "".join(f",{n},{n * n}\n" for n in range(5))
+    )
+    (row,) = json.loads(run(path, "--y", "tpot", "--format", "json").stdout)
+    assert (row["group"], row["points"]) == ("unknown", 5)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [

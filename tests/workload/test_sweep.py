@@ -242,6 +242,9 @@ def test_from_results_to_correlation_and_figures(tmp_path: Path) -> None:
     assert found.exit_code == 0, found.stderr
     assert found.stdout.startswith("16 runs of 8 points were collected.")
     assert pl.read_parquet(table).height == 16
+    # Only what tells points apart is shown: not the model, nor what is the same in all.
+    header = found.stdout.splitlines()[3].split()
+    assert header[:4] == ["routing", "max-num-seqs", "max-num-batched-tokens", "Runs"]
     shown = run("figures", table)
     assert shown.stdout.startswith("The table holds figures 1, 2, 3 of the paper")
     rows = json.loads(

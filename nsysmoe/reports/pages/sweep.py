@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
-from nsysmoe.sweep.table import MEASURES
+from nsysmoe.sweep.table import MEASURES, ROUTING
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -74,8 +74,9 @@ def _record(run: Run) -> dict[str, Any]:
 def collected_page(found: Collected) -> Document:
     """Return a row a point: means over its repeats, and how far they lie apart."""
     points = found.frame["point"].n_unique()
+    shown = _varying(found)
     columns = (
-        Column("Point", "left"),
+        *(Column(name.replace("_", "-"), "left") for name in shown),
         Column("Runs"),
         *(Column(_SCALES.get(key, (title, 1.0))[0]) for key, title in MEASURES.items()),
         Column("Expected score"),
@@ -84,19 +85,30 @@ def collected_page(found: Collected) -> Document:
     return Document(
         title="Results of a sweep",
         lead=(f"{found.frame.height} runs of {points} points were collected.",),
-        tables=(Table("Means over repeats (and their range)", columns, tuple(_rows(found))),),
+        tables=(
+            Table("Means over repeats (and their range)", columns, tuple(_rows(found, shown))),
+        ),
         data=found.frame.to_dicts(),
         records=tuple(found.frame.iter_rows(named=True)),
         findings=found.findings,
     )
 
 
-def _rows(found: Collected) -> list[Row]:
+def _varying(found: Collected) -> list[str]:
+    """Return the routing and the settings that tell points apart: most are the same in all."""
+    names = found.frame.columns
+    settings = [name for name in names[: names.index("source")] if name not in {"point", "repeat"}]
+    return [name for name in settings if name == ROUTING or found.frame[name].n_unique() > 1]
+
+
+def _rows(found: Collected, shown: Sequence[str]) -> list[Row]:
     rows = []
-    for (point,), part in found.frame.group_by(["point"], maintain_order=True):
+    for _, part in found.frame.group_by(["point"], maintain_order=True):
         measures = [_text(part[key].drop_nulls().to_list(), key) for key in MEASURES]
         imbalance = [_text(part[key].to_list(), key) for key in ("expected_score", "observed_cv")]
-        rows.append(Row((str(point), str(part.height), *measures, *imbalance)))
+        first = part.row(0, named=True)
+        names = (numbers.UNKNOWN if first[name] is None else str(first[name]) for name in shown)
+        rows.append(Row((*names, str(part.height), *measures, *imbalance)))
     return rows
 
 
