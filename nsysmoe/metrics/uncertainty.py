@@ -273,7 +273,7 @@ def _bounds(
     parts = [variance**2 / (n - 1) for variance, n in zip(variances, units, strict=True)]
     freedom = sum(variances) ** 2 / sum(parts)
     tail = (1 - level) / 2
-    stretch = _student_quantile(1 - tail, freedom) / NormalDist().inv_cdf(1 - tail)
+    stretch = student_quantile(1 - tail, freedom) / NormalDist().inv_cdf(1 - tail)
     # The resamples' own centre is part of a percentile interval (a resampled spread, for one, is
     # smaller than the spread it comes from), but no part of what is stretched.
     shift = float(logs[1].mean() - logs[0].mean()) - math.log1p(observed)
@@ -301,7 +301,7 @@ def _block_length(n: int) -> int:
     return min(math.ceil(2 * float(np.cbrt(n))), max(3, n // 3))
 
 
-def _student_quantile(probability: float, freedom: float) -> float:
+def student_quantile(probability: float, freedom: float) -> float:
     """Return the quantile of Student's t, for probabilities above 0.5 and real degrees ν >= 1.
 
     With t = √ν tan θ the distribution is 1/2 + c ∫₀^θ cos^(ν-1) u du, c = Γ((ν+1)/2) / (√π Γ(ν/2))

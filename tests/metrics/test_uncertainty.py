@@ -71,7 +71,7 @@ def test_without_the_stretch_three_runs_are_covered_too_rarely(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The simulation can fail: it finds the percentile interval, with z for t, wanting."""
-    monkeypatch.setattr(uncertainty, "_student_quantile", lambda _p, _freedom: 1.96)
+    monkeypatch.setattr(uncertainty, "student_quantile", lambda _p, _freedom: 1.96)
     assert coverage_over_runs(3, "normal", 0.01, 0.0) < 0.9
 
 
@@ -407,13 +407,13 @@ def test_no_number_of_runs(baseline: list[float], candidate: list[float], effect
 )
 def test_quantiles_of_t_against_the_printed_table(freedom: float, expected: float) -> None:
     """Table of t, two-sided 5 %, as in any textbook (Abramowitz & Stegun, table 26.10)."""
-    assert uncertainty._student_quantile(0.975, freedom) == pytest.approx(expected, abs=6e-5)
+    assert uncertainty.student_quantile(0.975, freedom) == pytest.approx(expected, abs=6e-5)
 
 
 @SMALL
 @given(st.floats(1.0, 1000.0))
 def test_quantiles_of_t_between_whole_degrees(freedom: float) -> None:
     """ν = 1 and 2 have closed forms; between them, and beyond, it falls towards the normal's."""
-    quantile = uncertainty._student_quantile(0.975, freedom)
+    quantile = uncertainty.student_quantile(0.975, freedom)
     assert 1.95996 < quantile <= 12.70621
-    assert quantile > uncertainty._student_quantile(0.975, freedom * 1.01)
+    assert quantile > uncertainty.student_quantile(0.975, freedom * 1.01)

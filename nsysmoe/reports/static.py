@@ -1,0 +1,48 @@
+"""Pictures and their rows as files: CSV always, SVG or PNG where the machine can draw them."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.errors import OutputError
+from nsysmoe.reports.output import write
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+_WIDTH_PX = 1000
+_SCALE = 2
+
+
+def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write rows of the same keys as CSV.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write(buffer.getvalue(), path)
+
+
+def write_image(figure: Any, path: Path) -> None:
+    """Write a plotly figure as the picture that the suffix names.
+
+    Raises:
+        OutputError: kaleido, or the browser that it draws with, is not there.
+    """
+    # Pictures of the page are clear; on their own they stand on white.
+    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+    try:
+        figure.write_image(path, width=_WIDTH_PX, scale=_SCALE)
+    # Each version of kaleido fails in its own way where it or its browser is missing.
+    except Exception as error:
+        raise OutputError(
+            f"{path.name} cannot be drawn ({type(error).__name__}); pip install "
+            "'nsysmoe[static]' and Chrome or Chromium, or leave out --static"
+        ) from error

@@ -1,0 +1,1 @@
+"""Sweeps: which runs to make, and one table of what they measured."""

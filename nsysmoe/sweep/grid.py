@@ -1,0 +1,179 @@
+"""Which runs a sweep is made of: axes, routing configurations, data sets, repeats."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from importlib import resources
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.errors import InputError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+Value = str | int | float | bool
+# So many runs are no plan but a slip of a finger.
+_MOST_RUNS = 100_000
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A sweep.
+
+    Attributes:
+        axes: Options of vLLM with their values.
+        routings: Named sets of options.
+        fixed: Options with one value.
+        datasets: Files of prompts; empty for the one that the runner has.
+        repeats: Runs of each point.
+    """
+
+    axes: dict[str, tuple[Value, ...]]
+    routings: dict[str, dict[str, Value]]
+    fixed: dict[str, Value] = field(default_factory=dict)
+    datasets: tuple[str, ...] = ()
+    repeats: int = 3
+
+    @property
+    def points(self) -> int:
+        """Settings that differ."""
+        number = max(1, len(self.datasets)) * len(self.routings)
+        for values in self.axes.values():
+            number *= len(values)
+        return number
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of a sweep.
+
+    Attributes:
+        number: Its place in the order of runs, from 1.
+        point: What repeats of it share: routing, settings and data set.
+        repeat: From 1.
+        routing: Name of the routing configuration.
+        dataset: File of prompts; None for the one that the runner has.
+        settings: All options of vLLM.
+    """
+
+    number: int
+    point: str
+    repeat: int
+    routing: str
+    dataset: str | None
+    settings: dict[str, Value]
+
+    def arguments(self) -> list[str]:
+        """Return the options as ``vllm serve`` takes them."""
+        found: list[str] = []
+        for name, value in self.settings.items():
+            if isinstance(value, bool):
+                found.append(f"--{name}" if value else f"--no-{name}")
+            else:
+                found += [f"--{name}", str(value)]
+        return found
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a sweep takes, from guesses that the user can correct.
+
+    Attributes:
+        start_s: Of starting vLLM, once a run.
+        run_s: Of the requests of a run.
+        gpus: That each run holds.
+    """
+
+    start_s: float = 120.0
+    run_s: float = 60.0
+    gpus: int = 2
+
+    def hours(self, runs: int) -> float:
+        """Return the wall time of that many runs, one after the other."""
+        return runs * (self.start_s + self.run_s) / 3600
+
+    def gpu_hours(self, runs: int) -> float:
+        """Return what they hold of GPUs."""
+        return self.hours(runs) * self.gpus
+
+
+def paper_grid(config: Path | None = None) -> dict[str, Any]:
+    """Return ``axes``, ``fixed`` and ``routing`` of the paper, or of a TOML file where it has them.
+
+    Raises:
+        InputError: The file is unreadable or of another form.
+    """
+    source = resources.files("nsysmoe.sweep").joinpath("sweep.toml")
+    found = tomllib.loads(source.read_text(encoding="utf-8"))
+    if config is None:
+        return found
+    try:
+        own = tomllib.loads(config.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{config} cannot be read ({error.strerror}); check --config") from error
+    except ValueError as error:
+        raise InputError(f"{config} is no TOML in UTF-8 ({error})") from error
+    _check(own, str(config))
+    # Routing configurations are added; axes are a whole.
+    routing = {**found["routing"], **own.get("routing", {})}
+    return {**found, **own, "routing": routing}
+
+
+def runs_of(grid: Grid) -> list[Run]:
+    """Return all runs: repeats outermost, routings innermost.
+
+    What drifts over hours then meets every point alike, and two routings of one setting run one
+    right after the other.
+
+    Raises:
+        InputError: There are more runs than anybody could want, or an option is set twice.
+    """
+    for routing, options in grid.routings.items():
+        if both := sorted(set(options) & set(grid.axes)):
+            raise InputError(f"{both[0]} is an axis and an option of {routing}; it can be one")
+    if grid.points * grid.repeats > _MOST_RUNS:
+        raise InputError(f"the plan has over {_MOST_RUNS:,} runs; name fewer values for the axes")
+    return list(_runs(grid))
+
+
+def _runs(grid: Grid) -> Iterator[Run]:
+    number = 0
+    datasets: tuple[str | None, ...] = grid.datasets or (None,)
+    for repeat in range(1, grid.repeats + 1):
+        for dataset, values in product(datasets, product(*grid.axes.values())):
+            for routing, options in grid.routings.items():
+                number += 1
+                chosen = dict(zip(grid.axes, values, strict=True))
+                settings = {**grid.fixed, **chosen, **options}
+                point = _point(routing, chosen, dataset)
+                yield Run(number, point, repeat, routing, dataset, settings)
+
+
+def _point(routing: str, chosen: dict[str, Value], dataset: str | None) -> str:
+    parts = [routing, *(f"{name}={value}" for name, value in chosen.items())]
+    return ",".join([*parts, dataset] if dataset else parts)
+
+
+def _check(own: dict[str, Any], where: str) -> None:
+    for name in ("axes", "fixed", "routing"):
+        if not isinstance(own.get(name, {}), dict):
+            raise InputError(f"{where}: [{name}] is no table; docs/workload.md has the form")
+    for name, values in own.get("axes", {}).items():
+        if not isinstance(values, list) or not values or not all(map(_is_value, values)):
+            raise InputError(f"{where}: [axes] {name} needs a list of values")
+    named = {"fixed": own.get("fixed", {}), **own.get("routing", {})}
+    for name, options in named.items():
+        if not isinstance(options, dict) or not all(map(_is_value, options.values())):
+            raise InputError(f"{where}: {name} needs options with one value each")
+
+
+def _is_value(value: Any) -> bool:
+    return isinstance(value, str | int | float | bool)

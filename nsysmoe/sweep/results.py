@@ -1,0 +1,167 @@
+"""What runs measured: JSON of ``vllm bench serve`` and ``vllm bench sweep``, and run.json."""
+
+from __future__ import annotations
+
+import json
+import math
+from statistics import fmean, pstdev, quantiles
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+# Keys of vLLM's benchmark that are neither settings nor what is kept of the measurement.
+_BOOKKEEPING = {
+    "date", "label", "endpoint_type", "backend", "tokenizer_id", "duration", "completed",
+    "failed", "total_input_tokens", "total_output_tokens", "request_throughput",
+    "request_goodput", "output_throughput", "total_token_throughput", "run_number",
+    "max_output_tokens_per_s", "max_concurrent_requests", "_benchmark_name", "rtfx",
+}  # fmt: skip
+# What its statistics are called, and ours.
+_STATISTICS = {"mean": "", "std": "_stddev", "median": "_p50", "p99": "_p99"}
+# How vLLM's sweep numbers the run that only warms up.
+_WARMUP = -1
+_CONTROL = "control"
+_MOST_BYTES = 1 << 30
+
+
+def read_results(path: Path) -> list[dict[str, Any]]:
+    """Return a row a run of a JSON file; none where it holds something else.
+
+    Returns:
+        ``source``, ``routing``, ``dataset``, ``digest`` (SHA-256 of the file of prompts) and
+        ``settings`` (a dict), each None where not known; ``requests``, ``failed``; ``ttft_s`` and
+        ``tpot_s`` (means over requests) with ``_stddev_s``, ``_p50_s``, ``_p99_s``;
+        ``requests_per_s``, ``output_tokens_per_s``.
+
+    Raises:
+        InputError: The file is no JSON, or a measurement no number.
+    """
+    found = _json(path)
+    records = found if isinstance(found, list) else [found]
+    rows = []
+    for record in records:
+        if isinstance(record, dict) and "request_throughput" in record:
+            if record.get("run_number") == _WARMUP:
+                continue
+            rows.append(_benchmark(path, record))
+        elif isinstance(record, dict) and isinstance(record.get("runs"), list):
+            rows += _captured(path, record)
+    return rows
+
+
+def _json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MOST_BYTES:
+            raise InputError(f"{path} is larger than any result of a run")
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path} is no JSON") from error
+
+
+def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of one result of ``vllm bench serve``; a sweep adds its options as keys."""
+    settings = {
+        key.replace("-", "_"): _plain(value)
+        for key, value in record.items()
+        if key not in _BOOKKEEPING
+        and not key.endswith("_ms")
+        and isinstance(value, str | int | float | bool)
+    }
+    dataset = settings.pop("dataset", None) or settings.pop("dataset_path", None)
+    row = {
+        "source": str(path),
+        "routing": settings.pop("routing", None) or _routing(settings),
+        "dataset": None if dataset is None else str(dataset),
+        "digest": None,
+        "requests": _number(path, record, "completed"),
+        "failed": _number(path, record, "failed"),
+    }
+    for measure in ("ttft", "tpot"):
+        for theirs, ours in _STATISTICS.items():
+            value = _number(path, record, f"{theirs}_{measure}_ms")
+            row[f"{measure}{ours}_s"] = None if value is None else value / 1e3
+    row["requests_per_s"] = _number(path, record, "request_throughput")
+    row["output_tokens_per_s"] = _number(path, record, "output_throughput")
+    return {**row, "settings": settings}
+
+
+def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the row of a run.json: the round without the profiler, else the last one."""
+    rounds = [one for one in record["runs"] if isinstance(one, dict)]
+    if not rounds or not isinstance(record.get("args"), dict):
+        return []
+    chosen = next((one for one in rounds if one.get("round") == _CONTROL), rounds[-1])
+    requests = [one for one in chosen.get("requests", []) if isinstance(one, dict)]
+    settings = {
+        key.replace("-", "_"): _plain(value)
+        for key, value in record["args"].items()
+        if isinstance(value, str | int | float | bool)
+    }
+    row = {
+        "source": str(path),
+        "routing": settings.pop("routing", None) or _routing(settings),
+        "dataset": settings.pop("dataset", None),
+        "digest": _digest(record),
+        "requests": len(requests),
+        "failed": 0,
+    }
+    for measure in ("ttft", "tpot"):
+        values = [_number(path, one, f"{measure}_s") for one in requests]
+        row.update(_spread(measure, [value for value in values if value is not None]))
+    summary = chosen.get("summary")
+    wall = _number(path, summary, "wall_s") if isinstance(summary, dict) else None
+    tokens = sum(_number(path, one, "output_tokens") or 0 for one in requests)
+    row["requests_per_s"] = len(requests) / wall if wall else None
+    row["output_tokens_per_s"] = tokens / wall if wall else None
+    return [{**row, "settings": settings}]
+
+
+def _digest(record: dict[str, Any]) -> str | None:
+    """Return SHA-256 of the file of prompts, where a capture wrote it down."""
+    found: Any = record
+    for key in ("capture", "spec", "workload", "prompts_digest"):
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, str) else None
+
+
+def _spread(measure: str, values: Sequence[float]) -> dict[str, float | None]:
+    names = (f"{measure}_s", *(f"{measure}_{end}_s" for end in ("stddev", "p50", "p99")))
+    if not values:
+        return dict.fromkeys(names)
+    # One value has all of its quantiles; quantiles() asks for two.
+    cuts = quantiles(values, n=100, method="inclusive") if len(values) > 1 else [values[0]] * 99
+    return dict(zip(names, (fmean(values), pstdev(values), cuts[49], cuts[98]), strict=True))
+
+
+def _routing(settings: dict[str, Any]) -> str | None:
+    """Return which of the paper's configurations options are; None where they do not tell."""
+    for key in ("enable_expert_parallel", "ep"):
+        if key in settings:
+            return "all2all" if settings[key] in {True, "on", "true", "True"} else "baseline"
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """Return a number for a text that is one: --metadata writes texts."""
+    if isinstance(value, str):
+        try:
+            return int(value)
+        except ValueError:
+            return value
+    return value
+
+
+def _number(path: Path, record: dict[str, Any], key: str) -> float | None:
+    value = record.get(key)
+    if value is None:
+        return None
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or value < 0:
+        raise InputError(f"{path} holds a {key} that is no measurement: {str(value)[:40]}")
+    return float(value)

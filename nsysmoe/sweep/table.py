@@ -1,0 +1,122 @@
+"""The table of a sweep: one row a run, in Parquet, CSV or JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from nsysmoe.errors import InputError, MissingDataError, OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
+
+# What the figures of the paper show, and what each is called.
+MEASURES = {
+    "ttft_s": "TTFT",
+    "tpot_s": "TPOT",
+    "requests_per_s": "Request throughput",
+    "output_tokens_per_s": "Output throughput",
+}
+# Short names that a user may give a column.
+SHORT = {
+    "ttft": "ttft_s",
+    "tpot": "tpot_s",
+    "request_throughput": "requests_per_s",
+    "throughput": "output_tokens_per_s",
+    "output_throughput": "output_tokens_per_s",
+}
+EXPECTED_SCORE = "expected_score"
+OBSERVED_CV = "observed_cv"
+ROUTING = "routing"
+UNKNOWN = "unknown"
+POINT = "point"
+REPEAT = "repeat"
+
+
+def read_table(path: Path) -> pl.DataFrame:
+    """Read a table by its suffix: ``.parquet``, ``.csv``, or ``.json`` with a list of objects.
+
+    A ``routing`` that is null becomes ``unknown``.
+
+    Raises:
+        InputError: It cannot be read.
+        MissingDataError: It has no row.
+    """
+    import polars as pl  # noqa: PLC0415 - slow to import
+
+    readers: dict[str, Callable[[Path], pl.DataFrame]] = {
+        ".parquet": pl.read_parquet,
+        ".csv": pl.read_csv,
+        ".json": pl.read_json,
+    }
+    if (reader := readers.get(path.suffix.lower())) is None:
+        raise InputError(f"{path} is no table: it must end in .parquet, .csv or .json")
+    try:
+        frame = reader(path)
+    except OSError as error:
+        reason = error.strerror or "not of that format"
+        raise InputError(f"{path} cannot be read ({reason}); check the path") from error
+    except pl.exceptions.PolarsError as error:
+        raise InputError(f"{path} is no {path.suffix[1:]} that can be read ({error})") from error
+    if frame.is_empty():
+        raise MissingDataError(f"{path} has no row")
+    if ROUTING not in frame.columns:
+        return frame
+    # Results that do not tell are a group of their own, with a name.
+    return frame.with_columns(pl.col(ROUTING).cast(pl.String).fill_null(UNKNOWN))
+
+
+def numeric_column(frame: pl.DataFrame, asked: str, where: str) -> str:
+    """Return the name of a column of numbers, by its own or a short name.
+
+    Raises:
+        MissingDataError: There is none.
+    """
+    name = asked if asked in frame.columns else SHORT.get(asked, asked)
+    numeric = [column for column in frame.columns if frame[column].dtype.is_numeric()]
+    if name not in frame.columns:
+        raise MissingDataError(f"{where} has no column {asked}; numbers are in {_listed(numeric)}")
+    if name not in numeric:
+        raise MissingDataError(f"column {name} of {where} holds no number in any row")
+    return name
+
+
+def means_by_point(frame: pl.DataFrame) -> pl.DataFrame:
+    """Return a row a point: numbers as means over its repeats, other columns as in the first.
+
+    A frame without ``point`` comes back as it is. Runs of one point share their settings and
+    prompts: as rows of their own they would pretend to be more evidence than they are.
+    """
+    import polars as pl  # noqa: PLC0415
+    import polars.selectors as cs  # noqa: PLC0415
+
+    if POINT not in frame.columns:
+        return frame
+    keys = [POINT]
+    others = ~cs.by_name(*keys)
+    return frame.group_by(keys, maintain_order=True).agg(
+        (others & ~cs.numeric()).first(), (others & cs.numeric()).mean(), pl.len().alias("runs")
+    )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def write_table(frame: pl.DataFrame, path: Path) -> None:
+    """Write a table as Parquet, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written, or is not called so.
+    """
+    if path.suffix != ".parquet":
+        raise OutputError(f"{path} must end in .parquet")
+    part = path.with_name(f".{path.name}.part")
+    try:
+        frame.write_parquet(part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{path} cannot be written ({error.strerror})") from error

@@ -1,0 +1,135 @@
+"""``nsysmoe figures``: rows by hand, pictures for what the table holds, files beside them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from nsysmoe.analysis.figures import figures
+from nsysmoe.cli import main
+from nsysmoe.errors import MissingDataError
+from nsysmoe.reports.pictures.sweep import sweep_figure
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["figures", *map(str, arguments)])
+
+
+def row(routing: str, seqs: int, tokens: int, repeat: int, tpot: float) -> dict[str, Any]:
+    return {
+        "point": f"{routing}-{seqs}-{tokens}",
+        "routing": routing,
+        "max_num_seqs": seqs,
+        "max_num_batched_tokens": tokens,
+        "repeat": repeat,
+        "ttft_s": 0.1,
+        "tpot_s": tpot,
+        "output_tokens_per_s": 100.0,
+        "expected_score": 0.4 + seqs / 100 + tokens / 1e6,
+    }
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Two settings of each axis; TPOT is the number of sequences in ms, and 1 ms between runs."""
+    rows = [
+        row(routing, seqs, tokens, repeat, (seqs + tokens / 2048 + repeat) / 1000 + extra)
+        for routing, extra in (("baseline", 0.0), ("all2all", 0.05))
+        for seqs in (4, 8)
+        for tokens in (2048, 4096)
+        for repeat in (0, 2)
+    ]
+    path = tmp_path / "sweep.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    return path
+
+
+def test_lines_are_means_over_the_other_axis(table: Path) -> None:
+    """At 4 sequences: points of 4 + 1 + 1 and 4 + 2 + 1 ms (means of their repeats)."""
+    panels = figures(table).figures[1].panels
+    first = panels[0].rows[0]
+    assert (panels[0].x, panels[0].y) == ("max_num_seqs", "tpot_s")
+    assert (first["routing"], first["x"], first["points"]) == ("baseline", 4, 2)
+    assert (first["y"], first["low"], first["high"]) == pytest.approx((0.0065, 0.006, 0.007))
+    assert [one["routing"] for one in panels[0].rows] == ["baseline"] * 2 + ["all2all"] * 2
+    assert panels[1].x == "max_num_batched_tokens"
+    assert panels[1].rows[0]["y"] == pytest.approx((6 + 10) / 2 / 1000)
+
+
+def test_page_holds_what_the_table_does(table: Path, tmp_path: Path) -> None:
+    found = run(table)
+    assert found.stdout.startswith(
+        "The table holds figures 1, 2, 3, 4 of the paper; the table lacks the columns of 5."
+    )
+    page = tmp_path / "figures.html"
+    assert run(table, "-o", page).exit_code == 0
+    text = page.read_text()
+    assert text.count("Plotly.newPlot(") >= 4
+    assert "Figure 5: performance against observed imbalance" in text
+    shown = sweep_figure(figures(table).figures[3])
+    assert shown is not None
+    assert len(shown.data) == 3 * 2
+
+
+def test_rows_as_csv_and_json_agree(table: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    assert run(table, "--folder", folder).exit_code == 0
+    assert sorted(path.name for path in folder.iterdir()) == [
+        f"figure-{number}.csv" for number in (1, 2, 3, 4)
+    ]
+    with (folder / "figure-2.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    data = json.loads(run(table, "--format", "json").stdout)
+    expected = [one for panel in data[1]["panels"] for one in panel["rows"]]
+    assert [float(one["y"]) for one in rows] == [one["y"] for one in expected]
+
+
+def test_outliers_are_dropped_aloud(tmp_path: Path) -> None:
+    tpots = [10, 11, 12, 11, 10, 12, 900]
+    rows = [row("baseline", 4 + n, 2048, 1, tpot / 1000) for n, tpot in enumerate(tpots)]
+    path = tmp_path / "t.json"
+    pl.DataFrame(rows).write_json(path)
+    found = figures(path)
+    panel = found.figures[3].panels[1]
+    assert (panel.removed, [one["kept"] for one in panel.rows].index(False)) == (1, 6)
+    assert "1 in figure 4" in found.findings[0].message
+    assert figures(path, iqr=False).figures[3].panels[1].removed == 0
+    shown = sweep_figure(found.figures[3])
+    assert shown is not None
+    assert [len(trace.x) for trace in shown.data] == [7, 6, 7]
+
+
+def test_a_table_of_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n")
+    with pytest.raises(MissingDataError, match="holds no figure"):
+        figures(path)
+
+
+def test_static_pictures_need_what_draws_them(
+    table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import plotly.graph_objects as go
+
+    def fail(*_: object, **__: object) -> None:
+        raise ValueError("no kaleido")
+
+    monkeypatch.setattr(go.Figure, "write_image", fail)
+    assert run(table, "--static", "svg").exit_code == 2
+    found = run(table, "--folder", tmp_path / "out", "--static", "svg")
+    assert found.exit_code == 1
+    assert "pip install 'nsysmoe[static]'" in found.stderr
+
+
+def test_names_in_a_table_stay_text(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    pl.DataFrame([row("<script>x</script>", 4, 2048, 1, 0.01)]).write_json(path)
+    page = tmp_path / "f.html"
+    assert run(path, "-o", page).exit_code == 0
+    assert "<script>x" not in page.read_text()

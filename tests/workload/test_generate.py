@@ -1,0 +1,220 @@
+"""Suites: the same bytes everywhere, equal lengths, and families in the order of their dial."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nsysmoe.analysis.workload_score import score_texts
+from nsysmoe.analysis.workload_suite import Plan, generate
+from nsysmoe.cli import main
+from nsysmoe.errors import InputError, MissingDataError, OutputError
+from nsysmoe.workload.generate.draws import Draws
+from nsysmoe.workload.generate.material import templates, written
+from nsysmoe.workload.generate.recipe import FAMILIES, family_recipe
+from nsysmoe.workload.generate.texts import Measure, domain_weights, prompts_of
+from nsysmoe.workload.tokenizers import tokenizer_of
+
+WORDS = tokenizer_of("whitespace")
+SMALL = Plan(dials=(0.0, 1.0), mixtures=2, count=12, tokens=40, seed=3)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["workload", "generate", *map(str, arguments)])
+
+
+def bytes_of(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def made(family: str, dial: float, count: int = 60, tokens: int = 96, seed: int = 1) -> list[str]:
+    recipe = family_recipe(family, dial)
+    return prompts_of(recipe, written(), count, tokens, seed, Measure(WORDS))
+
+
+def test_draws_are_those_of_sha256() -> None:
+    """The first draw by hand: 8 bytes of SHA-256 over the names and the count."""
+    first = hashlib.sha256(b"(7, 'a')#0").digest()[:8]
+    assert Draws(7, "a").bits() == int.from_bytes(first, "big")
+    draws = Draws(1)
+    assert Counter(draws.below(4) for _ in range(4000)).most_common()[-1][1] > 900
+    assert sorted(Draws(2).shuffled(range(20))) == list(range(20))
+    assert Draws(2).weighted([0, 0, 3, 0]) == 2
+    assert not Draws(3).happens(0)
+    assert all(draws.happens(1) for _ in range(50))
+
+
+def test_same_seed_same_bytes_and_another_seed_others(tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("a", "b", "c")]
+    for folder, seed in zip(folders, (3, 3, 4), strict=True):
+        generate(folder, Plan(**{**vars(SMALL), "seed": seed}), "whitespace")
+    first, second, third = map(bytes_of, folders)
+    assert first == second
+    assert not set(first.values()) & set(third.values())
+
+
+def test_bytes_do_not_depend_on_the_version_of_python(tmp_path: Path) -> None:
+    """Written down once: a change here changes every suite that users made before."""
+    generate(tmp_path, SMALL, "whitespace")
+    whole = hashlib.sha256()
+    for path in sorted(tmp_path.glob("*.jsonl")):
+        whole.update(path.read_bytes())
+    assert whole.hexdigest()[:16] == "0ff192180ee8b21d"
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_lengths_are_comparable(family: str) -> None:
+    for dial in (0.0, 0.5, 1.0):
+        lengths = [len(text.split()) for text in made(family, dial)]
+        assert (min(lengths), max(lengths)) == (96, 96)
+
+
+@pytest.mark.parametrize(("family", "least"), [("repetition", 0.2), ("structure", 0.05)])
+def test_scores_rise_with_the_dial(family: str, least: float) -> None:
+    for seed in (1, 2, 3):
+        scores = [
+            score_texts(made(family, dial, seed=seed), WORDS).score for dial in (0, 0.5, 0.75, 1)
+        ]
+        assert scores == sorted(scores)
+        assert scores[-1] - scores[0] > least
+
+
+def test_domains_concentrate_with_the_dial() -> None:
+    for seed in (1, 2, 3):
+        found = [score_texts(made("semantic", dial, seed=seed), WORDS) for dial in (0, 0.5, 1)]
+        similar = [one.features.semantic_similarity for one in found]
+        assert similar == sorted(similar, key=lambda value: value or 0)
+        assert found[-1].score > found[0].score
+
+
+def test_extremes_are_what_they_are_called() -> None:
+    repeated = {" ".join(text.split()[2:]) for text in made("repetition", 1.0)}
+    assert len(repeated) == 1
+    assert len(set(made("repetition", 0.0))) == 60
+    frame = templates().frame[4]
+    assert all(frame in text for text in made("structure", 1.0))
+    assert not any(frame in text for text in made("structure", 0.0))
+    fields = {field.name: set(field.words["things"]) for field in written().fields}
+    text = " ".join(made("semantic", 1.0))
+    used = [name for name, things in fields.items() if sum(one in text for one in things) > 10]
+    assert len(used) == 1
+
+
+def test_weights_of_domains_by_hand() -> None:
+    assert domain_weights(0, 3) == [1, 1, 1]
+    assert domain_weights(0.75, 3) == [1, 0.25, 0.0625]
+    assert domain_weights(1, 3) == [1, 0, 0]
+
+
+def test_shipped_domains_are_enough_and_distinct() -> None:
+    fields = written().fields
+    assert len(fields) >= 8
+    for field in fields:
+        for key, words in field.words.items():
+            assert len(set(words)) == len(words) >= 10, (field.name, key)
+        assert len(field.words["things"]) >= 30
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.sampled_from(FAMILIES), st.floats(0, 1), st.integers(1, 12), st.integers(1, 60))
+def test_any_dial_gives_prompts_that_fit(family: str, dial: float, count: int, tokens: int) -> None:
+    texts = made(family, dial, count, tokens)
+    assert len(texts) == count
+    assert all(0 < len(text.split()) <= tokens for text in texts)
+
+
+def test_manifest_agrees_with_the_files(tmp_path: Path) -> None:
+    suite = generate(tmp_path / "s", SMALL, "whitespace")
+    manifest: dict[str, Any] = json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert manifest == suite.manifest
+    assert len(manifest["sets"]) == 3 * 2 + 2
+    for one in manifest["sets"]:
+        data = (tmp_path / "s" / one["file"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest() == one["sha256"]
+        prompts = [json.loads(line)["prompt"] for line in data.splitlines()]
+        lengths = [len(text.split()) for text in prompts]
+        assert one["tokens"]["total"] == sum(lengths)
+        assert one["tokens"]["max"] == max(lengths)
+        assert one["score"] == score_texts(prompts, WORDS).score
+
+
+def test_command_prints_the_manifest(tmp_path: Path) -> None:
+    arguments = (
+        "--tokenizer", "whitespace", "-n", "5", "--tokens", "20", "--mixtures", "1",
+        "--family", "semantic", "--dial", "0.3", "--seed", "9",
+    )  # fmt: skip
+    found = run(tmp_path / "s", *arguments, "--format", "json")
+    assert found.exit_code == 0
+    assert json.loads(found.stdout) == json.loads((tmp_path / "s" / "manifest.json").read_text())
+    assert [one["file"] for one in json.loads(found.stdout)["sets"]] == [
+        "semantic-0300.jsonl",
+        "random-001.jsonl",
+    ]
+    assert run(tmp_path / "s", *arguments).stdout.startswith("2 sets of prompts in ")
+
+
+def test_real_prompts(tmp_path: Path) -> None:
+    source = tmp_path / "real.jsonl"
+    rows = [f"Tell me about number {n}. Is it prime?" for n in range(30)]
+    source.write_text("".join(json.dumps({"text": row}) + "\n" for row in rows))
+    found = run(
+        tmp_path / "s", "--from", source, "--field", "text", "--tokenizer", "whitespace",
+        "-n", "10", "--tokens", "30", "--dial", "0", "--dial", "1", "--format", "json",
+    )  # fmt: skip
+    assert found.exit_code == 0
+    manifest = json.loads(found.stdout)
+    assert {one["family"] for one in manifest["sets"]} == {"repetition", "structure", "random"}
+    assert "Is it prime?" in (tmp_path / "s" / "repetition-0000.jsonl").read_text()
+    with pytest.raises(MissingDataError, match="--family repetition"):
+        generate(tmp_path / "t", SMALL, "whitespace", real=source, field="text")
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds something else \(thesis.txt\)"):
+        generate(tmp_path, SMALL, "whitespace")
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    file = tmp_path / "thesis.txt"
+    assert run(file, "--tokenizer", "whitespace").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("domain = 3", "has no"),
+        ("x = [", "no TOML"),
+        ("[domain.a]\nthings = []", r"\[domain.a\] needs `things`"),
+        ("[domain.a]\nthings = [3]", "needs `things`"),
+    ],
+)
+def test_domains_of_another_form(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "d.toml"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        written(path)
+
+
+def test_braces_in_words_are_only_braces(tmp_path: Path) -> None:
+    path = tmp_path / "d.toml"
+    lists = "\n".join(
+        f'{key} = ["{{x}}%s"]' for key in ("things", "actions", "qualities", "places")
+    )
+    path.write_text(f"[domain.a]\n{lists}")
+    assert "{x}%s" in next(written(path).free(0, Draws(1)))
+
+
+def test_usage(tmp_path: Path) -> None:
+    nothing = run(tmp_path / "s", "--family", "none", "--mixtures", "0")
+    assert nothing.exit_code == 2
+    both = run(tmp_path / "s", "--domains", "a", "--from", "b")
+    assert both.exit_code == 2
+    twice = run(tmp_path / "s", "--dial", "1", "--dial", "1", "--tokenizer", "whitespace")
+    assert "two sets are alike" in twice.stderr
