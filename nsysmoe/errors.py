@@ -33,3 +33,7 @@ class GateError(NsysmoeError):
 
 class RoutingError(NsysmoeError):
     """A routing log does not fit the trace that it was given for."""
+
+
+class PlacementError(NsysmoeError):
+    """Experts cannot be placed as asked, or a map does not fit the loads."""
