@@ -88,7 +88,7 @@ SUMMARIES = {
     "host": "What launching costs, rank by rank, and what nsys adds.",
     "imbalance": "Balance of the experts across ranks, in time.",
     "phases": "Prefill, decode and mixed steps.",
-    "routing": "What active experts and tokens cost, on runs not seen.",
+    "routing": "Routing logs: their balance, and what experts cost in time.",
     "placement": "Where experts should live, and what devices carry then.",
     "roofline": "Which limit bounds the experts, and what to balance.",
     "timeline": "What ran in one step, on every rank.",

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
 from nsysmoe.reports.pictures.look import BLUE, VERMILION, figure
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _ROW_PX, _FRAME_PX, _MOST_PX = 18, 110, 1200
 
@@ -45,4 +45,26 @@ def heatmap(rows: Sequence[Sequence[float]], across: str, down: str) -> go.Figur
     )
     drawn.update_xaxes(title=across)
     drawn.update_yaxes(title=down, autorange="reversed")
+    return drawn
+
+
+def curve(rows: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+    """Draw the imbalance of a uniform router over the batch size, on logarithmic axes.
+
+    None where there are no batches.
+    """
+    if not rows:
+        return None
+    tokens = [row["tokens"] for row in rows]
+    drawn = figure(
+        [
+            go.Scatter(x=tokens, y=[row["expected_cv"] for row in rows], name="CV, exact"),
+            go.Scatter(
+                x=tokens, y=[row["excess_over_mean"] for row in rows], name="(max − mean) / mean"
+            ),
+        ],
+        320,
+    )
+    drawn.update_xaxes(title="tokens of a batch", type="log")
+    drawn.update_yaxes(title="imbalance", type="log")
     return drawn
