@@ -62,7 +62,11 @@ def load(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) -> Lo
 
 
 def count_logs(
-    paths: Sequence[Path], *, experts: int | None = None, keep_dummy: bool = False
+    paths: Sequence[Path],
+    *,
+    experts: int | None = None,
+    keep_dummy: bool = False,
+    by_request: bool = False,
 ) -> Counted:
     """Count the choices of logs of any form.
 
@@ -70,6 +74,7 @@ def count_logs(
         paths: Logs, or folders of them.
         experts: Logical experts of a layer; None for the highest of the logs plus one.
         keep_dummy: Count rows of the engine's dummy runs too.
+        by_request: Let each request stand for a run of its own.
 
     Raises:
         InputError: A log cannot be used.
@@ -79,7 +84,7 @@ def count_logs(
     from nsysmoe.routing.convert import logs_of, open_log  # noqa: PLC0415
 
     sources = [open_log(log, keep_dummy=keep_dummy) for log in logs_of(paths)]
-    widest = _Widest()
+    widest = _Widest(by_request=by_request)
     counts = count_choices(widest.watch(sources))
     name = ", ".join(str(path) for path in paths)
     total = int(counts["tokens"].sum())
@@ -101,7 +106,8 @@ def count_logs(
 class _Widest:
     """The most experts of a token, seen while batches go by."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_request: bool) -> None:
+        self.by_request = by_request
         self.top_k: int | None = None
 
     def watch(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
@@ -110,8 +116,19 @@ class _Widest:
                 if source.level == "tokens" and batch.height:
                     highest = int(batch["k"].max()) + 1  # type: ignore[arg-type]
                     self.top_k = max(self.top_k or 1, highest)
+                    if self.by_request:
+                        yield _as_runs(batch)
+                        continue
                 names = ["run", "step", "layer", "expert"]
                 yield batch.select(names + (["tokens"] if source.level == "counts" else []))
+
+
+def _as_runs(batch: pl.DataFrame) -> pl.DataFrame:
+    """Call each request a run; requests without a name stay together."""
+    import polars as pl  # noqa: PLC0415 - slow to import
+
+    run = pl.concat_str("run", pl.col("request").fill_null(""), separator="/")
+    return batch.select(run.alias("run"), "step", "layer", "expert")
 
 
 def _dummies(rows: int, tokens: int, kept: int, *, is_kept: bool) -> tuple[Finding, ...]:

@@ -68,3 +68,22 @@ def curve(rows: Sequence[Mapping[str, Any]]) -> go.Figure | None:
     drawn.update_xaxes(title="tokens of a batch", type="log")
     drawn.update_yaxes(title="imbalance", type="log")
     return drawn
+
+
+def bars(rows: Sequence[tuple[str, float]]) -> go.Figure:
+    """Draw one bar for each named value."""
+    drawn = figure(
+        [
+            go.Bar(
+                orientation="h",
+                y=[name for name, _ in rows],
+                x=[value for _, value in rows],
+                marker={"color": BLUE},
+                hovertemplate="%{y}: %{x:.4f} × perfect balance<extra></extra>",
+            )
+        ],
+        _FRAME_PX + 2 * _ROW_PX * len(rows),
+    )
+    drawn.update_xaxes(title="× perfect balance", rangemode="tozero")
+    drawn.update_yaxes(autorange="reversed")
+    return drawn
