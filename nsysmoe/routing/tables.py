@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
+import pyarrow as pa
+from pyarrow import csv, parquet
 
 from nsysmoe.errors import InputError
-from nsysmoe.routing.forms import BATCH_ROWS, COUNTS_SCHEMA, TOKENS_SCHEMA, checked
+from nsysmoe.routing.forms import BATCH_ROWS, SCHEMAS, checked
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from nsysmoe.routing.forms import Level
+
+_ARROW = {
+    pl.String: pa.string(),
+    pl.Int64: pa.int64(),
+    # Wide, so that a number which does not fit is named rather than called no number.
+    pl.Int32: pa.int64(),
+    pl.Float32: pa.float64(),
+}
 
 
 def table_level(path: Path) -> Level:
@@ -24,7 +34,7 @@ def table_level(path: Path) -> Level:
         InputError: It is unreadable or lacks what either form needs.
     """
     with _readable(path):
-        columns = set(_scan(path).collect_schema().names())
+        columns = set(_columns(path))
     if {"layer", "expert", "tokens"} <= columns:
         return "counts"
     if {"layer", "token", "expert"} <= columns:
@@ -37,19 +47,33 @@ def table_level(path: Path) -> Level:
 
 def read_table(path: Path, level: Level) -> Iterator[pl.DataFrame]:
     """Yield the rows of a table, ``k`` 0 where it has none."""
-    schema = TOKENS_SCHEMA if level == "tokens" else COUNTS_SCHEMA
     with _readable(path):
-        scan = _scan(path)
-        known = [name for name in scan.collect_schema().names() if name in schema]
-        for batch in scan.select(known).collect_batches(chunk_size=BATCH_ROWS):
-            rows = batch
+        known = [name for name in _columns(path) if name in SCHEMAS[level]]
+        for batch in _batches(path, known, level):
+            rows = pl.DataFrame(batch)
             if level == "tokens" and "k" not in known:
                 rows = rows.with_columns(k=pl.lit(0))
             yield checked(rows, path, level)
 
 
-def _scan(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path) if path.suffix == ".parquet" else pl.scan_csv(path)
+def _columns(path: Path) -> list[str]:
+    if path.suffix == ".parquet":
+        return list(parquet.read_schema(path).names)
+    with csv.open_csv(path) as reader:
+        return list(reader.schema.names)
+
+
+def _batches(path: Path, known: list[str], level: Level) -> Iterator[Any]:
+    if path.suffix == ".parquet":
+        with parquet.ParquetFile(path) as file:
+            yield from file.iter_batches(BATCH_ROWS, columns=known)
+        return
+    kinds = {name: _ARROW[SCHEMAS[level][name]] for name in known}
+    options = csv.ConvertOptions(
+        column_types=kinds, include_columns=known, strings_can_be_null=True
+    )
+    with csv.open_csv(path, convert_options=options) as reader:
+        yield from reader
 
 
 @contextlib.contextmanager
@@ -57,6 +81,10 @@ def _readable(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from error
-    except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path} is no table: {str(error).splitlines()[0]}") from error
+        raise InputError(f"cannot read {path}: {error.strerror or _line(error)}") from error
+    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+        raise InputError(f"{path} is no table: {_line(error)}") from error
+
+
+def _line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
