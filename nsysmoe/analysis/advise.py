@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import MissingDataError, RoutingError
@@ -11,7 +12,6 @@ from nsysmoe.placement.cluster import Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     import numpy as np
     import polars as pl
@@ -91,10 +91,10 @@ class _Workload:
 
 
 def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two numbers
-    routing: Path,
+    routing: str | Path,
     *,
-    trace: Path | None = None,
-    run: Path | None = None,
+    trace: str | Path | None = None,
+    run: str | Path | None = None,
     gpus: int | None = None,
     redundant: int = 0,
     class_map: ClassMap | None = None,
@@ -119,9 +119,9 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
     """
     reading = {"class_map": class_map, "nsys": nsys}
     if trace is not None and run is not None:
-        work = _traced(routing, trace, run, gpus, reading)
+        work = _traced(Path(routing), Path(trace), Path(run), gpus, reading)
     else:
-        work = _logged(routing, gpus)
+        work = _logged(Path(routing), gpus)
     if len(work.cube) < 2:
         raise MissingDataError(f"{routing} holds one {work.unit}: nothing is left to judge on")
     experts = work.cube.shape[2]
@@ -387,7 +387,7 @@ def _time_row(
     }
 
 
-def _bounds(trace: Path, reading: dict[str, Any]) -> list[dict[str, Any]]:
+def _bounds(trace: str | Path, reading: dict[str, Any]) -> list[dict[str, Any]]:
     from nsysmoe.analysis.bound import bound  # noqa: PLC0415
 
     return [

@@ -60,7 +60,7 @@ class Balance:
 
 
 def balance(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     *,
     experts: int | None = None,
     top_k: int | None = None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import MissingDataError
@@ -10,8 +11,6 @@ from nsysmoe.findings import Finding
 from nsysmoe.placement.cluster import HIERARCHICAL, Cluster
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import numpy as np
     from numpy.typing import NDArray
 
@@ -44,7 +43,10 @@ class PlacementAnswer:
 
 
 def plan(
-    loads: Path, cluster: Cluster, algorithm: Algorithm = "best", held_out: Path | None = None
+    loads: str | Path,
+    cluster: Cluster,
+    algorithm: Algorithm = "best",
+    held_out: str | Path | None = None,
 ) -> PlacementAnswer:
     """Place the experts of every layer.
 
@@ -61,10 +63,10 @@ def plan(
     from nsysmoe.placement.plan import place  # noqa: PLC0415 - numpy
     from nsysmoe.routing.loads import read_loads  # noqa: PLC0415
 
-    seen = read_loads(loads)
+    seen = read_loads(Path(loads))
     map_ = place(seen, cluster, algorithm)
     layers = _layers(map_, seen, cluster.gpus)
-    judged = () if held_out is None else _layers(map_, read_loads(held_out), cluster.gpus)
+    judged = () if held_out is None else _layers(map_, read_loads(Path(held_out)), cluster.gpus)
     findings = [*_not_used(cluster, algorithm), *_in_sample(held_out)]
     sentence = _sentence(algorithm, judged or layers, is_held_out=bool(judged))
     return PlacementAnswer(
@@ -72,7 +74,7 @@ def plan(
     )
 
 
-def evaluate(map_path: Path, loads: Path, gpus: int | None = None) -> PlacementAnswer:
+def evaluate(map_path: str | Path, loads: str | Path, gpus: int | None = None) -> PlacementAnswer:
     """Judge a map on loads.
 
     Args:
@@ -87,11 +89,11 @@ def evaluate(map_path: Path, loads: Path, gpus: int | None = None) -> PlacementA
     """
     from nsysmoe.routing.loads import read_loads, read_map  # noqa: PLC0415 - numpy
 
-    map_, told = read_map(map_path)
+    map_, told = read_map(Path(map_path))
     if gpus is None and told is None:
         raise MissingDataError(f"{map_path} does not tell how many GPUs there are: give --gpus")
-    layers = _layers(map_, read_loads(loads), gpus or told or 1)
-    sentence = _sentence(f"Under {map_path.name}", layers, is_held_out=False)
+    layers = _layers(map_, read_loads(Path(loads)), gpus or told or 1)
+    sentence = _sentence(f"Under {Path(map_path).name}", layers, is_held_out=False)
     return PlacementAnswer(str(loads), str(map_path), layers, (), sentence, ())
 
 
@@ -166,7 +168,7 @@ def _not_used(cluster: Cluster, algorithm: Algorithm) -> list[Finding]:
     ]
 
 
-def _in_sample(held_out: Path | None) -> list[Finding]:
+def _in_sample(held_out: str | Path | None) -> list[Finding]:
     if held_out is not None:
         return []
     return [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import MissingDataError
@@ -10,7 +11,6 @@ from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
     import polars as pl
 
@@ -47,7 +47,7 @@ class Counted:
     findings: tuple[Finding, ...]
 
 
-def load(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) -> Loading:
+def load(paths: Sequence[str | Path], output: str | Path, *, keep_dummy: bool = False) -> Loading:
     """Write logs of any form to one Parquet file.
 
     Raises:
@@ -56,13 +56,13 @@ def load(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) -> Lo
     """
     from nsysmoe.routing.convert import convert  # noqa: PLC0415 - polars
 
-    written = convert(paths, output, keep_dummy=keep_dummy)
+    written = convert([Path(path) for path in paths], Path(output), keep_dummy=keep_dummy)
     findings = _dummies(written.dummy_rows, written.dummy_tokens, written.rows, is_kept=keep_dummy)
     return Loading(str(output), written, keep_dummy, findings)
 
 
 def count_logs(
-    paths: Sequence[Path],
+    paths: Sequence[str | Path],
     *,
     experts: int | None = None,
     keep_dummy: bool = False,
@@ -83,7 +83,9 @@ def count_logs(
     from nsysmoe.metrics.routing_loads import count_choices  # noqa: PLC0415 - polars
     from nsysmoe.routing.convert import logs_of, open_log  # noqa: PLC0415
 
-    sources = [open_log(log, keep_dummy=keep_dummy) for log in logs_of(paths)]
+    sources = [
+        open_log(log, keep_dummy=keep_dummy) for log in logs_of([Path(path) for path in paths])
+    ]
     widest = _Widest(by_request=by_request)
     counts = count_choices(widest.watch(sources))
     name = ", ".join(str(path) for path in paths)

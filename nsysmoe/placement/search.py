@@ -30,6 +30,8 @@ _LARGEST = 1 << 21
 _SQUARINGS = 4
 # Replicas by a power of the loads, as other starts; these two gained most on skewed layers.
 _POWERS = (0.85, 1.2)
+# A layer so near to what no plan can beat is not started anew.
+_NEAR = 1e-3
 # Small layers are searched exhaustively, for about a tenth of a second in all.
 _FEW_SLOTS = 64
 _NODES = 50_000
@@ -49,7 +51,8 @@ def improve(
     best: NDArray[np.int64] = map_.copy()
     now = map_.copy()
     lowest = device_loads(best, loads, gpus).max(axis=1)
-    active = np.arange(len(map_))
+    least = _least(loads, gpus, map_.shape[1])
+    active = np.flatnonzero(lowest > least * (1 + _STEP))
     for _ in range(rounds):
         if not active.size:
             break
@@ -64,7 +67,7 @@ def improve(
         reached = device_loads(part, here, gpus).max(axis=1)
         lower = reached < lowest[active]
         best[active[lower]], lowest[active[lower]] = part[lower], reached[lower]
-        active = active[changed]
+        active = active[changed & (lowest[active] > least[active] * (1 + _STEP))]
     return best
 
 
@@ -74,9 +77,12 @@ def place_better(loads: NDArray[np.float64], gpus: int, slots: int) -> NDArray[n
     EPLB's plan and two with other replicas are improved; small layers are searched exhaustively.
     """
     best = improve(place_globally(loads, gpus, slots), loads, gpus)
+    highest = device_loads(best, loads, gpus).max(axis=1)
+    far = highest > _least(loads, gpus, slots) * (1 + _NEAR)
     for power in _POWERS:
-        other = improve(_start(loads, power, gpus, slots), loads, gpus)
-        best = _lower(best, other, loads, gpus)
+        rest = loads[far]
+        other = improve(_start(rest, power, gpus, slots), rest, gpus)
+        best[far] = _lower(best[far], other, rest, gpus)
     if slots <= _FEW_SLOTS:
         nodes = _NODES // len(loads)
         best = np.stack(
@@ -102,6 +108,14 @@ def _lower(
     """Return of two plans the one with the lower maximum, by layer."""
     highest = [device_loads(map_, loads, gpus).max(axis=1) for map_ in (one, other)]
     return np.where((highest[1] < highest[0])[:, None], other, one)
+
+
+def _least(loads: NDArray[np.float64], gpus: int, slots: int) -> NDArray[np.float64]:
+    """Return what the busiest GPU carries at least: the mean, or the hottest replica."""
+    counts = replica_counts(replicate(loads, slots), loads.shape[1])
+    # No other way to replicate leaves a hottest replica that carries less.
+    least: NDArray[np.float64] = np.maximum((loads / counts).max(axis=1), loads.sum(axis=1) / gpus)
+    return least
 
 
 def _swap(map_: NDArray[np.int64], loads: NDArray[np.float64], gpus: int) -> NDArray[np.bool_]:
