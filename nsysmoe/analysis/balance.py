@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 _FACTORS = (1.0, 1.25, 1.5, 2.0)
 _SWEEP = (1, 4, 16, 64, 256, 1024, 4096)
 _WORST = 5
+# Loads of single steps in memory: 1 GB.
+_LARGEST = 1 << 27
 # A run's imbalance of so many times what chance gives is the router's.
 _CLEAR = 2.0
 
@@ -81,7 +83,7 @@ def balance(
         MissingDataError: The logs hold no choice.
         PlacementError: Experts do not divide among the GPUs.
     """
-    from nsysmoe.metrics.routing_loads import layer_cubes, run_loads  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.routing_loads import layer_cubes, run_loads, thinned  # noqa: PLC0415 - polars
     from nsysmoe.metrics.uniform_router import sweep  # noqa: PLC0415
 
     counted = count_logs(paths, experts=experts, keep_dummy=keep_dummy)
@@ -89,7 +91,8 @@ def balance(
     loads = run_loads(counted.counts, counted.experts)
     layers = sorted(counted.counts["layer"].unique().to_list())
     has_steps = counted.counts["step"].null_count() == 0
-    cells = [cube for _, _, cube in layer_cubes(counted.counts, counted.experts)]
+    some, every = thinned(counted.counts, counted.experts, _LARGEST)
+    cells = [cube for _, _, cube in layer_cubes(some, counted.experts)]
     measures = _measures("run", [loads], k or 1)
     if has_steps:
         measures += _measures("step", cells, k or 1)
@@ -105,7 +108,7 @@ def balance(
         heat=tuple(map(tuple, loads.tolist())),
         layers=tuple(layers),
         sentence=_sentence(measures, shape),
-        findings=(*_unknown_k(k), *counted.findings),
+        findings=(*_unknown_k(k), *_thinned(every), *counted.findings),
     )
 
 
@@ -222,6 +225,20 @@ def _sentence(measures: Sequence[dict[str, Any]], shape: dict[str, int | None]) 
         else "that is what chance gives: nothing for a placement to mend"
     )
     return f"{text}: {reason} ({shape['layers']} layers, {shape['experts']} experts)."
+
+
+def _thinned(every: int) -> list[Finding]:
+    if every == 1:
+        return []
+    return [
+        Finding(
+            "thinned_steps",
+            "info",
+            f"one in {every:,} steps was looked at alone, evenly spaced; sums over the run are of "
+            "all",
+            {"every": every},
+        )
+    ]
 
 
 def _unknown_k(top_k: int | None) -> list[Finding]:

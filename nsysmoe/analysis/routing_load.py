@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsysmoe.errors import MissingDataError
+from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from nsysmoe.routing.convert import Converted
     from nsysmoe.routing.forms import Source
+
+# Layers x experts; the largest models have 20,000.
+_LARGEST = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,9 @@ def count_logs(
     highest = int(counts["expert"].max()) + 1  # type: ignore[arg-type]
     if experts is not None and highest > experts:
         raise MissingDataError(f"{name} names expert {highest - 1}; --experts says {experts}")
+    layers = int(counts["layer"].n_unique())
+    if layers * highest > _LARGEST:
+        raise InputError(f"{name} names {layers:,} layers and expert {highest - 1:,}: no model has")
     tallies = [source.tally for source in sources]
     findings = _dummies(
         sum(tally.dummy_rows for tally in tallies),

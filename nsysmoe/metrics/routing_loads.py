@@ -42,6 +42,20 @@ def count_choices(batches: Iterable[pl.DataFrame]) -> pl.DataFrame:
     return _summed(pl.concat(parts)).sort(KEY)
 
 
+def thinned(counts: pl.DataFrame, experts: int, largest: int) -> tuple[pl.DataFrame, int]:
+    """Keep evenly spaced steps, so that no more than ``largest`` loads are looked at at once.
+
+    Returns:
+        The counts, and of how many steps one is kept.
+    """
+    steps = counts.select("run", "step").n_unique()
+    every = max(1, -(-steps * counts["layer"].n_unique() * experts // largest))
+    if every == 1:
+        return counts, every
+    number = counts.sort("run", "step").with_columns(number=pl.struct("run", "step").rle_id())
+    return number.filter(pl.col("number") % every == 0).drop("number"), every
+
+
 def layer_cubes(
     counts: pl.DataFrame, experts: int
 ) -> Iterator[tuple[int, pl.DataFrame, NDArray[np.float64]]]:

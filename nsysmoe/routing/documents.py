@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from nsysmoe.routing.forms import Level
 
-_LARGEST_BYTES = 16 << 30
+# Of one request, which is held whole: a million tokens of the largest models.
+_LARGEST_BYTES = 1 << 30
 _GATE_LAYER = re.compile(r"gate_logs_(\d+)")
 _ROUTED = "routed_experts"
 _LOADS = "expert_loads"
@@ -36,9 +37,9 @@ def read_archive(path: Path) -> Iterator[pl.DataFrame]:
     """Yield choices of a .npz with an array [tokens, layers, k] a request, in order of numbers."""
     try:
         with zipfile.ZipFile(path) as archive:
-            size = sum(entry.file_size for entry in archive.infolist())
+            size = max((entry.file_size for entry in archive.infolist()), default=0)
         if size > _LARGEST_BYTES:
-            raise InputError(f"{path} unpacks to more than {_LARGEST_BYTES >> 30} GiB")
+            raise InputError(f"{path} has an array of more than {_LARGEST_BYTES >> 30} GiB")
         with np.load(path, allow_pickle=False) as arrays:
             yield from _requests(path, ((name, arrays[name]) for name in _in_order(arrays.files)))
     except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:

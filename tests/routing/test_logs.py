@@ -384,3 +384,26 @@ def test_steps_are_measured_one_by_one(tmp_path: Path) -> None:
 def test_a_folder_without_logs_is_named(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
     assert "holds no routing log" in run("balance", tmp_path).output
+
+
+def test_many_steps_are_thinned_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"{step},0,{step % 2},4\n" for step in range(40))
+    path = tmp_path / "a.csv"
+    path.write_text("step,layer,expert,tokens\n" + rows, encoding="utf-8")
+    monkeypatch.setattr("nsysmoe.analysis.balance._LARGEST", 20)
+    found = json.loads(run("balance", path, "--format", "json").stdout)
+    assert "thinned_steps" in [row["code"] for row in found["findings"]]
+    assert found["choices"] == 160
+    assert found["capacity"][0]["choices"] == 40
+
+
+def test_sizes_that_no_model_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("layer,expert,tokens\n0,7,1\n1,0,1\n", encoding="utf-8")
+    monkeypatch.setattr("nsysmoe.analysis.routing_load._LARGEST", 15)
+    assert "no model has" in run("balance", path).output
+    np.savez(tmp_path / "a.npz", r0=ROUTE)
+    monkeypatch.setattr("nsysmoe.routing.documents._LARGEST_BYTES", 10)
+    assert "has an array of more than" in refused(tmp_path / "a.npz")
