@@ -13,12 +13,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nsysmoe.analysis.advise import advise
+    from nsysmoe.analysis.balance import balance as routing_balance
     from nsysmoe.analysis.bound import bound
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.placement import evaluate as evaluate_placement
+    from nsysmoe.analysis.placement import plan as plan_placement
+    from nsysmoe.analysis.routing_load import load as load_routing
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
     from nsysmoe.analysis.waits import waits
@@ -33,6 +38,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "routing_balance": ("nsysmoe.analysis.balance", "balance"),
+    "plan_placement": ("nsysmoe.analysis.placement", "plan"),
+    "load_routing": ("nsysmoe.analysis.routing_load", "load"),
+    "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
+    "advise": ("nsysmoe.analysis.advise", "advise"),
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
@@ -60,14 +70,19 @@ __all__ = [
     "NsysmoeError",
     "Trace",
     "WhatIfChange",
+    "advise",
     "bound",
     "catalogue",
     "compare",
     "default_class_map",
     "describe",
+    "evaluate_placement",
     "host",
     "kernel_table",
+    "load_routing",
     "open",
+    "plan_placement",
+    "routing_balance",
     "stalls",
     "summarize",
     "waits",

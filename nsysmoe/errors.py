@@ -37,3 +37,7 @@ class RoutingError(NsysmoeError):
 
 class CaptureError(NsysmoeError):
     """A capture cannot be planned, or did not come to its end."""
+
+
+class PlacementError(NsysmoeError):
+    """Experts cannot be placed as asked, or a map does not fit the loads."""

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from nsysmoe.classes import ClassMap
+    from nsysmoe.routing import PlacementHistory
 
 PHASES = ("decode", "prefill")
 # Of kinds of kernels that routing does set; a log of another run leaves a quarter and more.
@@ -116,7 +117,7 @@ def _judged(
     before, after = (
         whole_cells(predict(costs, arm.launches), "predicted_ns") for arm in (fitted, judged)
     )
-    unmoved = whole_cells(predict(costs, _with_placement_of(fitted, judged)), "predicted_ns")
+    unmoved = whole_cells(predict(costs, with_placement(judged, fitted.history)), "predicted_ns")
     every = judged.launches["ordinal"].n_unique()
     known = after["ordinal"].n_unique()
     everything = predict(costs, judged.launches.filter(~judged.launches["is_padded"]))
@@ -182,16 +183,14 @@ def _check_alike(fitted: RoutedArm, judged: RoutedArm) -> None:
             )
 
 
-def _with_placement_of(fitted: RoutedArm, judged: RoutedArm) -> pl.DataFrame:
-    """Return the second run's launches with the work that the first one's last map would give."""
+def with_placement(arm: RoutedArm, history: PlacementHistory) -> pl.DataFrame:
+    """Return an arm's launches with the work that the last map of ``history`` would give them."""
     import polars as pl  # noqa: PLC0415 - slow to import
 
     from nsysmoe.metrics.routing_cost import rank_work  # noqa: PLC0415
 
-    launches = judged.launches.drop("rows", "active", "busiest_rows", "padded_rows")
-    counts = count_rows(
-        judged.choices, launches.with_columns(is_after=pl.lit(True)), fitted.history
-    )
+    launches = arm.launches.drop("rows", "active", "busiest_rows", "padded_rows")
+    counts = count_rows(arm.choices, launches.with_columns(is_after=pl.lit(True)), history)
     return rank_work(counts, launches)
 
 

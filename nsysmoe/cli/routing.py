@@ -16,13 +16,16 @@ if TYPE_CHECKING:
     from nsysmoe.cli.options import Printer, Reading
 
 
+_COUNT = click.IntRange(min=1)
+
+
 @click.group("routing")
 def command() -> None:
-    """What routing costs in time: which expert each token chose, set against durations.
+    """Routing logs: read them, measure their balance, and set them against durations.
 
     \b
     Example:
-      nsysmoe routing explain off.sqlite --routed off.routed.npz --run off.run.json
+      nsysmoe routing balance off.routed.npz --gpus 2
 
     Subcommands have --format and -o, --output.
     """
@@ -77,6 +80,61 @@ def explain(
         found = ask(baseline, candidate, choices, **reading)
     files = (*baseline.paths(), *(candidate.paths() if candidate else ()))
     printer.show(routing_cost_page(found), (*files, *([config] if config else [])))
+
+
+@command.command("load")
+@click.argument("paths", type=FILE, nargs=-1, required=True)
+@click.option("-o", "--output", type=FILE, required=True, help="The Parquet file to write.")
+@click.option("--keep-dummy", is_flag=True, help="Keep rows of the engine's dummy runs.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["table", "json"]),
+    help="How to say what was written.  [default: table]",
+)
+def load(paths: tuple[Path, ...], output: Path, keep_dummy: bool, format_: str | None) -> None:
+    """Turn routing logs (PATHS, or folders of them) of any form into one Parquet file.
+
+    \b
+    Example:
+      nsysmoe routing load moe_routes.jsonl -o routes.parquet
+    """
+    from nsysmoe.analysis.routing_load import load as ask
+    from nsysmoe.cli.options import Printer
+    from nsysmoe.reports.pages.balance import loading_page
+
+    with working(f"Reading {paths[0]}"):
+        found = ask(paths, output, keep_dummy=keep_dummy)
+    Printer(format_, None).show(loading_page(found))
+
+
+@command.command("balance")
+@click.argument("paths", metavar="LOG...", type=FILE, nargs=-1, required=True)
+@click.option("--experts", type=_COUNT, help="Experts of a layer.  [default: by the log]")
+@click.option("--top-k", type=_COUNT, help="Experts a token.  [default: by the log]")
+@click.option("--gpus", type=_COUNT, help="GPUs that share the experts in order.")
+@click.option("--keep-dummy", is_flag=True, help="Count rows of the engine's dummy runs too.")
+@output_options
+def balance(
+    paths: tuple[Path, ...],
+    experts: int | None,
+    top_k: int | None,
+    gpus: int | None,
+    keep_dummy: bool,
+    printer: Printer,
+) -> None:
+    """How balanced LOG is by every definition in use, beside a perfectly uniform router.
+
+    \b
+    Example:
+      nsysmoe routing balance routes.parquet --gpus 8
+    """
+    from nsysmoe.analysis.balance import balance as ask
+    from nsysmoe.reports.pages.balance import balance_page
+
+    with working(f"Reading {paths[0]}"):
+        found = ask(paths, experts=experts, top_k=top_k, gpus=gpus, keep_dummy=keep_dummy)
+    printer.show(balance_page(found), paths)
 
 
 def _candidate(trace: Path | None, routed: Path | None, run: Path | None) -> Inputs | None:

@@ -66,8 +66,8 @@ def read_run(path: Path) -> RunRecord:
         max_step_tokens=_optional_count(arguments, "max_num_batched_tokens", where),
         expert_parallel=arguments.get("ep", "on") in {"on", True},
         data_parallel=_optional_count(arguments, "dp", where) or 1,
-        map_before=_map(document.get("eplb_before"), f"{where}: `eplb_before`"),
-        map_after=_map(document.get("eplb_after"), f"{where}: `eplb_after`"),
+        map_before=map_of_state(document.get("eplb_before"), f"{where}: `eplb_before`"),
+        map_after=map_of_state(document.get("eplb_after"), f"{where}: `eplb_after`"),
     )
 
 
@@ -77,17 +77,26 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: It does not, or is larger than any such record.
     """
+    document = load_json(path)
+    if not isinstance(document, dict):
+        raise InputError(f"{path} must hold a JSON object")
+    return document
+
+
+def load_json(path: Path) -> Any:
+    """Read a file that holds one JSON value.
+
+    Raises:
+        InputError: It does not, or is larger than any such record.
+    """
     try:
         if path.stat().st_size > _LARGEST_BYTES:
             raise InputError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
-        document = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise InputError(f"{path} must hold a JSON object")
-    return document
 
 
 def _requests(document: dict[str, Any], where: str) -> list[dict[str, Any]]:
@@ -114,7 +123,7 @@ def _optional_count(row: dict[str, Any], key: str, where: str) -> int | None:
     return None if row.get(key) is None else _count(row, key, where)
 
 
-def _map(states: Any, where: str) -> tuple[tuple[int, ...], ...] | None:
+def map_of_state(states: Any, where: str) -> tuple[tuple[int, ...], ...] | None:
     """Return the map of the first rank's one model; all ranks hold the same."""
     state = states[0] if isinstance(states, list) and states else None
     if state is None:
@@ -124,12 +133,13 @@ def _map(states: Any, where: str) -> tuple[tuple[int, ...], ...] | None:
         raise InputError(f"{where} must hold one model")
     (model,) = models.values()
     layers = model.get("physical_to_logical_map") if isinstance(model, dict) else None
-    if not isinstance(layers, list) or not _is_matrix(layers):
+    if not isinstance(layers, list) or not is_matrix(layers):
         raise InputError(f"{where} has no `physical_to_logical_map` of layers by experts")
     return tuple(tuple(row) for row in layers)
 
 
-def _is_matrix(layers: list[Any]) -> bool:
+def is_matrix(layers: list[Any]) -> bool:
+    """Tell whether JSON holds a map: layers by slots, each with an expert below their number."""
     return (
         bool(layers)
         and all(isinstance(row, list) and row for row in layers)

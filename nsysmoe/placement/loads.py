@@ -1,0 +1,76 @@
+"""What each device computes under a map of experts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from nsysmoe.errors import PlacementError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def replica_counts(map_: NDArray[np.int64], experts: int) -> NDArray[np.int64]:
+    """Return how often each logical expert lives; shape [layers, experts].
+
+    Args:
+        map_: Logical expert of each physical one, shape [layers, slots].
+        experts: Logical experts of a layer.
+
+    Raises:
+        PlacementError: Some expert lives nowhere, or a slot holds one that there is not.
+    """
+    if map_.size and (map_.min() < 0 or map_.max() >= experts):
+        raise PlacementError(
+            f"the map names expert {map_.max() if map_.max() >= experts else map_.min()}; "
+            f"the loads have experts 0 to {experts - 1}"
+        )
+    layers = map_.shape[0]
+    keys = map_ + experts * np.arange(layers)[:, None]
+    counts = np.bincount(keys.reshape(-1), minlength=layers * experts).reshape(layers, experts)
+    if not counts.all():
+        layer, expert = np.argwhere(counts == 0)[0]
+        raise PlacementError(f"the map of layer {layer} places expert {expert} nowhere")
+    return counts
+
+
+def device_loads(
+    map_: NDArray[np.int64], loads: NDArray[np.float64], gpus: int
+) -> NDArray[np.float64]:
+    """Return the load of each device; an expert's load is split evenly over its replicas.
+
+    Args:
+        map_: Logical expert of each physical one, shape [layers, slots], in the order of GPUs.
+        loads: Load of each logical expert, shape [..., layers, experts].
+        gpus: Devices; each holds slots / gpus neighbours.
+
+    Returns:
+        Shape [..., layers, gpus].
+
+    Raises:
+        PlacementError: Map and loads do not fit each other.
+    """
+    layers, slots = map_.shape
+    if loads.shape[-2] != layers:
+        raise PlacementError(f"the map has {layers} layers, the loads {loads.shape[-2]}")
+    if gpus < 1 or slots % gpus:
+        raise PlacementError(f"{slots} slots do not divide among {gpus} GPUs")
+    each = loads / replica_counts(map_, loads.shape[-1])
+    index = np.broadcast_to(map_, (*loads.shape[:-2], layers, slots))
+    held = np.take_along_axis(each, index, axis=-1)
+    summed: NDArray[np.float64] = held.reshape(*held.shape[:-1], gpus, slots // gpus).sum(axis=-1)
+    return summed
+
+
+def balancedness(devices: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return mean / max over the last axis: 1 is balanced; 1 too where there is no load.
+
+    DeepSeek's and SGLang's word, of one layer.
+    """
+    busiest = devices.max(axis=-1)
+    balanced: NDArray[np.float64] = np.divide(
+        devices.mean(axis=-1), busiest, out=np.ones_like(busiest), where=busiest > 0
+    )
+    return balanced

@@ -1,0 +1,409 @@
+"""Routing logs of every form: read when they are right, refused in one line when they are not."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import pickle
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pytest
+from click.testing import CliRunner, Result
+
+from nsysmoe.cli import main
+from nsysmoe.errors import InputError
+from nsysmoe.metrics.routing_loads import count_choices, layer_cubes, run_loads
+from nsysmoe.routing import forms
+from nsysmoe.routing.convert import convert, open_log
+from tests.conftest import GRAPHS
+
+ROUTE = np.random.default_rng(1).integers(0, 8, (5, 3, 2), dtype=np.uint8)
+
+
+def rows_of(path: Path, **options: Any) -> pl.DataFrame:
+    return pl.concat(open_log(path, **options).batches)
+
+
+def lines(path: Path, *objects: Any) -> Path:
+    path.write_text("".join(json.dumps(each) + "\n" for each in objects), encoding="utf-8")
+    return path
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(InputError) as caught:
+        rows_of(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(main, ["routing", *map(str, arguments)])
+
+
+def encoded(array: Any) -> str:
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def route_line(token: int, experts: list[int], request: str = "r0", **more: Any) -> dict[str, Any]:
+    return {"req_id": request, "token_idx": token, "layer": 0, "topk_ids": experts, **more}
+
+
+def check_route(found: pl.DataFrame, route: Any = ROUTE) -> None:
+    keys = found.select("token", "layer", "k", "expert").rows()
+    assert keys == [
+        (token, layer, k, int(route[token, layer, k]))
+        for token in range(route.shape[0])
+        for layer in range(route.shape[1])
+        for k in range(route.shape[2])
+    ]
+
+
+def test_arrays_of_every_wrapping(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forms, "BATCH_ROWS", 13)
+    np.savez(tmp_path / "a.npz", r0=ROUTE)
+    np.save(tmp_path / "a.npy", ROUTE)
+    listed = {"outputs": [{"routed_experts": ROUTE.tolist()}]}
+    (tmp_path / "a.json").write_text(json.dumps(listed), encoding="utf-8")
+    answer = {"choices": [{"routed_experts": encoded(ROUTE)}]}
+    (tmp_path / "b.json").write_text(json.dumps(answer), encoding="utf-8")
+    for name in ("a.npz", "a.npy", "a.json", "b.json"):
+        found = rows_of(tmp_path / name)
+        check_route(found)
+        assert found.schema == pl.Schema(forms.TOKENS_SCHEMA)
+        assert found["run"].unique().to_list() == [name[0]]
+
+
+def test_requests_come_in_order(tmp_path: Path) -> None:
+    routes: dict[str, Any] = {f"r{n}": np.full((1, 1, 2), n) for n in range(12)}
+    np.savez(tmp_path / "a.npz", **routes)
+    found = rows_of(tmp_path / "a.npz")
+    assert found["request"].unique(maintain_order=True).to_list() == list(routes)
+
+
+def test_gate_logs_are_layers_of_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "gates_logs_a"
+    folder.mkdir()
+    for layer in (0, 7):
+        document = {"step": [3, 4], "num_tokens": [2, 1], "expert_loads": [[1, 3], [2, layer]]}
+        (folder / f"gate_logs_{layer}.json").write_text(json.dumps(document), encoding="utf-8")
+    output = tmp_path / "o.parquet"
+    done = convert([folder], output)
+    assert (done.level, done.files, done.rows) == ("counts", 2, 8)
+    found = pl.read_parquet(output)
+    assert found["run"].unique().to_list() == ["gates_logs_a"]
+    assert found.filter(layer=7, step=4).sort("expert")["tokens"].to_list() == [2, 7]
+    assert found.schema == pl.Schema(forms.COUNTS_SCHEMA)
+
+
+def test_router_traces_hold_a_batch_a_line(tmp_path: Path) -> None:
+    path = lines(
+        tmp_path / "a.jsonl",
+        {"type": "meta"},
+        {"iteration": 5, "layer_number": 2, "topk_indices": [[0, 3], [1, 2]],
+         "probs": [[0.5, 0.25], [0.75, 0.125]]},
+    )  # fmt: skip
+    assert rows_of(path).select("step", "layer", "token", "k", "expert", "weight").rows() == [
+        (5, 2, 0, 0, 0, 0.5), (5, 2, 0, 1, 3, 0.25), (5, 2, 1, 0, 1, 0.75), (5, 2, 1, 1, 2, 0.125),
+    ]  # fmt: skip
+    counted = lines(tmp_path / "b.jsonl", {"iteration": 1, "layer": 0, "tokens_per_expert": [4, 0]})
+    assert rows_of(counted).select("step", "expert", "tokens").rows() == [(1, 0, 4), (1, 1, 0)]
+
+
+def test_dummy_runs_are_dropped_and_counted(tmp_path: Path) -> None:
+    dummy = [route_line(token, [3, 5]) for token in range(40)]
+    real = [route_line(token, [token % 7, 7]) for token in range(6)]
+    path = lines(tmp_path / "a.jsonl", {"type": "meta"}, *dummy, *real)
+    source = open_log(path)
+    found = pl.concat(source.batches)
+    assert found.height == 12
+    assert found["expert"].to_list() == [e for token in range(6) for e in (token % 7, 7)]
+    assert (source.tally.dummy_tokens, source.tally.dummy_rows) == (40, 80)
+    kept = open_log(path, keep_dummy=True)
+    assert pl.concat(kept.batches).height == 92
+    assert kept.tally.dummy_tokens == 40
+
+
+@pytest.mark.parametrize(
+    ("routes", "dropped"),
+    [
+        # Keys that come again after a batch of equal routes.
+        ([(0, [4, 2]), (1, [4, 2]), (0, [1, 2]), (1, [3, 4])], 2),
+        # The first experts, in any order.
+        ([(0, [1, 0]), (1, [1, 0]), (2, [5, 2])], 2),
+        # A real prompt may repeat itself for a while, and a batch may be one token.
+        ([(0, [4, 2]), (1, [4, 2]), (2, [4, 2]), (3, [1, 2])], 0),
+        ([(0, [4, 2]), (0, [4, 3])], 0),
+        # Equal routes amid a prompt.
+        ([(0, [1, 2]), *((token, [4, 2]) for token in range(1, 60))], 0),
+    ],
+)
+def test_what_a_dummy_run_is(
+    tmp_path: Path, routes: list[tuple[int, list[int]]], dropped: int
+) -> None:
+    path = lines(tmp_path / "a.jsonl", *(route_line(*each) for each in routes))
+    source = open_log(path)
+    rows = sum(batch.height for batch in source.batches)
+    assert source.tally.dummy_tokens == dropped
+    assert rows == 2 * (len(routes) - dropped)
+
+
+def test_equal_weights_on_the_first_experts_are_dummy(tmp_path: Path) -> None:
+    route = route_line(0, [1, 0], topk_weights=[0.5, 0.5])
+    source = open_log(lines(tmp_path / "a.jsonl", route, route_line(1, [2, 3])))
+    assert sum(batch.height for batch in source.batches) == 2
+    assert source.tally.dummy_tokens == 1
+
+
+def test_tables_come_back_as_they_were_written(tmp_path: Path) -> None:
+    output = tmp_path / "o.parquet"
+    done = convert([GRAPHS / "eplb_off.routed.npz"], output)
+    found = pl.read_parquet(output)
+    assert found.height == done.rows
+    assert rows_of(output).equals(found)
+    found.write_csv(tmp_path / "o.csv")
+    assert rows_of(tmp_path / "o.csv").equals(found)
+    small = tmp_path / "c.csv"
+    small.write_text("layer,expert,tokens,other\n0,1,5,x\n", encoding="utf-8")
+    assert rows_of(small).rows() == [("c", None, 0, 1, 5)]
+
+
+class Hostile:
+    """Writes a file where a pickle of it is loaded."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return Path.touch, (self.path,)  # type: ignore[return-value]
+
+
+def test_no_pickle_runs(tmp_path: Path) -> None:
+    trap = tmp_path / "sprung"
+    payload = pickle.dumps(Hostile(trap))
+    (tmp_path / "a.pt").write_bytes(payload)
+    (tmp_path / "a.npy").write_bytes(payload)
+    np.save(tmp_path / "b.npy", np.array([Hostile(trap)], dtype=object), allow_pickle=True)
+    array = io.BytesIO()
+    np.save(array, np.array([Hostile(trap)], dtype=object), allow_pickle=True)
+    text = json.dumps({"routed_experts": base64.b64encode(array.getvalue()).decode()})
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    for name in ("a.pt", "a.npy", "b.npy", "a.json"):
+        assert refused(tmp_path / name)
+    assert not trap.exists()
+
+
+def fake_torch(monkeypatch: pytest.MonkeyPatch, document: Any) -> None:
+    """Stand in for torch, which the tests do not need to install."""
+    torch: Any = types.ModuleType("torch")
+
+    def load(path: Path, *, map_location: str, weights_only: bool) -> Any:
+        assert (map_location, weights_only) == ("cpu", True)
+        if isinstance(document, Exception):
+            raise document
+        assert path.exists()
+        return document
+
+    torch.load = load
+    monkeypatch.setitem(sys.modules, "torch", torch)
+
+
+def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "expert_distribution_recorder_1.pt"
+    path.touch()
+    ring = np.zeros((4, 2, 3), dtype=int)
+    ring[1] = [[1, 2, 3], [4, 5, 6]]
+    fake_torch(monkeypatch, {"rank": 0, "logical_count": ring})
+    assert rows_of(path).select("step", "layer", "expert", "tokens").rows() == [
+        (1, layer, expert, 1 + 3 * layer + expert) for layer in range(2) for expert in range(3)
+    ]
+    record = {"forward_pass_id": 9, "global_physical_count": np.array([[1, 2, 4]])}
+    fake_torch(
+        monkeypatch, {"records": [record], "last_physical_to_logical_map": np.array([[0, 1, 0]])}
+    )
+    assert rows_of(path).select("step", "expert", "tokens").rows() == [(9, 0, 5), (9, 1, 2)]
+    for document, says in (
+        ({}, "neither"),
+        (7, "none of"),
+        ({"logical_count": ring[0]}, "axes"),
+        ({"logical_count": ring * 0}, "counted nothing"),
+        ({"records": []}, "last_physical"),
+        ({"records": [{}], "last_physical_to_logical_map": np.array([[0]])}, "global_physical"),
+        (pickle.UnpicklingError("Weights only load failed\nmore"), "refused"),
+    ):
+        fake_torch(monkeypatch, document)
+        assert says in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("a.jsonl", '{"topk_ids": [1, 2]}\n{"topk_ids": [1,', "cut off"),
+        ("a.jsonl", '{"topk_ids": [1, 2]}\n{"topk_ids": [1]}\n', "line 2: a route of 1 experts"),
+        ("a.jsonl", '{"topk_ids": [1, 70000]}\n', "70000"),
+        ("a.jsonl", '{"topk_ids": [-1, 2]}\n', "-1"),
+        ("a.jsonl", '{"topk_ids": [1, 99999999999999999999]}\n', "a.jsonl"),
+        ("a.jsonl", '{"topk_ids": ["x"]}\n', "whole numbers"),
+        ("a.jsonl", '{"topk_ids": 4}\n', "list"),
+        ("a.jsonl", '{"topk_ids": [[1], 2]}\n', "whole numbers"),
+        ("a.jsonl", '{"layer": "a", "topk_ids": [1]}\n', "layer"),
+        ("a.jsonl", '{"token": "a", "topk_ids": [1]}\n', "token"),
+        ("a.jsonl", "[1]\n", "not a JSON object"),
+        ("a.jsonl", "{}\n", "no line with routes"),
+        ("a.jsonl", '{"expert_loads": [1.5]}\n', "whole numbers"),
+        ("a.json", '{"routed_experts": [[[1, 2], [1]]]}', "no array"),
+        ("a.json", '{"routed_experts": [[1, 2]]}', "shape"),
+        ("a.json", '{"routed_experts": [[[1.5]]]}', "integers"),
+        ("a.json", '{"routed_experts": "no base64!"}', "no array"),
+        ("a.json", '{"routed_experts": [[[70000]]]}', "70000"),
+        ("a.json", '[{"routed_experts": [[[1]]]}, {"routed_experts": [[[1, 2]]]}]', "before"),
+        ("a.json", '{"routed_experts": [[[1', "not JSON"),
+        ("a.json", "{}", "no `routed_experts`"),
+        ("gate_logs_1.json", '{"expert_loads": [[1, 2], [3]]}', "no table"),
+        ("gate_logs_1.json", '{"expert_loads": [["a"]]}', "rows of one length"),
+        ("gate_logs_1.json", '{"expert_loads": [[1.5]]}', "whole numbers"),
+        ("gate_logs_1.json", '{"expert_loads": [[1]], "step": [1, 2]}', "differ in length"),
+        ("gate_logs_1.json", '{"expert_loads": [[-1]]}', "-1"),
+        ("a.csv", "a,b\n1,2\n", "needs the columns"),
+        ("a.csv", "", "no table"),
+        ("a.csv", "layer,expert,tokens\n0,1,x\n", "a.csv"),
+        ("a.csv", "layer,expert,tokens\n0,,1\n", "no `expert`"),
+        ("a.parquet", "PAR1", "no table"),
+        ("a.npz", "PK", "numpy arrays"),
+        ("a.npy", "no", "numpy array"),
+        ("a.txt", "x", "no routing log by its name"),
+    ],
+)
+def test_bad_logs_give_one_line_and_leave_nothing(
+    tmp_path: Path, name: str, text: str, says: str
+) -> None:
+    path = tmp_path / name
+    path.write_text(text, encoding="utf-8")
+    assert says in refused(path)
+    output = tmp_path / "out" / "o.parquet"
+    output.parent.mkdir()
+    found = run("load", path, "-o", output)
+    assert found.exit_code == 1
+    assert len(found.output.strip().splitlines()) == 1
+    assert list(output.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".npy", ".json", ".jsonl", ".csv", ".parquet"])
+def test_a_missing_file_is_named(tmp_path: Path, suffix: str) -> None:
+    assert f"none{suffix}" in refused(tmp_path / f"none{suffix}")
+
+
+def test_load_says_what_it_wrote(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", *(route_line(token, [3, 5]) for token in range(40)),
+                 route_line(0, [1, 2]))  # fmt: skip
+    output = tmp_path / "o.parquet"
+    found = json.loads(run("load", path, "-o", output, "--format", "json").stdout)
+    assert (found["level"], found["rows"], found["dummy_rows"]) == ("tokens", 2, 80)
+    assert [row["code"] for row in found["findings"]] == ["dummy_rows"]
+    assert "is an input" in run("load", output, "-o", output).output
+    mixed = tmp_path / "c.csv"
+    mixed.write_text("layer,expert,tokens\n0,1,5\n", encoding="utf-8")
+    assert "load them apart" in run("load", path, mixed, "-o", output).output
+    assert pl.read_parquet(output).height == 2
+
+
+def test_counting_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    random = np.random.default_rng(2)
+    frame = pl.DataFrame(
+        {
+            "run": ["a"] * 500,
+            "step": random.integers(0, 5, 500),
+            "layer": random.integers(0, 3, 500),
+            "expert": random.integers(0, 6, 500),
+        }
+    )
+    whole = count_choices([frame])
+    monkeypatch.setattr("nsysmoe.metrics.routing_loads._PENDING_ROWS", 20)
+    assert count_choices(frame.iter_slices(37)).equals(whole)
+    assert whole["tokens"].sum() == 500
+    assert run_loads(whole, 6).sum(axis=1).tolist() == [
+        frame.filter(layer=layer).height for layer in range(3)
+    ]
+    for layer, steps, loads in layer_cubes(whole, 6):
+        for (_, step), row in zip(steps.rows(), loads, strict=True):
+            part = frame.filter(layer=layer, step=step)["expert"].to_numpy()
+            assert row.tolist() == np.bincount(part, minlength=6).tolist()
+    assert count_choices([]).is_empty()
+
+
+def test_balance_of_a_real_log(tmp_path: Path) -> None:
+    log = GRAPHS / "eplb_off.routed.npz"
+    found = json.loads(run("balance", log, "--gpus", "2", "--format", "json").stdout)
+    assert (found["layers"], found["experts"], found["top_k"], found["steps"]) == (8, 8, 2, None)
+    with np.load(log) as arrays:
+        every = np.concatenate([arrays[name] for name in arrays.files])
+    loads = np.stack([np.bincount(every[:, n].reshape(-1), minlength=8) for n in range(8)])
+    cv = next(row for row in found["measures"] if row["measure"] == "cv")
+    assert cv["mean"] == pytest.approx(float((loads.std(axis=1) / loads.mean(axis=1)).mean()))
+    assert cv["uniform"] < 0.03
+    devices = loads.reshape(8, 2, 4).sum(axis=2)
+    vllm = devices.mean(axis=1).sum() / devices.max(axis=1).sum()
+    assert found["engines"][1]["vllm_balancedness"] == pytest.approx(vllm)
+    assert found["worst"][0]["hottest"] == loads[found["worst"][0]["layer"]].argmax()
+    page = tmp_path / "b.html"
+    assert run("balance", log, "-o", page).exit_code == 0
+    assert "Load of each expert by layer" in page.read_text(encoding="utf-8")
+
+
+def test_a_uniform_router_is_called_one(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    route = random.random((3000, 4, 16)).argpartition(1, axis=2)[:, :, :2]
+    np.save(tmp_path / "a.npy", route)
+    assert "what chance gives" in run("balance", tmp_path / "a.npy").output
+
+
+def test_steps_are_measured_one_by_one(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(
+        "step,layer,expert,tokens\n0,0,0,4\n0,0,1,0\n1,0,0,0\n1,0,1,4\n", encoding="utf-8"
+    )
+    found = json.loads(run("balance", path, "--format", "json").stdout)
+    ratio = {
+        row["scope"]: row["mean"] for row in found["measures"] if row["measure"] == "max_over_mean"
+    }
+    assert ratio == {"run": 1, "step": 2}
+    assert [row["code"] for row in found["findings"]] == ["unknown_top_k"]
+    assert found["capacity"][0]["dropped"] == 4
+    assert "--experts says 1" in run("balance", path, "--experts", "1").output
+    path.write_text("layer,expert,tokens\n0,0,0\n", encoding="utf-8")
+    assert "no choice" in run("balance", path).output
+
+
+def test_a_folder_without_logs_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    assert "holds no routing log" in run("balance", tmp_path).output
+
+
+def test_many_steps_are_thinned_evenly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = "".join(f"{step},0,{step % 2},4\n" for step in range(40))
+    path = tmp_path / "a.csv"
+    path.write_text("step,layer,expert,tokens\n" + rows, encoding="utf-8")
+    monkeypatch.setattr("nsysmoe.analysis.balance._LARGEST", 20)
+    found = json.loads(run("balance", path, "--format", "json").stdout)
+    assert "thinned_steps" in [row["code"] for row in found["findings"]]
+    assert found["choices"] == 160
+    assert found["capacity"][0]["choices"] == 40
+
+
+def test_sizes_that_no_model_has_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("layer,expert,tokens\n0,7,1\n1,0,1\n", encoding="utf-8")
+    monkeypatch.setattr("nsysmoe.analysis.routing_load._LARGEST", 15)
+    assert "no model has" in run("balance", path).output
+    np.savez(tmp_path / "a.npz", r0=ROUTE)
+    monkeypatch.setattr("nsysmoe.routing.documents._LARGEST_BYTES", 10)
+    assert "has an array of more than" in refused(tmp_path / "a.npz")
