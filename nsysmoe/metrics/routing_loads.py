@@ -68,8 +68,8 @@ def layer_cubes(
         row = part.select(pl.struct("run", "step").rle_id())["run"].to_numpy()
         loads = np.zeros((steps.height, experts))
         loads[row, part["expert"].to_numpy()] = part["tokens"].to_numpy()
-        used = loads.any(axis=1)
-        yield int(layer[0]), steps.filter(pl.Series(used)), loads[used]
+        used = np.flatnonzero(loads.any(axis=1))
+        yield int(layer[0]), steps[used], loads[used]
 
 
 def run_loads(counts: pl.DataFrame, experts: int) -> NDArray[np.float64]:
