@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _WAITS = ("moe", "other_kernels", "host", "other_gap", "unexplained")
+_LEFT = pl.col("exposed_wait_ns") - pl.sum_horizontal(f"wait_{name}" for name in _WAITS[:-1])
+# Shares are floats: what is left of a whole by less is nothing.
+_ROUNDING = 1e-9
 _DEVICE = ["global_pid", "process_id", "device_id"]
 _GROUP = [*_DEVICE, "phase"]
 
@@ -66,12 +69,7 @@ def time_causes(
             pl.col(f"wait_{name}").fill_null(0) * pl.col("exposed_wait_ns") for name in _WAITS
         )
         # What the shares leave, not their own rounding.
-        .with_columns(
-            wait_unexplained=_at_least_1(
-                pl.col("exposed_wait_ns")
-                - pl.sum_horizontal(f"wait_{name}" for name in _WAITS[:-1])
-            )
-        )
+        .with_columns(wait_unexplained=_beyond_rounding(_LEFT, pl.col("exposed_wait_ns")))
         .select(*_GROUP, "window_ns", *(pl.col(cause).cast(pl.Float64) for cause in TIME_CAUSES))
         .sort("phase", "device_id", "global_pid")
     )
@@ -122,8 +120,8 @@ def longest_window(causes: pl.DataFrame) -> dict[str, float]:
     return first.select(TIME_CAUSES).row(0, named=True)
 
 
-def _at_least_1(ns: pl.Expr) -> pl.Expr:
-    return pl.when(ns.abs() >= 1).then(ns).otherwise(0.0)
+def _beyond_rounding(ns: pl.Expr, whole_ns: pl.Expr) -> pl.Expr:
+    return pl.when(ns.abs() > _ROUNDING * whole_ns).then(ns).otherwise(0.0)
 
 
 def _wait_shares(ledger: pl.DataFrame) -> pl.DataFrame:
