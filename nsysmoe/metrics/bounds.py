@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 _WAITS = ("moe", "other_kernels", "host", "other_gap", "unexplained")
 _LEFT = pl.col("exposed_wait_ns") - pl.sum_horizontal(f"wait_{name}" for name in _WAITS[:-1])
 # Shares are floats: what is left of a whole by less is nothing.
-_ROUNDING = 1e-9
+_ROUNDING = 1e-13
 _DEVICE = ["global_pid", "process_id", "device_id"]
 _GROUP = [*_DEVICE, "phase"]
 
