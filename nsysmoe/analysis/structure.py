@@ -55,9 +55,13 @@ class Measured:
 
 
 def collectives(
-    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: str | Path,
+    by: Literal["communicator"] | None = None,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
 ) -> Measured:
-    """Return transfer and waiting of each communication kernel and device.
+    """Return transfer and waiting of each communication kernel and device (and communicator).
 
     Rows hold what ``metrics.collectives.collective_times`` returns.
 
@@ -71,7 +75,7 @@ def collectives(
 
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
 
-    rows = collective_times(events).to_dicts()
+    rows = collective_times(events, by).to_dicts()
     named = events.filter(events["communicator_source"] == "nvtx").height > 0
     unmatched = _unmatched(str(path), rows, inferred=not named)
     findings = [*_last_to_arrive(events, clocks), *unmatched, *findings]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import click
 
@@ -17,10 +17,12 @@ if TYPE_CHECKING:
 
 @click.command("collectives")
 @click.argument("trace", type=FILE)
+@click.option("--by", type=click.Choice(["communicator"]), help="Tell communicators apart as well.")
 @input_options
 @output_options
 def command(
     trace: Path,
+    by: Literal["communicator"] | None,
     reading: Reading,
     printer: Printer,
 ) -> None:
@@ -34,5 +36,5 @@ def command(
     from nsysmoe.reports.pages.structure import collectives_page
 
     with working(f"Reading {trace}"):
-        measured = collectives(trace, **reading)
-    printer.show(collectives_page(measured), (trace,))
+        measured = collectives(trace, by, **reading)
+    printer.show(collectives_page(measured, by), (trace,))

@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import polars as pl
 
 
-def collective_times(events: pl.DataFrame) -> pl.DataFrame:
-    """Summarise collectives that were paired across ranks, by kernel, communicator and device.
+def collective_times(
+    events: pl.DataFrame, by: Literal["communicator"] | None = None
+) -> pl.DataFrame:
+    """Summarise collectives that were paired across ranks, by kernel and device.
 
     Args:
         events: One row a kernel execution; ``function``, ``global_pid``, ``process_id``,
             ``device_id``, ``communicator``, ``is_matched``, ``dur_ns``, ``wait_ns``,
             ``transfer_ns``, ``is_last`` (the last three and the communicator null where not
             matched; times in ns).
+        by: Whether to tell communicators apart as well; what was not paired has none.
 
     Returns:
-        ``collective`` (function name), ``process``, ``device``, ``communicator``, ``matched`` and
-        ``unmatched`` (launches), ``total_ns`` (durations), ``transfer_ns`` (last arrival to first
-        end), ``wait_ns`` (own start to last arrival), ``arrived_last`` (launches), the largest
-        total first. A matched launch is wait + transfer + the skew of the ends.
+        ``collective`` (function name), ``process``, ``device`` (and ``communicator``),
+        ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations), ``transfer_ns`` (last
+        arrival to first end), ``wait_ns`` (own start to last arrival), ``arrived_last``
+        (launches), the largest total first. A matched launch is wait + transfer + the skew of
+        the ends.
     """
-    keys = ["function", "global_pid", "process_id", "device_id", "communicator"]
+    keys = ["function", "global_pid", "process_id", "device_id", *([by] if by else [])]
     matched = pl.col("is_matched")
-    known = pl.col("communicator")
-    # What was not paired stands with the rest of its name, unless that is on several communicators.
-    only = pl.when(known.n_unique() - known.has_nulls().cast(pl.Int64) == 1).then(known.max())
     return (
-        events.with_columns(known.fill_null(only.over(keys[:-1])))
-        .group_by(keys)
+        events.group_by(keys)
         .agg(
             matched.sum().cast(pl.Int64).alias("matched"),
             (~matched).sum().cast(pl.Int64).alias("unmatched"),
@@ -36,7 +38,7 @@ def collective_times(events: pl.DataFrame) -> pl.DataFrame:
             pl.col("wait_ns").sum(),
             pl.col("is_last").sum().cast(pl.Int64).alias("arrived_last"),
         )
-        .sort("total_ns", *keys, descending=[True, *[False] * 5])
+        .sort("total_ns", *keys, descending=[True, *[False] * len(keys)])
         .drop("global_pid")
         .rename({"function": "collective", "process_id": "process", "device_id": "device"})
     )

@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.cli import COMMANDS, SUMMARIES, main
-from tests.conftest import ROOT, TABLE1
+from tests.conftest import FOUR_GPUS, ROOT, TABLE1
 from tests.reports.test_formats import PUBLISHED
 
 if TYPE_CHECKING:
@@ -293,10 +293,21 @@ def test_render_refuses_what_nobody_saved(
     assert "is not a comparison" in found.stderr
 
 
+def test_collectives_of_several_communicators() -> None:
+    rows = json.loads(run("collectives", FOUR_GPUS, "--format", "json").stdout)
+    assert len({(row["collective"], row["device"]) for row in rows}) == len(rows) == 8
+    apart = json.loads(
+        run("collectives", FOUR_GPUS, "--by", "communicator", "--format", "json").stdout
+    )
+    # Each of four ranks: all-gather over all; all-reduce over all, neighbours and strides.
+    assert len(apart) == 16
+    assert sum(row["wait_ns"] for row in apart) == sum(row["wait_ns"] for row in rows)
+
+
 def test_json_of_collectives_imbalance_and_phases(off: Path) -> None:
     rows = json.loads(run("collectives", off, "--format", "json").stdout)
     assert list(rows[0]) == [
-        "collective", "process", "device", "communicator", "matched", "unmatched", "total_ns",
+        "collective", "process", "device", "matched", "unmatched", "total_ns",
         "transfer_ns", "wait_ns", "arrived_last",
     ]  # fmt: skip
     row = json.loads(run("imbalance", off, "--format", "json").stdout)

@@ -24,7 +24,6 @@ _COLLECTIVES: tuple[Spec, ...] = (
     ("collective", "Collective", _text),
     ("process", "Process", _text),
     ("device", "Device", _text),
-    ("communicator", "Communicator", _text),
     ("matched", "Matched", numbers.count),
     ("unmatched", "Unmatched", numbers.count),
     ("total_ns", "Total (ms)", numbers.milliseconds),
@@ -58,13 +57,14 @@ _PHASES: tuple[Spec, ...] = (
 )
 
 
-def collectives_page(measured: Measured) -> Document:
-    """Return one row a communication kernel and device."""
+def collectives_page(measured: Measured, by: str | None) -> Document:
+    """Return one row a communication kernel and device, or communicator as well."""
+    spec = ((by, by.capitalize(), _text), *_COLLECTIVES) if by else _COLLECTIVES
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
         "Kernels are paired across ranks by communicator, name and order."
     )
-    return _page(measured, "Communication of", _COLLECTIVES, note)
+    return _page(measured, "Communication of", spec, note)
 
 
 def imbalance_page(measured: Measured, by: str | None) -> Document:
