@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.metrics.causes import BOUNDS
+from nsysmoe.metrics.causes import bound_changes, bound_of
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
 
@@ -78,19 +78,14 @@ def causes_table(
     )
     keys = ("baseline_ns", "candidate_ns", "change_ns")
     shown = [row for row in causes if any(row[key] for key in keys[:2])]
-    groups = {cause: bound for bound, parts in BOUNDS.items() for cause in parts}
-    changes: dict[str, float] = {}
-    for row in shown:
-        bound = groups.get(row["cause"], "unexplained")
-        changes[bound] = changes.get(bound, 0.0) + row["change_ns"]
     titles = {
         bound: f"{_BOUNDS[bound]}: {_signed({'change_ns': ns}, 'change_ns')} ms"
-        for bound, ns in changes.items()
+        for bound, ns in bound_changes(shown).items()
     }
     rows = [
         Row(
             (CAUSES.get(row["cause"], row["cause"]), *(_signed(row, key) for key in keys)),
-            titles[groups.get(row["cause"], "unexplained")],
+            titles[bound_of(row["cause"])],
         )
         for row in shown
     ]

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from nsysmoe.metrics.causes import BOUNDS
+from nsysmoe.metrics.causes import bound_changes
 from nsysmoe.reports.pictures.look import BLUE, GREEN, GREY, VERMILION, figure, label, milliseconds
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def wall_time_waterfall(
     """
     if not causes:
         return None
-    changes = _by_bound(causes)
+    changes = bound_changes(causes)
     names = [label(baseline_label), *(NAMES[bound] for bound in changes), label(candidate_label)]
     before, after = (
         milliseconds(sum(row[key] for row in causes)) or 0.0
@@ -81,17 +81,6 @@ def wall_time_waterfall(
         zeroline=False,
     )
     return drawn
-
-
-def _by_bound(causes: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Return the change of each bound that either arm has any of, in ns."""
-    groups = {cause: bound for bound, parts in BOUNDS.items() for cause in parts}
-    changes: dict[str, float] = {}
-    for row in causes:
-        if row["baseline_ns"] or row["candidate_ns"]:
-            bound = groups.get(row["cause"], "unexplained")
-            changes[bound] = changes.get(bound, 0.0) + row["change_ns"]
-    return changes
 
 
 def _shown(edges: Sequence[float]) -> tuple[float, float]:
