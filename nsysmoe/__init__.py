@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.padding import padding as routing_padding
+    from nsysmoe.analysis.patterns import patterns as routing_patterns
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
+    from nsysmoe.analysis.routing_load import Beside
     from nsysmoe.analysis.routing_load import load as load_routing
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
@@ -43,6 +46,9 @@ _HOMES = {
     "load_routing": ("nsysmoe.analysis.routing_load", "load"),
     "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
     "advise": ("nsysmoe.analysis.advise", "advise"),
+    "routing_padding": ("nsysmoe.analysis.padding", "padding"),
+    "routing_patterns": ("nsysmoe.analysis.patterns", "patterns"),
+    "Beside": ("nsysmoe.analysis.routing_load", "Beside"),
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
@@ -64,6 +70,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Beside",
     "ClassMap",
     "Comparison",
     "Finding",
@@ -83,6 +90,8 @@ __all__ = [
     "open",
     "plan_placement",
     "routing_balance",
+    "routing_padding",
+    "routing_patterns",
     "stalls",
     "summarize",
     "waits",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.routing_load import count_logs
+from nsysmoe.analysis.routing_load import count_logs, thinned_steps
 from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def balance(
         heat=tuple(map(tuple, loads.tolist())),
         layers=tuple(layers),
         sentence=_sentence(measures, shape),
-        findings=(*_unknown_k(k), *_thinned(every), *counted.findings),
+        findings=(*_unknown_k(k), *thinned_steps(every), *counted.findings),
     )
 
 
@@ -225,20 +225,6 @@ def _sentence(measures: Sequence[dict[str, Any]], shape: dict[str, int | None]) 
         else "that is what chance gives: nothing for a placement to mend"
     )
     return f"{text}: {reason} ({shape['layers']} layers, {shape['experts']} experts)."
-
-
-def _thinned(every: int) -> list[Finding]:
-    if every == 1:
-        return []
-    return [
-        Finding(
-            "thinned_steps",
-            "info",
-            f"one in {every:,} steps was looked at alone, evenly spaced; sums over the run are of "
-            "all",
-            {"every": every},
-        )
-    ]
 
 
 def _unknown_k(top_k: int | None) -> list[Finding]:

@@ -10,12 +10,13 @@ from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     import polars as pl
 
     from nsysmoe.routing.convert import Converted
     from nsysmoe.routing.forms import Source
+    from nsysmoe.routing.labels import Labels, Side
 
 # Layers x experts; the largest models have 20,000.
 _LARGEST = 1 << 22
@@ -50,8 +51,60 @@ class Counted:
     findings: tuple[Finding, ...]
 
 
-def load(paths: Sequence[str | Path], output: str | Path, *, keep_dummy: bool = False) -> Loading:
+@dataclass(frozen=True)
+class Beside:
+    """Files beside logs, whose content belongs to their rows.
+
+    Attributes:
+        run: Record of the run: prompts' lengths tell prefill from decode.
+        domains: Domain of each request: JSON object, CSV, or JSON lines of prompts.
+        lengths: CSV of the real tokens of rows of padded batches.
+        side: Where padding stands in a row.
+    """
+
+    run: str | Path | None = None
+    domains: str | Path | None = None
+    lengths: str | Path | None = None
+    side: Side = "left"
+
+    def read(self) -> Labels:
+        """Read the files.
+
+        Raises:
+            InputError: One cannot be used.
+        """
+        from nsysmoe.routing.labels import read_labels  # noqa: PLC0415 - polars
+
+        run, domains, lengths = (None if path is None else Path(path) for path in self._paths)
+        return read_labels(run, domains, lengths, self.side)
+
+    def inputs(self) -> list[Path]:
+        """Return the files that were given."""
+        return [Path(path) for path in self._paths if path is not None]
+
+    @property
+    def _paths(self) -> tuple[str | Path | None, ...]:
+        return (self.run, self.domains, self.lengths)
+
+
+_NOTHING_BESIDE = Beside()
+
+
+def load(
+    paths: Sequence[str | Path],
+    output: str | Path,
+    *,
+    keep_dummy: bool = False,
+    beside: Beside = _NOTHING_BESIDE,
+) -> Loading:
     """Write logs of any form to one Parquet file.
+
+    Args:
+        paths: Logs, or folders of them; all of one level.
+        output: The Parquet file.
+        keep_dummy: Keep rows of the engine's dummy runs; padding that ``beside`` marks looks like
+            one, so that they are kept then.
+        beside: Files whose content belongs to the rows.
 
     Raises:
         InputError: A log cannot be used; nothing is written then.
@@ -59,9 +112,71 @@ def load(paths: Sequence[str | Path], output: str | Path, *, keep_dummy: bool = 
     """
     from nsysmoe.routing.convert import convert  # noqa: PLC0415 - polars
 
-    written = convert([Path(path) for path in paths], Path(output), keep_dummy=keep_dummy)
-    findings = _dummies(written.dummy_rows, written.dummy_tokens, written.rows, is_kept=keep_dummy)
-    return Loading(str(output), written, keep_dummy, findings)
+    is_kept = keep_dummy or beside.lengths is not None
+    written = convert(
+        [Path(path) for path in paths], Path(output), keep_dummy=is_kept, labels=beside.read()
+    )
+    findings = _dummies(written.dummy_rows, written.dummy_tokens, written.rows, is_kept=is_kept)
+    return Loading(str(output), written, is_kept, findings)
+
+
+@dataclass
+class TokenLogs:
+    """Logs of choices, read once: each batch goes to everything that looks at it.
+
+    Attributes:
+        name: The logs.
+        findings: What is odd about them; complete after ``feed``.
+        top_k: Experts of a token at most; 0 before ``feed``.
+        choices: Rows that were read.
+    """
+
+    paths: Sequence[str | Path]
+    beside: Beside = _NOTHING_BESIDE
+    keep_dummy: bool = False
+    findings: tuple[Finding, ...] = ()
+    top_k: int = 0
+    choices: int = 0
+
+    @property
+    def name(self) -> str:
+        """Return what the logs are called."""
+        return ", ".join(str(path) for path in self.paths)
+
+    def feed(self, *takers: Callable[[pl.DataFrame], None]) -> None:
+        """Read the logs, and hand on every batch.
+
+        Raises:
+            InputError: A log cannot be used.
+            MissingDataError: The logs hold counts, or nothing.
+        """
+        from nsysmoe.routing.convert import logs_of, open_log  # noqa: PLC0415 - polars
+
+        labels = self.beside.read()
+        is_kept = self.keep_dummy or self.beside.lengths is not None
+        logs = logs_of([Path(path) for path in self.paths])
+        sources = [open_log(log, keep_dummy=is_kept) for log in logs]
+        if counted := [source for source in sources if source.level == "counts"]:
+            raise MissingDataError(
+                f"{counted[0].path} holds counts by expert: this needs a log of which token chose "
+                "which expert"
+            )
+        for source in sources:
+            for batch in labels.labelled(source):
+                if batch.height:
+                    self._note(batch)
+                    for take in takers:
+                        take(batch)
+        if not self.choices:
+            raise MissingDataError(f"{self.name} holds no choice of an expert")
+        rows = sum(source.tally.dummy_rows for source in sources)
+        tokens = sum(source.tally.dummy_tokens for source in sources)
+        if self.beside.lengths is None:
+            self.findings = _dummies(rows, tokens, self.choices, is_kept=is_kept)
+
+    def _note(self, batch: pl.DataFrame) -> None:
+        self.choices += batch.height
+        self.top_k = max(self.top_k, int(batch["k"].max()) + 1)  # type: ignore[arg-type]
 
 
 def count_logs(
@@ -137,6 +252,20 @@ def _as_runs(batch: pl.DataFrame) -> pl.DataFrame:
 
     run = pl.concat_str("run", pl.col("request").fill_null(""), separator="/")
     return batch.select(run.alias("run"), "step", "layer", "expert")
+
+
+def thinned_steps(every: int, rest: str = "; sums over the run are of all") -> tuple[Finding, ...]:
+    """Say that only one in so many steps was looked at alone; nothing where all were."""
+    if every == 1:
+        return ()
+    return (
+        Finding(
+            "thinned_steps",
+            "info",
+            f"one in {every:,} steps was looked at alone, evenly spaced{rest}",
+            {"every": every},
+        ),
+    )
 
 
 def _dummies(rows: int, tokens: int, kept: int, *, is_kept: bool) -> tuple[Finding, ...]:

@@ -12,6 +12,7 @@ from nsysmoe.errors import InputError, OutputError
 from nsysmoe.routing.documents import read_archive, read_array, read_document
 from nsysmoe.routing.forms import SCHEMAS, Source, Tally
 from nsysmoe.routing.jsonl import jsonl_level, read_counts, read_routes
+from nsysmoe.routing.labels import Labels
 from nsysmoe.routing.sglang import read_recorder
 from nsysmoe.routing.tables import read_table, table_level
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from nsysmoe.routing.forms import Level
 
+_NO_LABELS = Labels()
 SUFFIXES = (".npz", ".npy", ".json", ".jsonl", ".pt", ".csv", ".parquet")
 
 
@@ -105,7 +107,14 @@ def logs_of(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) -> Converted:
+def convert(
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    keep_dummy: bool = False,
+    labels: Labels = _NO_LABELS,
+    run: str | None = None,
+) -> Converted:
     """Write the logs to one Parquet file, whole or not at all.
 
     Gate logs of one folder are layers of one run: the run is called after the folder.
@@ -114,6 +123,8 @@ def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) ->
         paths: Logs, or folders of them; all of one level.
         output: The Parquet file.
         keep_dummy: Keep rows of the engine's dummy runs.
+        labels: What stands beside the logs and belongs to their rows.
+        run: What to call the run; None for what the logs or their names say.
 
     Raises:
         InputError: A log cannot be used; nothing is written then.
@@ -129,7 +140,8 @@ def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) ->
         raise OutputError(f"{output} cannot be written ({error.strerror})") from error
     partial = Path(name)
     try:
-        done = _write(logs, partial, keep_dummy=keep_dummy)
+        sources = [open_log(log, keep_dummy=keep_dummy) for log in logs]
+        done = _write(sources, partial, labels, run)
         partial.chmod(0o644)
         partial.replace(output)
     except BaseException:
@@ -138,11 +150,10 @@ def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) ->
     return done
 
 
-def _write(logs: Sequence[Path], target: Path, *, keep_dummy: bool) -> Converted:
+def _write(sources: Sequence[Source], target: Path, labels: Labels, run: str | None) -> Converted:
     import polars as pl  # noqa: PLC0415 - slow to import
     from pyarrow import parquet  # noqa: PLC0415
 
-    sources = [open_log(log, keep_dummy=keep_dummy) for log in logs]
     level = sources[0].level
     if odd := [source for source in sources if source.level != level]:
         raise InputError(
@@ -152,8 +163,9 @@ def _write(logs: Sequence[Path], target: Path, *, keep_dummy: bool) -> Converted
     schema = pl.DataFrame(schema=SCHEMAS[level]).to_arrow().schema
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
         for source in sources:
-            for batch in source.batches:
-                writer.write_table(batch.to_arrow().cast(schema))
+            for batch in labels.labelled(source):
+                named = batch if run is None else batch.with_columns(run=pl.lit(run))
+                writer.write_table(named.to_arrow().cast(schema))
                 rows += batch.height
     return Converted(
         level,

@@ -24,6 +24,7 @@ _ARROW = {
     # Wide, so that a number which does not fit is named rather than called no number.
     pl.Int32: pa.int64(),
     pl.Float32: pa.float64(),
+    pl.Boolean: pa.bool_(),
 }
 
 
