@@ -114,7 +114,11 @@ def load(
 
     is_kept = keep_dummy or beside.lengths is not None
     written = convert(
-        [Path(path) for path in paths], Path(output), keep_dummy=is_kept, labels=beside.read()
+        [Path(path) for path in paths],
+        Path(output),
+        keep_dummy=is_kept,
+        labels=beside.read(),
+        beside=beside.inputs(),
     )
     findings = _dummies(written.dummy_rows, written.dummy_tokens, written.rows, is_kept=is_kept)
     return Loading(str(output), written, is_kept, findings)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _HALVINGS = 200
 _CHUNK = 1 << 22
-# Below it the mean deviation is exact, above it the normal limit with its first correction.
+# Below it the mean deviation is exact, from there on the normal limit.
 _EXACT = 20
 _FEWEST = 10
 
@@ -139,15 +139,15 @@ def poisson_deviation(mean: Floats) -> Floats:
     """Return the mean absolute deviation of a Poisson count from its mean.
 
     2 exp(-m) m^(f + 1) / f!, f the floor of m (de Moivre; Diaconis and Zabell 1991); above 20
-    √(2 m / π) (1 - 1 / (12 m)), which is then within 0.1 %.
+    √(2 m / π), which is then within 0.5 %.
     """
     floor = np.minimum(np.floor(mean), _EXACT).astype(np.int64)
     factorials = np.cumprod(np.concatenate([[1.0], np.arange(1.0, _EXACT + 1)]))
     small = np.minimum(mean, _EXACT)
     exact = 2 * np.exp(-small) * small ** (floor + 1) / factorials[floor]
     large = np.maximum(mean, _EXACT)
-    limit = np.sqrt(2 * large / np.pi) * (1 - 1 / (12 * large))
-    return np.where(mean < _EXACT, exact, limit)
+    found: Floats = np.where(mean < _EXACT, exact, np.sqrt(2 * large / np.pi))
+    return found
 
 
 class _Cells:

@@ -107,13 +107,14 @@ def logs_of(paths: Sequence[Path]) -> list[Path]:
     return found
 
 
-def convert(
+def convert(  # noqa: PLR0913 - what one file is made of, by keyword
     paths: Sequence[Path],
     output: Path,
     *,
     keep_dummy: bool = False,
     labels: Labels = _NO_LABELS,
     run: str | None = None,
+    beside: Sequence[Path] = (),
 ) -> Converted:
     """Write the logs to one Parquet file, whole or not at all.
 
@@ -125,13 +126,15 @@ def convert(
         keep_dummy: Keep rows of the engine's dummy runs.
         labels: What stands beside the logs and belongs to their rows.
         run: What to call the run; None for what the logs or their names say.
+        beside: Files that the labels are from, which are not written over either.
 
     Raises:
         InputError: A log cannot be used; nothing is written then.
         OutputError: The file cannot be written.
     """
     logs = logs_of(paths)
-    if any(output.exists() and log.exists() and output.samefile(log) for log in logs):
+    inputs = [path for path in (*logs, *beside) if path.exists()]
+    if output.exists() and any(output.samefile(path) for path in inputs):
         raise OutputError(f"{output} is an input of this command; choose another name for -o")
     try:
         handle, name = tempfile.mkstemp(dir=output.parent, prefix=".nsysmoe-")
