@@ -183,12 +183,14 @@ class TokenLogs:
         self.top_k = max(self.top_k, int(batch["k"].max()) + 1)  # type: ignore[arg-type]
 
 
-def count_logs(
+def count_logs(  # noqa: PLR0913 - how logs are counted, by keyword
     paths: Sequence[str | Path],
     *,
     experts: int | None = None,
     keep_dummy: bool = False,
     by_request: bool = False,
+    by: str | None = None,
+    beside: Beside = _NOTHING_BESIDE,
 ) -> Counted:
     """Count the choices of logs of any form.
 
@@ -197,19 +199,22 @@ def count_logs(
         experts: Logical experts of a layer; None for the highest of the logs plus one.
         keep_dummy: Count rows of the engine's dummy runs too.
         by_request: Let each request stand for a run of its own.
+        by: A column more to count by: ``phase`` or ``domain``.
+        beside: Files that tell it where the logs do not.
 
     Raises:
         InputError: A log cannot be used.
         MissingDataError: The logs hold no choice, or an expert beyond ``experts``.
     """
-    from nsysmoe.metrics.routing_loads import count_choices  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.routing_loads import KEY, count_choices  # noqa: PLC0415 - polars
     from nsysmoe.routing.convert import logs_of, open_log  # noqa: PLC0415
 
     sources = [
         open_log(log, keep_dummy=keep_dummy) for log in logs_of([Path(path) for path in paths])
     ]
-    widest = _Widest(by_request=by_request)
-    counts = count_choices(widest.watch(sources))
+    more = () if by is None else (by,)
+    widest = _Widest(beside.read(), more, by_request=by_request)
+    counts = count_choices(widest.watch(sources), (*KEY, *more))
     name = ", ".join(str(path) for path in paths)
     total = int(counts["tokens"].sum())
     if not total:
@@ -233,20 +238,24 @@ def count_logs(
 class _Widest:
     """The most experts of a token, seen while batches go by."""
 
-    def __init__(self, *, by_request: bool) -> None:
+    def __init__(self, labels: Labels, more: tuple[str, ...], *, by_request: bool) -> None:
+        self.labels = labels
+        self.more = more
         self.by_request = by_request
         self.top_k: int | None = None
 
     def watch(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
         for source in sources:
-            for batch in source.batches:
+            if source.level == "counts" and self.more:
+                raise MissingDataError(f"{source.path} holds counts: no {self.more[0]} is told")
+            for batch in self.labels.labelled(source):
                 if source.level == "tokens" and batch.height:
                     highest = int(batch["k"].max()) + 1  # type: ignore[arg-type]
                     self.top_k = max(self.top_k or 1, highest)
                     if self.by_request:
                         yield _as_runs(batch)
                         continue
-                names = ["run", "step", "layer", "expert"]
+                names = ["run", "step", "layer", "expert", *self.more]
                 yield batch.select(names + (["tokens"] if source.level == "counts" else []))
 
 

@@ -51,16 +51,24 @@ class _Batches(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return pairs
 
 
-def _beside_options(function: F) -> F:
-    """Add the files that stand beside a log; the command gets ``beside``."""
+def _labels_options(function: F) -> F:
+    """Add ``--run`` and ``--domains``; the command gets ``beside``."""
+    return _with_beside(function, _LABELS)
 
+
+def _beside_options(function: F) -> F:
+    """Add all files that stand beside a log; the command gets ``beside``."""
+    return _with_beside(function, (*_LABELS, *_PADDING))
+
+
+def _with_beside(function: F, options: tuple[Callable[[F], F], ...]) -> F:
     @functools.wraps(function)
     def with_beside(
         *values: Any,
         run: Path | None,
         domains: Path | None,
-        lengths: Path | None,
-        padding_side: Side,
+        lengths: Path | None = None,
+        padding_side: Side = "left",
         **more: Any,
     ) -> Any:
         from nsysmoe.analysis.routing_load import Beside
@@ -69,12 +77,12 @@ def _beside_options(function: F) -> F:
         return function(*values, beside=beside, **more)
 
     decorated: Any = with_beside
-    for option in reversed(_BESIDE):
+    for option in reversed(options):
         decorated = option(decorated)
     return cast("F", decorated)
 
 
-_BESIDE = (
+_LABELS = (
     click.option(
         "--run",
         type=FILE,
@@ -86,6 +94,8 @@ _BESIDE = (
         help="Domain of each request: JSON object, CSV (request, domain), or JSON lines of prompts "
         "with `domain` in the order of requests.",
     ),
+)
+_PADDING = (
     click.option(
         "--lengths",
         type=FILE,
@@ -199,14 +209,37 @@ def load(
 @click.option("--experts", type=_COUNT, help="Experts of a layer.  [default: by the log]")
 @click.option("--top-k", type=_COUNT, help="Experts a token.  [default: by the log]")
 @click.option("--gpus", type=_COUNT, help="GPUs that share the experts in order.")
+@click.option(
+    "--map",
+    "map_",
+    type=FILE,
+    help="A map of experts instead of experts in order: a plan, or the record of a run.",
+)
+@click.option(
+    "--shared",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Experts that every token visits besides, on its own GPU.",
+)
+@click.option(
+    "--by",
+    type=click.Choice(["layer", "step", "phase", "domain"]),
+    help="Measure each of these; CSV is then of them.",
+)
 @click.option("--keep-dummy", is_flag=True, help="Count rows of the engine's dummy runs too.")
+@_labels_options
 @output_options
 def balance(
     paths: tuple[Path, ...],
     experts: int | None,
     top_k: int | None,
     gpus: int | None,
+    map_: Path | None,
+    shared: int,
+    by: Literal["layer", "step", "phase", "domain"] | None,
     keep_dummy: bool,
+    beside: Beside,
     printer: Printer,
 ) -> None:
     """How balanced LOG is by every definition in use, beside a perfectly uniform router.
@@ -219,8 +252,19 @@ def balance(
     from nsysmoe.reports.pages.balance import balance_page
 
     with working(f"Reading {paths[0]}"):
-        found = ask(paths, experts=experts, top_k=top_k, gpus=gpus, keep_dummy=keep_dummy)
-    printer.show(balance_page(found), paths)
+        found = ask(
+            paths,
+            experts=experts,
+            top_k=top_k,
+            gpus=gpus,
+            map_=map_,
+            shared=shared,
+            by=by,
+            keep_dummy=keep_dummy,
+            beside=beside,
+        )
+    files = (*paths, *beside.inputs(), *([] if map_ is None else [map_]))
+    printer.show(balance_page(found), files)
 
 
 @command.command("patterns")

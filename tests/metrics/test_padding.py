@@ -73,7 +73,9 @@ def test_many_layers_at_once_are_each_as_if_alone() -> None:
             alone = filled(real[batch, layer], padding[batch, layer], 4)
             assert (whole[batch, layer] == alone).all()
     before = real + padding[..., None] * (np.arange(16) < 4)
-    assert (variation(real + whole) <= variation(before.astype(float)) + 1e-12).all()
+    assert (
+        variation((real + whole).astype(float)) <= variation(before.astype(float)) + 1e-12
+    ).all()
 
 
 def test_more_experts_than_there_are_cannot_be_chosen() -> None:

@@ -407,3 +407,132 @@ def test_sizes_that_no_model_has_are_refused(
     np.savez(tmp_path / "a.npz", r0=ROUTE)
     monkeypatch.setattr("nsysmoe.routing.documents._LARGEST_BYTES", 10)
     assert "has an array of more than" in refused(tmp_path / "a.npz")
+
+
+def test_an_expert_that_a_token_chose_twice_counts_twice(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", route_line(0, [1, 1]), route_line(1, [0, 2]))
+    found = json.loads(run("balance", path, "--format", "json").stdout)
+    assert found["loads"] == [[1, 2, 1]]
+    assert found["worst_experts"][0] == {
+        "layer": 0, "expert": 1, "tokens": 2, "over_mean": 1.5, "share": 0.5,
+    }  # fmt: skip
+
+
+def stepped(path: Path) -> Path:
+    """Write two steps of two layers and four experts, in two phases."""
+    rows = [
+        (step, layer, token, expert, phase)
+        for step, phase, loads in ((0, "prefill", (6, 1, 1, 0)), (1, "decode", (1, 1, 1, 1)))
+        for layer in range(2)
+        for token, expert in enumerate(e for e, load in enumerate(loads) for _ in range(load))
+    ]
+    text = "step,layer,token,expert,phase\n" + "".join(
+        ",".join(map(str, row)) + "\n" for row in rows
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_devices_of_single_steps_by_hand(tmp_path: Path) -> None:
+    log = stepped(tmp_path / "a.csv")
+    found = json.loads(run("balance", log, "--gpus", "2", "--format", "json").stdout)["devices"]
+    # Experts 0 and 1, and 2 and 3: 7 and 1 choices, then 2 and 2, in both layers.
+    assert (found["per"], found["critical"], found["mean"]) == ("step", 2 * (7 + 2), 2 * (4 + 2))
+    assert found["efficiency"] == 12 / 18
+    assert found["active"]["max"] == 2
+    assert found["active"]["mean"] == 2
+    assert found["active"]["held"] == 2
+    assert found["loads"] == [[9, 3], [9, 3]]
+    dealt = tmp_path / "map.json"
+    dealt.write_text(json.dumps([[0, 3, 1, 2]] * 2), encoding="utf-8")
+    moved = json.loads(
+        run("balance", log, "--gpus", "2", "--map", dealt, "--format", "json").stdout
+    )
+    # Experts 0 and 3, and 1 and 2: 6 and 2 choices, then 2 and 2.
+    assert moved["devices"]["critical"] == 2 * (6 + 2)
+    assert moved["devices"]["placement"] == str(dealt)
+    vllm = next(row for row in moved["engines"] if row["over"] == "devices")
+    assert vllm["vllm_balancedness"] == 6 / 8
+    dealt.write_text(json.dumps([[0, 3, 1, 2]]), encoding="utf-8")
+    assert "the map has 1 layers" in run("balance", log, "--gpus", "2", "--map", dealt).output
+    assert "give --gpus" in run("balance", log, "--map", dealt).output
+
+
+def test_shared_experts_shrink_the_stakes(tmp_path: Path) -> None:
+    log = stepped(tmp_path / "a.csv")
+    plain, shared = (
+        json.loads(run("balance", log, "--gpus", "2", *more, "--format", "json").stdout)
+        for more in ((), ("--shared", "2"))
+    )
+    # Two more for each token, half of them on each device: 8 + 4 tokens in two layers.
+    assert shared["devices"]["critical"] == plain["devices"]["critical"] + 2 * (8 + 4)
+    assert shared["devices"]["wasted_share"] < plain["devices"]["wasted_share"]
+    # The router is as hot as it was.
+    assert shared["measures"] == plain["measures"]
+
+
+def test_active_experts_of_a_uniform_router(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = "".join(
+        f"{step},0,{token},{expert}\n"
+        for step in range(300)
+        for token in range(8)
+        for expert in random.permutation(64)[:2]
+    )
+    path = tmp_path / "a.csv"
+    path.write_text("step,layer,token,expert\n" + rows, encoding="utf-8")
+    found = json.loads(
+        run("balance", path, "--gpus", "4", "--top-k", "2", "--format", "json").stdout
+    )
+    active = found["devices"]["active"]
+    assert active["mean"] == pytest.approx(active["uniform"], rel=0.03)
+    assert active["p50"] <= active["p95"] <= active["max"] <= active["held"] == 16
+    assert found["devices"]["wasted_share"] == pytest.approx(
+        found["devices"]["uniform_wasted_share"], rel=0.05
+    )
+    step = next(row for row in found["observed"] if row["scope"] == "step")
+    assert step["tokens"] == 8
+
+
+@pytest.mark.parametrize("by", ["layer", "step", "phase"])
+def test_groups_are_measured_each(tmp_path: Path, by: str) -> None:
+    log = stepped(tmp_path / "a.csv")
+    found = json.loads(run("balance", log, "--by", by, "--format", "json").stdout)
+    rows = {row["group"]: row for row in found["groups"]}
+    expected = {
+        "layer": {0: (12, 7 / 3), 1: (12, 7 / 3)},
+        "step": {0: (16, 3), 1: (8, 1)},
+        "phase": {"prefill": (16, 3), "decode": (8, 1)},
+    }[by]
+    assert {
+        key: (row["choices"], pytest.approx(row["max_over_mean"])) for key, row in rows.items()
+    } == expected
+    whole = json.loads(run("balance", log, "--format", "json").stdout)
+    assert whole["groups"] == []
+    assert found["measures"] == whole["measures"]
+    text = run("balance", log, "--by", by, "--format", "csv").stdout
+    assert text.splitlines()[0].startswith("group,choices,cv,")
+
+
+def test_groups_that_a_log_does_not_tell_are_named(tmp_path: Path) -> None:
+    log = GRAPHS / "eplb_off.routed.npz"
+    assert "tells no phases; give --run" in run("balance", log, "--by", "phase").output
+    assert "tells no domains; give --domains" in run("balance", log, "--by", "domain").output
+    assert "tells no steps" in run("balance", log, "--by", "step").output
+    counts = tmp_path / "c.csv"
+    counts.write_text("layer,expert,tokens\n0,1,5\n", encoding="utf-8")
+    assert "holds counts" in run("balance", counts, "--by", "phase").output
+    record = ("--run", GRAPHS / "eplb_off.run.json")
+    found = json.loads(run("balance", log, "--by", "phase", *record, "--format", "json").stdout)
+    assert [row["group"] for row in found["groups"]] == ["decode", "prefill"]
+    assert sum(row["choices"] for row in found["groups"]) == found["choices"]
+
+
+def test_balance_draws_its_pictures(tmp_path: Path) -> None:
+    page = tmp_path / "b.html"
+    log = stepped(tmp_path / "a.csv")
+    assert run("balance", log, "--gpus", "2", "--by", "step", "-o", page).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    for caption in ("Load of each expert by layer", "Load of each device by layer, contiguous",
+                    "imbalance by batch size", "observed in single steps"):  # fmt: skip
+        assert caption in text

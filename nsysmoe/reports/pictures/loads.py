@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from nsysmoe.reports.pictures.look import ARMS, BLUE, VERMILION, figure
+from nsysmoe.reports.pictures.look import ARMS, BLUE, ORANGE, VERMILION, figure
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 # Ratios that differ from 1 by less are pale.
 _LEAST_REACH = 0.05
+_FEW = 16
 _ROW_PX, _FRAME_PX, _MOST_PX = 18, 110, 1200
 
 
@@ -124,32 +125,69 @@ def _around_one(
         min(_MOST_PX, _FRAME_PX + _ROW_PX * max(4, len(rows))),
     )
     drawn.update_xaxes(title=across)
+    if len(rows[0]) <= _FEW:
+        # No half experts.
+        drawn.update_xaxes(dtick=1)
     drawn.update_yaxes(title=down, autorange="reversed")
     if names is not None:
         drawn.update_yaxes(type="category")
     return drawn
 
 
-def curve(rows: Sequence[Mapping[str, Any]]) -> go.Figure | None:
+def curve(
+    rows: Sequence[Mapping[str, Any]], observed: Sequence[Mapping[str, Any]] = ()
+) -> go.Figure | None:
     """Draw the imbalance of a uniform router over the batch size, on logarithmic axes.
 
     None where there are no batches.
+
+    Args:
+        rows: ``tokens``, ``expected_cv``, ``excess_over_mean``.
+        observed: Points of a log: ``scope``, ``tokens``, ``cv``, ``excess_over_mean``.
     """
     if not rows:
         return None
     tokens = [row["tokens"] for row in rows]
     drawn = figure(
         [
-            go.Scatter(x=tokens, y=[row["expected_cv"] for row in rows], name="CV, exact"),
             go.Scatter(
-                x=tokens, y=[row["excess_over_mean"] for row in rows], name="(max − mean) / mean"
+                x=tokens,
+                y=[row["expected_cv"] for row in rows],
+                name="CV, exact",
+                line={"color": BLUE},
             ),
+            go.Scatter(
+                line={"color": ORANGE},
+                x=tokens,
+                y=[row["excess_over_mean"] for row in rows],
+                name="(max − mean) / mean",
+            ),
+            *_points(observed),
         ],
         320,
     )
     drawn.update_xaxes(title="tokens of a batch", type="log")
     drawn.update_yaxes(title="imbalance", type="log")
     return drawn
+
+
+def _points(observed: Sequence[Mapping[str, Any]]) -> list[go.Scatter]:
+    """Draw what was observed as marks in the colour of its curve."""
+    names = {"run": "over the run", "step": "in single steps"}
+    return [
+        go.Scatter(
+            x=[row["tokens"]],
+            y=[row[key]],
+            mode="markers",
+            marker={"color": colour, "size": 11, "symbol": symbol},
+            name=f"{title}, observed {names[row['scope']]}",
+        )
+        for row, symbol in zip(observed, ("diamond", "circle"), strict=False)
+        for key, title, colour in (
+            ("cv", "CV", BLUE),
+            ("excess_over_mean", "(max − mean) / mean", ORANGE),
+        )
+    ]
 
 
 def bars(rows: Sequence[tuple[str, float]]) -> go.Figure:
