@@ -66,7 +66,7 @@ def open_log(path: Path, *, keep_dummy: bool = False) -> Source:
         lines = read_routes(path, tally, keep_dummy=keep_dummy)
         batches = read_counts(path) if level == "counts" else lines
     elif path.suffix == ".pt":
-        level, batches = "counts", read_recorder(path)
+        level, batches = read_recorder(path)
     elif path.suffix in {".csv", ".parquet"}:
         level = table_level(path)
         batches = read_table(path, level)

@@ -215,6 +215,93 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch, document: Any) -> None:
     monkeypatch.setitem(sys.modules, "torch", torch)
 
 
+@pytest.fixture
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+def test_files_that_torch_wrote(tmp_path: Path, torch: Any) -> None:
+    ring = torch.zeros((6, 2, 4), dtype=torch.int32)
+    ring[2] = torch.arange(8).reshape(2, 4)
+    path = tmp_path / "expert_distribution_recorder_1.pt"
+    # What modes `stat` and `stat_approx` dump, and the types in which counts may come.
+    for kind in (torch.int32, torch.int64, torch.float32, torch.bfloat16):
+        torch.save(
+            {"rank": 0, "logical_count": ring.to(kind),
+             "average_utilization_rate_over_window": torch.tensor(0.4)},
+            path,
+        )  # fmt: skip
+        assert rows_of(path).select("step", "layer", "expert", "tokens").rows() == [
+            (2, layer, expert, 4 * layer + expert) for layer in range(2) for expert in range(4)
+        ]
+
+
+def test_passes_and_tokens_that_torch_wrote(tmp_path: Path, torch: Any) -> None:
+    path = tmp_path / "expert_distribution_recorder_1_0.pt"
+    map_ = torch.tensor([[0, 1, 2, 0]])
+    # Two tokens with two choices each; eight places, -1 where a token chose fewer.
+    chosen = torch.full((1, 2, 8), -1, dtype=torch.int32)
+    chosen[0, :, :2] = torch.tensor([[3, 1], [2, 0]])
+    count = torch.bincount(chosen[chosen >= 0].long(), minlength=4).reshape(1, 4)
+    known = {"rank": 0, "gatherer_key": "primary", "global_physical_count": count}
+    record = {"forward_pass_id": 7, **known}
+    torch.save({"records": [record], "last_physical_to_logical_map": map_}, path)
+    assert rows_of(path).select("step", "expert", "tokens").rows() == [
+        (7, 0, 2), (7, 1, 1), (7, 2, 1),
+    ]  # fmt: skip
+    detail = {
+        "input_ids": [5, 6], "positions": [0, 1], "extend_seq_lens": [2], "forward_mode": 1,
+        "misc_objects": [], "topk_ids_of_layer": chosen,
+    }  # fmt: skip
+    torch.save({"records": [{**record, **detail}], "last_physical_to_logical_map": map_}, path)
+    found = rows_of(path)
+    assert found.select("step", "phase", "layer", "token", "k", "expert").rows() == [
+        (7, "prefill", 0, 0, 0, 0), (7, "prefill", 0, 0, 1, 1),
+        (7, "prefill", 0, 1, 0, 2), (7, "prefill", 0, 1, 1, 0),
+    ]  # fmt: skip
+    chosen[0, 0, 0] = 4
+    torch.save({"records": [{**record, **detail}], "last_physical_to_logical_map": map_}, path)
+    assert "differ in layers or experts" in refused(path)
+    torch.save(
+        {"records": [{**record, "forward_pass_id": "x"}], "last_physical_to_logical_map": map_},
+        path,
+    )
+    assert "is no number" in refused(path)
+
+
+def test_torch_runs_nothing(tmp_path: Path, torch: Any) -> None:
+    trap, path = tmp_path / "sprung", tmp_path / "a.pt"
+    torch.save({"logical_count": Hostile(trap)}, path)
+    assert "could run code" in refused(path)
+    path.write_bytes(pickle.dumps({"logical_count": Hostile(trap)}))
+    assert "could run code" in refused(path)
+    assert not trap.exists()
+    torch.save({"logical_count": torch.ones((1, 2, 3))}, path)
+    path.write_bytes(path.read_bytes()[:300])
+    assert "cannot be read" in refused(path)
+
+
+def test_damaged_arrays_are_refused_wherever_they_are_damaged(tmp_path: Path) -> None:
+    for name, save in (("a.npz", np.savez_compressed), ("b.npz", np.savez), ("a.npy", np.save)):
+        path = tmp_path / name
+        whole: Any = {"r0": ROUTE} if path.suffix == ".npz" else {"arr": ROUTE}
+        save(path, **whole)
+        content = path.read_bytes()
+        for place in range(0, len(content), 5):
+            for damaged in (
+                content[:place],
+                content[:place] + b"\xff\x01" + content[place + 2 :],
+                content[:place] + b"[" + content[place:],
+            ):
+                path.write_bytes(damaged)
+                try:
+                    found = rows_of(path)
+                except InputError as error:
+                    assert name in str(error)
+                else:
+                    assert found["expert"].max() <= 65_535  # type: ignore[operator]
+
+
 def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "expert_distribution_recorder_1.pt"
     path.touch()
@@ -236,7 +323,10 @@ def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ({"logical_count": ring * 0}, "counted nothing"),
         ({"records": []}, "last_physical"),
         ({"records": [{}], "last_physical_to_logical_map": np.array([[0]])}, "global_physical"),
-        (pickle.UnpicklingError("Weights only load failed\nmore"), "refused"),
+        (pickle.UnpicklingError("Weights only load failed\nmore"), "could run code"),
+        (RuntimeError("failed finding central directory. This is\nmore"), "central directory"),
+        ({"logical_count": ring / 2}, "no whole numbers"),
+        ({"logical_count": np.full((1, 1, 1), "x")}, "axes"),
     ):
         fake_torch(monkeypatch, document)
         assert says in refused(path)
@@ -275,6 +365,7 @@ def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("a.csv", "", "no table"),
         ("a.csv", "layer,expert,tokens\n0,1,x\n", "a.csv"),
         ("a.csv", "layer,expert,tokens\n0,,1\n", "no `expert`"),
+        ("a.csv", "layer,token,k,expert\n0,0,0,1\n0,0,1,2\n0,1,0,3\n", "k 1 1 times"),
         ("a.parquet", "PAR1", "no table"),
         ("a.npz", "PK", "numpy arrays"),
         ("a.npy", "no", "numpy array"),
