@@ -135,6 +135,35 @@ def read_arm(
     )
 
 
+def write_captured(folder: Path, run: str) -> Path | None:
+    """Write ``routing.parquet`` of a captured run, with steps where the trace tells them.
+
+    Args:
+        folder: Of the run: ``trace.sqlite``, ``run.json``, ``routing.npz``.
+        run: What to call the run in it.
+
+    Returns:
+        The file; None where vLLM returned no experts.
+
+    Raises:
+        NsysmoeError: The routing cannot be read or written.
+    """
+    from nsysmoe.routing import read_run, replay  # noqa: PLC0415 - imports polars
+    from nsysmoe.routing.captured import ARRAYS, RECORD, write_routing  # noqa: PLC0415
+
+    if not (folder / ARRAYS).is_file():
+        return None
+    slices = None
+    try:
+        with open_trace(folder / "trace.sqlite") as trace:
+            steps = _steps(trace)
+        slices, _ = replay(steps.iter_rows(named=True), read_run(folder / RECORD))
+    except (MissingDataError, RoutingError):
+        # Several engines, or other traffic: the choices are worth keeping without steps.
+        pass
+    return write_routing(folder, run, slices)
+
+
 def count_rows(
     choices: pl.DataFrame, launches: pl.DataFrame, history: PlacementHistory
 ) -> pl.DataFrame:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
 FAILED = "failed"
-KEPT = ("trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "engine.log")
+KEPT = (
+    "trace.nsys-rep",
+    "trace.sqlite",
+    "run.json",
+    "routing.npz",
+    "routing.parquet",
+    "engine.log",
+)
 
 
 class Folder:

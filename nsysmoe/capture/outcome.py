@@ -92,7 +92,18 @@ def verify_run(place: Path, spec: dict[str, Any], result: Result) -> None:
         return
     expected = verify.expected_of(spec, result.arm, spec["vllm"])
     result.status, result.launches = "complete", seen.launches
-    result.checks = verify.judge(expected, seen)
+    result.checks = (*verify.judge(expected, seen), *_keep_routing(place, result))
+
+
+def _keep_routing(place: Path, result: Result) -> tuple[Check, ...]:
+    """Write the routing in the form of all logs; say where that cannot be done."""
+    from nsysmoe.analysis.routed import write_captured  # noqa: PLC0415 - what a node may lack
+
+    try:
+        write_captured(place, f"{result.arm}/run-{result.number}")
+    except NsysmoeError as error:
+        return (Check("routing", "warn", str(error)),)
+    return ()
 
 
 def judge_arms(results: list[Result]) -> tuple[Check, ...]:

@@ -12,6 +12,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import polars as pl
 
 from nsysmoe.errors import InputError
@@ -20,6 +21,8 @@ from nsysmoe.routing.run import load_json, read_json, read_run
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
+
+    from numpy.typing import NDArray
 
     from nsysmoe.routing.forms import Source
 
@@ -77,6 +80,8 @@ class Labels:
         domains: None where not given.
         lengths: None where not given.
         record: Where the prompts are from.
+        steps: Step of each token by request, in order, -1 where it ran in none; None where not
+            known.
     """
 
     prompts: tuple[int, ...] | None = None
@@ -84,6 +89,7 @@ class Labels:
     domains: Domains | None = None
     lengths: Lengths | None = None
     record: str = ""
+    steps: Sequence[NDArray[np.int64]] | None = None
 
     @property
     def is_empty(self) -> bool:
@@ -112,6 +118,10 @@ class Labels:
         if None in names:
             raise InputError("the log names no requests, so that nothing can be said of them")
         known = [self._known(name, in_order=in_order) for name in names]
+        if self.steps is not None:
+            batch = _with_steps(
+                batch, self.steps, {n: row[2] for n, row in zip(names, known, strict=True)}
+            )
         told = pl.DataFrame(
             {"request": names, "_prompt": [row[0] for row in known],
              "_domain": [row[1] for row in known]},
@@ -128,15 +138,16 @@ class Labels:
             .drop("_prompt", "_domain")
         )
 
-    def _known(self, name: str, *, in_order: bool) -> tuple[int | None, str | None]:
-        """Return a request's prompt length and domain."""
+    def _known(self, name: str, *, in_order: bool) -> tuple[int | None, str | None, int | None]:
+        """Return a request's prompt length, domain and number."""
         number = self._number(name, in_order=in_order)
         prompt = None
         if self.prompts is not None:
             if number is None or number >= len(self.prompts):
                 raise InputError(f"{self.record} has no request {name!r}, which the log names")
             prompt = self.prompts[number]
-        return prompt, None if self.domains is None else self.domains.of(name, number)
+        domain = None if self.domains is None else self.domains.of(name, number)
+        return prompt, domain, number
 
     def _number(self, name: str, *, in_order: bool) -> int | None:
         if not in_order and self.ids and name in self.ids:
@@ -145,11 +156,36 @@ class Labels:
         return int(found[1]) if found else None
 
 
+def _with_steps(
+    batch: pl.DataFrame, steps: Sequence[NDArray[np.int64]], numbers: Mapping[str, int | None]
+) -> pl.DataFrame:
+    """Say in which step each token ran.
+
+    Raises:
+        InputError: A request has more tokens than the record says.
+    """
+    lengths = np.array([len(each) for each in steps])
+    starts = np.cumsum(lengths) - lengths
+    number = batch["request"].replace_strict(numbers, return_dtype=pl.Int64).to_numpy()
+    token = batch["token"].to_numpy()
+    if (beyond := token >= lengths[number]).any():
+        place = int(beyond.argmax())
+        raise InputError(
+            f"request {number[place]} of the log has token {token[place]:,}; by the record it fed "
+            f"{lengths[number[place]]:,} tokens"
+        )
+    step = np.concatenate(list(steps))[starts[number] + token]
+    return batch.with_columns(
+        pl.coalesce("step", pl.when(pl.Series(step) >= 0).then(pl.Series(step)))
+    )
+
+
 def read_labels(
     run: Path | None = None,
     domains: Path | None = None,
     lengths: Path | None = None,
     side: Side = "left",
+    steps: Sequence[NDArray[np.int64]] | None = None,
 ) -> Labels:
     """Read what stands beside a log.
 
@@ -160,6 +196,7 @@ def read_labels(
         lengths: CSV with ``batch`` and ``length``, a line a row of a padded batch, and
             ``request`` where the log numbers tokens by request.
         side: Where padding stands.
+        steps: Step of each token by request, in the order of the record.
 
     Raises:
         InputError: A file cannot be used.
@@ -171,6 +208,7 @@ def read_labels(
         None if domains is None else _domains(domains),
         None if lengths is None else _lengths(lengths, side),
         "" if run is None else str(run),
+        steps,
     )
 
 

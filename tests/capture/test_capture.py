@@ -13,6 +13,7 @@ import time
 from importlib import import_module
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import nsysmoe
@@ -50,7 +51,8 @@ def test_a_pair_from_one_command_to_a_comparison(node: Node) -> None:
     ]
     folder = node.output / "on" / "run-2"
     assert {path.name for path in folder.iterdir()} == {
-        "trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "engine.log",
+        "trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "routing.parquet",
+        "engine.log",
     }  # fmt: skip
     found = nsysmoe.compare(node.output / "off", node.output / "on", quick=True)
     assert len(found.baseline.sources) == 2
@@ -78,6 +80,10 @@ def test_the_record_is_one_that_routing_reads(node: Node) -> None:
     assert record.prompt_tokens == (8,) * 4
     assert record.map_before == record.map_after
     assert log.tokens == (15,) * 4
+    rows = pl.read_parquet(folder / "routing.parquet")
+    assert set(rows["run"]) == {"on/run-1"}
+    assert rows.height == log.choices.height
+    assert rows.filter(phase="prefill")["token"].n_unique() == 8
     written = json.loads((folder / "run.json").read_text())
     assert [one["round"] for one in written["runs"]] == ["control", "profiled"]
     assert written["rearrangements"] == {"before": 1, "inside": 0}
@@ -267,6 +273,7 @@ def test_verifying_on_another_machine(node: Node) -> None:
     )  # fmt: skip
     assert found.returncode == 1
     assert "complete    off/run-1" in found.stdout
+    assert (node.output / "off" / "run-1" / "routing.parquet").is_file()
     assert "failed      failed/on-run-1: fail  EPLB" in found.stdout
     assert not (node.output / "on" / "run-1").exists()
     assert [run["status"] for run in node.manifest()["runs"]] == ["complete", "failed"]
