@@ -423,8 +423,9 @@ def _of_requests(settings: Sequence[dict[str, Any]], read: _Read) -> list[Findin
     if most > used:
         found.append(
             Finding(
-                "repeated_requests", "info",
-                f"up to {most} requests are needed and {used} are there: they come again",
+                "repeated_requests", "warning",
+                f"up to {most} requests are needed and {used} are there: they come again, and "
+                "sorted batches hold copies, which need too little padding",
                 {"needed": most, "requests": used},
             )
         )  # fmt: skip

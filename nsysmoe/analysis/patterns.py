@@ -474,9 +474,9 @@ def _findings(
     if routes.odd:
         found.append(
             Finding(
-                "repeated_tokens", "warning",
-                f"{routes.odd:,} routes have another number of experts than the rest, or a token's "
-                "number stands twice in the log: not in pairs and steps",
+                "uneven_routes", "warning",
+                f"{routes.odd:,} routes have another number of experts than the rest: not in "
+                "pairs and steps",
                 {"routes": routes.odd},
             )
         )  # fmt: skip

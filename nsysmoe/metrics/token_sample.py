@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Choices in memory, 13 bytes each, twice while they are sorted.
 LARGEST = 1 << 24
+# Spreads keys that come again over all numbers (Knuth, TAOCP 3, 6.4).
+_ODD = np.uint64(0x9E3779B97F4A7C15)
 _TOKEN = ("run", "request", "step", "token")
 
 
@@ -26,8 +28,7 @@ class Routes:
         experts: Shape [routes, k].
         layers: Numbers of the layers, ascending.
         every: Of how many tokens one was kept.
-        odd: Routes that were left out: with more or fewer choices than most have, which is so
-            where a log uses a token's number twice.
+        odd: Routes that were left out: with more or fewer choices than most have.
     """
 
     token: NDArray[np.uint64]
@@ -41,7 +42,9 @@ class Routes:
 class TokenSample:
     """Keeps the choices of tokens while batches go by; of ever fewer tokens where there are many.
 
-    A token is kept by its hash, so with all of its choices, wherever they stand in the log.
+    A token is kept by its hash, so with all of its choices, wherever they stand in the log. Some
+    logs number tokens anew in every step, without saying so: where a token's number comes again
+    it is another token, in the order of the log.
     """
 
     def __init__(self, largest: int = LARGEST) -> None:
@@ -69,7 +72,7 @@ class TokenSample:
         """Return the routes of the tokens that were kept."""
         rows = pl.concat(self._parts) if self._parts else _EMPTY
         self._parts = []
-        rows = rows.sort("key", "layer", "k")
+        rows = _apart(rows).sort("key", "layer", "k")
         key, layer = rows["key"].to_numpy(), rows["layer"].to_numpy()
         expert = rows["expert"].to_numpy().astype(np.int64)
         first = _firsts(key, layer)
@@ -96,6 +99,21 @@ class TokenSample:
 _EMPTY = pl.DataFrame(
     schema={"key": pl.UInt64, "layer": pl.UInt16, "k": pl.UInt16, "expert": pl.UInt16}
 )
+
+
+def _apart(rows: pl.DataFrame) -> pl.DataFrame:
+    """Give keys that come again, with the same layer and place, keys of their own."""
+    columns = ("key", "layer", "k")
+    ordered = rows.sort(columns, maintain_order=True)
+    values = [ordered[name].to_numpy() for name in columns]
+    is_new = np.ones(ordered.height, dtype=bool)
+    if ordered.height:
+        is_new[1:] = np.any([value[1:] != value[:-1] for value in values], axis=0)
+    if is_new.all():
+        return rows
+    place = np.arange(ordered.height)
+    first = np.maximum.accumulate(np.where(is_new, place, 0))
+    return ordered.with_columns(key=values[0] + (place - first).astype(np.uint64) * _ODD)
 
 
 def _firsts(key: NDArray[np.uint64], layer: NDArray[np.uint16]) -> NDArray[np.int64]:

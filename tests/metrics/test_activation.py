@@ -223,11 +223,25 @@ def test_a_sample_of_tokens_keeps_their_whole_routes() -> None:
     assert 600 / fewer.every * 0.5 < len(fewer.experts) / 4 < 600 / fewer.every * 1.5
 
 
-def test_tokens_that_a_log_has_twice_are_left_out() -> None:
+def test_tokens_that_a_log_numbers_anew_are_others() -> None:
+    choices = np.random.default_rng(0).integers(0, 9, (50, 3, 2))
+    log = log_of(choices, ["r"] * 50)
+    again = log.filter(pl.col("token") < 5).with_columns(expert=8 - pl.col("expert"))
+    sample = TokenSample()
+    for batch in (log, again):
+        sample.add(batch)
+    found = sample.routes()
+    assert (len(found.experts), found.odd) == (55 * 3, 0)
+    routes = {tuple(map(tuple, route)) for route in found.experts.reshape(55, 3, 2).tolist()}
+    both = np.concatenate([choices, 8 - choices[:5]])
+    assert routes == {tuple(map(tuple, route)) for route in both.tolist()}
+
+
+def test_routes_that_are_cut_are_left_out() -> None:
     choices = np.random.default_rng(0).integers(0, 9, (50, 1, 2))
     log = log_of(choices, ["r"] * 50)
     sample = TokenSample()
-    sample.add(pl.concat([log, log.filter(pl.col("token") < 5)]))
+    sample.add(log.filter((pl.col("token") > 4) | (pl.col("k") == 0)))
     found = sample.routes()
     assert (len(found.experts), found.odd) == (45, 5)
     assert len(TokenSample().routes().experts) == 0
