@@ -430,7 +430,7 @@ def _agreement_sentence(rows: dict[str, dict[str, Any]], top: int) -> str:
 
     linear, ranked, overlap = (rows[name] for name in ("pearson", "spearman", "top_overlap"))
     return (
-        f"Prefill tells decode's popular experts: Pearson {said(linear, 'mean')}, Spearman "
+        f"Popularity in prefill against decode: Pearson {said(linear, 'mean')}, Spearman "
         f"{said(ranked, 'mean')}, {said(overlap, 'mean')} of the top {top} in common (by chance "
         f"{said(overlap, 'by_chance')}); for a single request Pearson {said(linear, 'own')}, with "
         f"another request's decode {said(linear, 'others')}."

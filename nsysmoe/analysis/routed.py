@@ -149,7 +149,8 @@ def write_captured(folder: Path, run: str) -> Path | None:
         NsysmoeError: The routing cannot be read or written.
     """
     from nsysmoe.routing import read_run, replay  # noqa: PLC0415 - imports polars
-    from nsysmoe.routing.captured import ARRAYS, RECORD, write_routing  # noqa: PLC0415
+    from nsysmoe.routing.captured import RECORD, write_routing  # noqa: PLC0415
+    from nsysmoe.routing.convert import ARRAYS  # noqa: PLC0415
 
     if not (folder / ARRAYS).is_file():
         return None

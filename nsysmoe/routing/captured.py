@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from nsysmoe.errors import InputError
-from nsysmoe.routing.convert import convert
+from nsysmoe.routing.convert import ARRAYS, PARQUET, convert
 from nsysmoe.routing.labels import read_labels
 from nsysmoe.routing.run import read_run
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from nsysmoe.routing.run import RunRecord
 
-ARRAYS = "routing.npz"
-PARQUET = "routing.parquet"
 RECORD = "run.json"
 
 

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nsysmoe.routing.forms import Level
 
 _NO_LABELS = Labels()
+# What a captured run keeps; the first is made from the second.
+PARQUET, ARRAYS = "routing.parquet", "routing.npz"
 SUFFIXES = (".npz", ".npy", ".json", ".jsonl", ".pt", ".csv", ".parquet")
 
 
@@ -76,13 +78,15 @@ def open_log(path: Path, *, keep_dummy: bool = False) -> Source:
 
 
 def _named(path: Path, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Call a run after the folder where its layers lie in files of their own."""
+    """Call a run after its folder where its files are called as those of any other run."""
     import polars as pl  # noqa: PLC0415 - slow to import
 
-    is_layer = path.stem.startswith("gate_logs_")
-    run = path.absolute().parent.name
+    folder = path.absolute().parent
+    run = folder.name if path.stem.startswith("gate_logs_") else None
+    if path.name == ARRAYS:
+        run = f"{folder.parent.name}/{folder.name}"
     for batch in batches:
-        yield batch.with_columns(run=pl.lit(run)) if is_layer else batch
+        yield batch if run is None else batch.with_columns(run=pl.lit(run))
 
 
 def _unknown(path: Path) -> InputError:
@@ -92,6 +96,8 @@ def _unknown(path: Path) -> InputError:
 def logs_of(paths: Sequence[Path]) -> list[Path]:
     """Return the logs, those of folders in the order of names.
 
+    Of a captured run, or of a folder of such, the routing that it kept.
+
     Raises:
         InputError: A folder holds none.
     """
@@ -100,11 +106,25 @@ def logs_of(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        inside = _inside(path)
         if not inside:
             raise InputError(f"{path} holds no routing log ({', '.join(SUFFIXES)})")
         found += inside
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    entries = sorted(folder.iterdir())
+    if kept := _kept(folder):
+        return kept
+    found = [each for each in entries if each.suffix in SUFFIXES]
+    return found or [log for each in entries if each.is_dir() for log in _kept(each)]
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Return the routing of a captured run."""
+    there = (folder / name for name in (PARQUET, ARRAYS))
+    return [path for path in there if path.is_file()][:1]
 
 
 def convert(  # noqa: PLR0913 - what one file is made of, by keyword

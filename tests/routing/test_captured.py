@@ -13,6 +13,7 @@ import pytest
 from nsysmoe.analysis.routed import Choices, Inputs, read_arm, write_captured
 from nsysmoe.errors import InputError
 from nsysmoe.routing.captured import write_routing
+from nsysmoe.routing.convert import logs_of, open_log
 from nsysmoe.routing.forms import TOKENS_SCHEMA
 from tests.conftest import GRAPHS
 
@@ -53,6 +54,22 @@ def record(run: Path) -> dict[str, list[dict[str, list[dict[str, int]]]]]:
         (run / "run.json").read_text(encoding="utf-8")
     )
     return read
+
+
+def test_folders_of_runs_are_read_as_their_routing(run: Path, tmp_path: Path) -> None:
+    arm = tmp_path / "runs" / "off"
+    for number in (1, 2):
+        (arm / f"run-{number}").mkdir(parents=True)
+        for name in NAMES:
+            shutil.copy(run / name, arm / f"run-{number}" / name)
+    found = [str(path.relative_to(arm)) for path in logs_of([arm])]
+    assert found == ["run-1/routing.npz", "run-2/routing.npz"]
+    assert write_captured(arm / "run-2", "off/run-2")
+    assert [path.name for path in logs_of([arm])] == ["routing.npz", "routing.parquet"]
+    assert [path.name for path in logs_of([arm / "run-2"])] == ["routing.parquet"]
+    batches = [batch for log in logs_of([arm]) for batch in open_log(log).batches]
+    names = {name for batch in batches for name in batch["run"]}
+    assert names == {"off/run-1", "off/run-2"}
 
 
 def test_without_steps_it_is_written_all_the_same(run: Path) -> None:
