@@ -231,6 +231,33 @@ def test_captures_are_not_mixed(node: Node) -> None:
     assert "holds something else (thesis.tex)" in done.stderr
 
 
+def test_a_capture_of_an_earlier_version_goes_on(node: Node) -> None:
+    assert node.capture(*PAIR).returncode == 0
+    path = node.output / "manifest.json"
+    manifest = node.manifest()
+    manifest["spec"]["arms"] = ["off", "on"]
+    del manifest["spec"]["load"], manifest["spec"]["gpu_sets"], manifest["spec"]["keeps_going"]
+    path.write_text(json.dumps(manifest))
+    assert node.capture("--runs", "2", "--no-eplb-async").returncode == 0
+    assert [run["status"] for run in node.manifest()["runs"]] == ["complete"] * 4
+    manifest["spec"]["arms"] = ["off", {**node.manifest()["spec"]["arms"][1], "redundant": 2}]
+    path.write_text(json.dumps(manifest))
+    done = node.capture(*PAIR)
+    assert done.returncode == 1
+    assert "holds runs of on with other options" in done.stderr
+
+
+def test_the_manifest_keeps_arms_that_are_not_asked_for(node: Node) -> None:
+    assert node.capture(*PAIR).returncode == 0
+    done = node.capture(*PAIR, "--eplb", "on")
+    assert done.stdout.endswith(f"1 of 1 runs count in {node.output}\n")
+    manifest = node.manifest()
+    assert {run["arm"]: run["status"] for run in manifest["runs"]} == {
+        "on": "complete", "off": "complete",
+    }  # fmt: skip
+    assert {arm["name"] for arm in manifest["spec"]["arms"]} == {"off", "on"}
+
+
 def test_two_captures_do_not_share_a_folder(node: Node) -> None:
     first = node.start(*PAIR, FAKE_VLLM="hang@profile")
     node.wait_for("start_profile")
