@@ -40,7 +40,7 @@ def check(spec: Spec) -> Version:
         _check_arm(spec.of(arm), arm, version)
     _check_sets(spec)
     if spec.mode == "server":
-        _check_server(spec)
+        _check_server(spec, version)
     elif spec.load.client != "own" or spec.load.rate is not None:
         raise CaptureError("--request-rate and --load bench need --mode server")
     return version
@@ -94,7 +94,9 @@ def _check_balancing(spec: Spec, arm: Arm, version: Version) -> None:
         )
 
 
-def _check_server(spec: Spec) -> None:
+def _check_server(spec: Spec, version: Version) -> None:
+    if spec.load.client == "bench" and not version.has("bench_serve"):
+        _refuse(version, "--load bench (the options that it needs)", since("bench_serve"))
     if spec.routed_experts:
         raise CaptureError(
             "--routed-experts needs --mode offline: a server returns them with every answer, "
@@ -114,9 +116,10 @@ def environment(spec: Spec) -> dict[str, str]:
     found = {
         # A forked process that holds CUDA cannot be traced, nor can it use CUDA.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_NVTX_SCOPES_FOR_PROFILING": "1",
         "VLLM_NO_USAGE_STATS": "1",
     }
+    if spec.profile != "none":
+        found["VLLM_NVTX_SCOPES_FOR_PROFILING"] = "1"
     if not spec.multicast:
         found |= _NO_MULTICAST
     if spec.engine.all2all and version.has("all2all_variable"):

@@ -16,7 +16,7 @@ from nsysmoe.capture.versions import supported
 from nsysmoe.errors import CaptureError
 
 if TYPE_CHECKING:
-    from nsysmoe.capture.spec import Arm, Spec
+    from nsysmoe.capture.spec import Arm, Load, Spec
     from nsysmoe.capture.steps import Rounds
 
 NODE = Path(__file__).parent / "node"
@@ -275,10 +275,15 @@ def _load(spec: Spec, rounds: Rounds, arm: Arm, output: str) -> Command:
         (
             spec.python, str(NODE / "load.py"), f"--output={output}",
             f"--url=http://127.0.0.1:{spec.port}", f"--model={spec.model}",
-            f"--start-timeout={spec.start_timeout_s:g}",
+            f"--start-timeout={spec.start_timeout_s:g}", *_how(spec.load),
             *_requests(spec, rounds, arm),
         )
     )  # fmt: skip
+
+
+def _how(load: Load) -> list[str]:
+    rate = [] if load.rate is None else [f"--request-rate={load.rate:g}"]
+    return rate if load.client == "own" else [*rate, f"--client={load.client}"]
 
 
 def _requests(spec: Spec, rounds: Rounds, arm: Arm) -> list[str]:

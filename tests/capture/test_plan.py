@@ -284,6 +284,7 @@ def test_scripts_ship_with_the_package() -> None:
     assert {path.name for path in NODE.glob("*.py")} == {
         "worker.py",
         "load.py",
+        "nsysmoe_bench.py",
         "nsysmoe_extension.py",
         "nsysmoe_workload.py",
     }
