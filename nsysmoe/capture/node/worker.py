@@ -88,10 +88,23 @@ class Rank:
         before = time.perf_counter()
         self.llm = _load(self.options)
         load_s = time.perf_counter() - before
+        self._warm_steps()
         self._warm_up()
         rounds = [self._control(), self._measured()]
         self.stages.enter("writing")
         self._write(started, load_s, rounds)
+
+    def _warm_steps(self) -> None:
+        """Have every size of step run once, before data-parallel engines begin to wait for us."""
+        engine = self.options.engine
+        sizes = workload.step_sizes(_largest_step(engine, self.requests))
+        self.stages.enter("warming steps")
+        self._meet("loaded")
+        before = time.perf_counter()
+        arguments = (",".join(map(str, sizes)), str(engine["max_num_seqs"]))
+        steps = self.llm.collective_rpc("nsysmoe_warm_steps", args=arguments)
+        took_s = time.perf_counter() - before
+        print(f"steps warmed: {steps} in {took_s:.1f} s", flush=True)  # noqa: T201
 
     def _warm_up(self) -> None:
         sweep = workload.sweep_of(self.options)
@@ -240,6 +253,14 @@ def _load(options: argparse.Namespace) -> Any:
         skewed = llm.collective_rpc("nsysmoe_skew_routers", args=(options.router_skew,))
         print("routers skewed:", skewed, flush=True)  # noqa: T201
     return llm
+
+
+def _largest_step(engine: dict[str, Any], requests: list[dict[str, Any]]) -> int:
+    """Return the most tokens that a step may hold; prompts of text may have any length."""
+    most = int(engine["max_num_batched_tokens"])
+    if any("prompt_token_ids" not in request for request in requests):
+        return most
+    return min(most, sum(len(request["prompt_token_ids"]) + 1 for request in requests))
 
 
 def _request(output: Any, rank: int, wall_s: float) -> dict[str, Any]:
