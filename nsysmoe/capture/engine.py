@@ -113,12 +113,10 @@ def _refuse(version: Version, what: str, first: str) -> None:
 def environment(spec: Spec) -> dict[str, str]:
     """Return the variables of every process of vLLM; the user's own come last."""
     version = supported(spec.vllm)
-    found = {
-        # A forked process that holds CUDA cannot be traced, nor can it use CUDA.
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
+    found = {"VLLM_NO_USAGE_STATS": "1"}
     if spec.profile != "none":
+        # A forked process that holds CUDA cannot be traced.
+        found["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         found["VLLM_NVTX_SCOPES_FOR_PROFILING"] = "1"
     if not spec.multicast:
         found |= _NO_MULTICAST

@@ -223,6 +223,8 @@ def _worker(spec: Spec, rounds: Rounds, arm: Arm, output: str) -> tuple[str, ...
     found = [spec.python, str(NODE / "worker.py"), f"--output={output}"]
     found.append(f"--engine={_json(engine.options(spec, arm))}")
     found += _requests(spec, rounds, arm)
+    if not spec.load.warms_steps:
+        found.append("--no-warm-steps")
     if arm.is_balanced and spec.rearrange != "any":
         found.append(f"--rearrange={spec.rearrange}")
     if spec.profile != "none" and not supported(spec.vllm).has("profiler_config"):

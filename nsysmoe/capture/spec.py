@@ -112,17 +112,19 @@ class Workload:
 
 @dataclass(frozen=True)
 class Load:
-    """How requests come to the engine.
+    """How requests come to the engine, and what of them is measured.
 
     Attributes:
         client: Of a server: ours, or ``vllm bench serve``.
         rate: Requests a second, arriving as a Poisson process; None for all at once.
         rounds: Measured rounds of a run without a profiler.
+        warms_steps: Whether a step of every size runs before them, offline.
     """
 
     client: Client = "own"
     rate: float | None = None
     rounds: int = 1
+    warms_steps: bool = True
 
 
 @dataclass(frozen=True)

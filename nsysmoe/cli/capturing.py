@@ -322,12 +322,12 @@ def layout(given: dict[str, Any]) -> Any:
     return layout_of(given["expert_parallel"], given["tensor_parallel"], given["data_parallel"])
 
 
-def load(given: dict[str, Any], rounds: int = 1) -> Any:
-    """Return how requests come."""
+def load(given: dict[str, Any], rounds: int = 1, *, warms_steps: bool = True) -> Any:
+    """Return how requests come, and what of them is measured."""
     from nsysmoe.capture.spec import Load
 
     rate = None if math.isinf(given["request_rate"]) else given["request_rate"]
-    return Load(given["client"], rate, rounds)
+    return Load(given["client"], rate, rounds, warms_steps)
 
 
 def _engine(given: dict[str, Any]) -> Engine:

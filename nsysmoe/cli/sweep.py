@@ -203,6 +203,13 @@ _run_options = grouped(
         help="Rounds that are measured, of the same requests.",
     ),
     click.option(
+        "--warm-steps/--no-warm-steps",
+        "warms_steps",
+        default=True,
+        show_default=True,
+        help="Whether a step of every size runs first; without, code may be compiled in a round.",
+    ),
+    click.option(
         "--profile",
         "is_profiled",
         is_flag=True,
@@ -287,7 +294,11 @@ def _spec(given: dict[str, Any], grid: Grid, *, is_dry: bool) -> Spec:
         arms_of(runs_of(grid), capturing.layout(given), workloads),
         runs=grid.repeats,
         profile="nsys" if profiled else "none",
-        load=capturing.load(given, 1 if profiled else given["measured_rounds"]),
+        load=capturing.load(
+            given,
+            1 if profiled else given["measured_rounds"],
+            warms_steps=given["warms_steps"],
+        ),
         export_json=profiled and (is_dry or capturing.exports_json(given["nsys"])),
         keeps_going=True,
     )

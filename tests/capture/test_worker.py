@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nsysmoe.capture.node import nsysmoe_workload as workload
+from nsysmoe.capture.node.nsysmoe_extension import NsysmoeExtension
 from nsysmoe.capture.node.worker import _rearrangements, is_placed_next
 
 INTERVAL, STEPS = 96, 10
@@ -90,3 +94,51 @@ def test_rearrangements_inside_are_those_of_all_measured_rounds() -> None:
     seen = states(90, 10, 60, 20, 50, 5)
     assert _rearrangements(seen) == {"before": 2, "inside": 1}
     assert _rearrangements(seen, 3) == {"before": 1, "inside": 2}
+
+
+@pytest.mark.parametrize("most", [1, 7, 64, 1000, 4096, 8192])
+def test_sizes_of_steps_meet_every_tile_and_both_specialisations(most: int) -> None:
+    sizes = workload.step_sizes(most)
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] >= 1
+    assert sizes[-1] == most
+    # Up to 2,048 tokens no product of tiles of 8 rows is left out, full or not.
+    tiles = set(range(8, min(most, 2048) + 1, 8))
+    assert tiles <= set(sizes)
+    assert {size - 1 for size in tiles} <= set(sizes)
+    assert len(sizes) <= 1000
+
+
+class Runner:
+    """Plays vLLM's model runner: notes the steps and the logits that it is asked for."""
+
+    def __init__(self, requests: int) -> None:
+        self.steps: list[int] = []
+        self.logits: list[int] = []
+        self._requests = requests
+
+    def _dummy_run(self, tokens: int, *, skip_eplb: bool) -> tuple[list[int], list[int]]:
+        assert skip_eplb
+        self.steps.append(tokens)
+        return [0] * tokens, [0] * min(tokens, self._requests)
+
+    def get_model(self) -> Any:
+        return SimpleNamespace(compute_logits=lambda rows: self.logits.append(len(rows)))
+
+
+def test_every_size_runs_once_before_anything_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = SimpleNamespace(
+        inference_mode=nullcontext, cuda=SimpleNamespace(synchronize=lambda: None)
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    extension = NsysmoeExtension()
+    extension.model_runner = Runner(requests=3)
+    assert extension.nsysmoe_warm_steps("8,15,24", "4") == 3
+    assert extension.model_runner.steps == [8, 15, 24]
+    assert extension.model_runner.logits == [1, 2, 3]
+
+
+def test_a_version_without_a_run_of_its_own_warms_by_rounds_alone() -> None:
+    extension = NsysmoeExtension()
+    extension.model_runner = SimpleNamespace()
+    assert extension.nsysmoe_warm_steps("8,15", "4") == 0

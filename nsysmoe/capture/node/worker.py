@@ -60,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="where the ranks meet")
     parser.add_argument("--rank", type=int)
+    parser.add_argument("--no-warm-steps", action="store_true")
     parser.add_argument("--dummy-weights-std", type=float)
     parser.add_argument("--router-skew", type=float)
     return parser.parse_args()
@@ -88,11 +89,25 @@ class Rank:
         before = time.perf_counter()
         self.llm = _load(self.options)
         load_s = time.perf_counter() - before
+        if not self.options.no_warm_steps:
+            self._warm_steps()
         self._warm_up()
         control = self._control()
         rounds = self._unprofiled() or [control, self._measured()]
         self.stages.enter("writing")
         self._write(started, load_s, rounds)
+
+    def _warm_steps(self) -> None:
+        """Have every size of step run once, before data-parallel engines begin to wait for us."""
+        engine = self.options.engine
+        sizes = workload.step_sizes(_largest_step(engine, self.requests))
+        self.stages.enter("warming steps")
+        self._meet("loaded")
+        before = time.perf_counter()
+        arguments = (",".join(map(str, sizes)), str(engine["max_num_seqs"]))
+        steps = self.llm.collective_rpc("nsysmoe_warm_steps", args=arguments)
+        took_s = time.perf_counter() - before
+        print(f"steps warmed: {steps} in {took_s:.1f} s", flush=True)  # noqa: T201
 
     def _warm_up(self) -> None:
         sweep = workload.sweep_of(self.options)
@@ -252,6 +267,14 @@ def _load(options: argparse.Namespace) -> Any:
         skewed = llm.collective_rpc("nsysmoe_skew_routers", args=(options.router_skew,))
         print("routers skewed:", skewed, flush=True)  # noqa: T201
     return llm
+
+
+def _largest_step(engine: dict[str, Any], requests: list[dict[str, Any]]) -> int:
+    """Return the most tokens that a step may hold; prompts of text may have any length."""
+    most = int(engine["max_num_batched_tokens"])
+    if any("prompt_token_ids" not in request for request in requests):
+        return most
+    return min(most, sum(len(request["prompt_token_ids"]) + 1 for request in requests))
 
 
 def _request(output: Any, rank: int, wall_s: float) -> dict[str, Any]:
