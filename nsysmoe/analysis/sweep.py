@@ -42,7 +42,7 @@ class Collected:
 
 
 def collect(
-    paths: Sequence[Path], *, suite: Path | None = None, experts: int | None = None
+    paths: Sequence[Path | str], *, suite: Path | str | None = None, experts: int | None = None
 ) -> Collected:
     """Read the results below some folders into one table.
 
@@ -58,7 +58,7 @@ def collect(
     rows: list[dict[str, Any]] = []
     damaged: list[str] = []
     failed: list[str] = []
-    for file in _files(paths):
+    for file in _files([Path(path) for path in paths]):
         if file.name.endswith(_FAILURE) or _is_set_aside(file):
             failed.append(str(file))
             continue
@@ -72,7 +72,7 @@ def collect(
             f"no result of a run below {', '.join(map(str, paths))}: neither run.json nor JSON of "
             f"vllm bench{why}"
         )
-    scores = _scores(suite)
+    scores = _scores(Path(suite) if suite else None)
     known = [{**row, "expected_score": _score(row, scores)} for row in rows]
     return Collected(_frame(known), tuple(_findings(damaged, failed)))
 

@@ -189,10 +189,8 @@ class Rank:
     def _generate(self, requests: list[dict[str, Any]], most_tokens: int | None = None) -> Any:
         from vllm import SamplingParams
 
-        prompts = [
-            {key: request[key] for key in ("prompt", "prompt_token_ids") if key in request}
-            for request in requests
-        ]
+        keys = [_key(request) for request in requests]
+        prompts = [{key: request[key]} for key, request in zip(keys, requests, strict=True)]
         parameters = [
             SamplingParams(
                 temperature=0.0,
@@ -275,6 +273,11 @@ def _largest_step(engine: dict[str, Any], requests: list[dict[str, Any]]) -> int
     if any("prompt_token_ids" not in request for request in requests):
         return most
     return min(most, sum(len(request["prompt_token_ids"]) + 1 for request in requests))
+
+
+def _key(request: dict[str, Any]) -> str:
+    """Return what vLLM is given of a row that may hold a text and its tokens."""
+    return "prompt_token_ids" if request.get("prompt_token_ids") else "prompt"
 
 
 def _request(output: Any, rank: int, wall_s: float) -> dict[str, Any]:

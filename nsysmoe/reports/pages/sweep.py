@@ -96,7 +96,9 @@ def _varying(found: Collected) -> list[str]:
 
 def _rows(found: Collected, shown: Sequence[str]) -> list[Row]:
     rows = []
-    for _, part in found.frame.group_by(["point"], maintain_order=True):
+    # As numbers, not as files happen to be called: 4 before 16.
+    ordered = found.frame.sort(shown, nulls_last=True, maintain_order=True)
+    for _, part in ordered.group_by(["point"], maintain_order=True):
         measures = [_text(part[key].drop_nulls().to_list(), key) for key in MEASURES]
         imbalance = [_text(part[key].to_list(), key) for key in ("expected_score", "observed_cv")]
         first = part.row(0, named=True)
