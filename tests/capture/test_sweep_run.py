@@ -185,6 +185,22 @@ def test_configurations_data_sets_and_layouts_of_ones_own(node: Node) -> None:
     assert frame.filter(pl.col("routing") == "apart")["dp"].to_list() == [2, 2]
 
 
+def test_a_sweep_over_data_sets_of_known_score(node: Node) -> None:
+    plan = nsysmoe.WorkloadPlan(("repetition",), (0.0, 0.5, 1.0), 0, 3, 12, token_ids=True)
+    suite = nsysmoe.generate_workload(node.home / "suite", plan, "mixtral")
+    sets = [f"--dataset=suite/{one['file']}" for one in suite.manifest["sets"]]
+    done = node.sweep(*sets, "--routing", "all2all", "--axis", "max-num-seqs=2", "--routed-experts")
+    assert done.returncode == 0, done.stderr
+    found = nsysmoe.collect_sweep([node.output], suite=node.home / "suite" / "manifest.json")
+    scores = {one["file"]: one["score"] for one in suite.manifest["sets"]}
+    for row in found.frame.to_dicts():
+        assert row["expected_score"] == scores[Path(row["dataset"]).name]
+        assert row["observed_cv"] is not None
+    found.frame.write_parquet(node.home / "t.parquet")
+    drawn = nsysmoe.figures(node.home / "t.parquet").figures
+    assert [one.number for one in drawn if one.panels][-2:] == [4, 5]
+
+
 @pytest.mark.parametrize(
     ("more", "said"),
     [
