@@ -55,6 +55,7 @@ class Seen:
         rearrangements: Times that weights moved between ranks inside the range.
         logged: Rearrangements that the engine's log tells of, from start to end.
         counted: Rearrangements ``before`` and ``inside`` by EPLB's counter; None where unknown.
+        stalled: EPLB's counter and its interval, where it ran past that; else None.
     """
 
     ranks: int
@@ -65,6 +66,7 @@ class Seen:
     rearrangements: int
     logged: int
     counted: dict[str, int] | None
+    stalled: tuple[int, int] | None
 
 
 def can_verify() -> bool:
@@ -100,14 +102,22 @@ def _look(trace: Trace, folder: Path) -> Seen:
     )
 
 
-def _beside(folder: Path) -> tuple[int, dict[str, int] | None]:
+def _beside(folder: Path) -> tuple[int, dict[str, int] | None, tuple[int, int] | None]:
     """Return what log and record tell."""
     log = folder / "engine.log"
     text = ""
     if log.exists() and log.stat().st_size < _LARGEST_LOG:
         text = log.read_text(encoding="utf-8", errors="replace")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return len(_MOVED.findall(text)), record.get("rearrangements")
+    return len(_MOVED.findall(text)), record.get("rearrangements"), _stalled(record)
+
+
+def _stalled(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return a counter that ran past its interval: a rearrangement began and never ended."""
+    for state in record.get("eplb_after") or ():
+        if state and 0 < state["interval"] < state["step"]:
+            return state["step"], state["interval"]
+    return None
 
 
 def judge(expected: Expected, seen: Seen) -> tuple[Check, ...]:
@@ -158,6 +168,10 @@ def _unbalanced(seen: Seen) -> Check:
 
 
 def _placed(expected: Expected, seen: Seen) -> Check:
+    if seen.stalled is not None:
+        step, interval = seen.stalled
+        said = f"EPLB's counter stands at {step:,} of {interval:,} steps: one began and never ended"
+        return Check("rearrangement", "fail", said, "capture with --no-eplb-async")
     counted = seen.counted or {}
     if expected.rearrange == "inside":
         inside = max(seen.rearrangements, counted.get("inside", 0))
