@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routing_load import load as load_routing
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
+    from nsysmoe.analysis.sweep import collect as collect_sweep
     from nsysmoe.analysis.waits import waits
     from nsysmoe.analysis.whatif import Change as WhatIfChange
     from nsysmoe.analysis.whatif import whatif
@@ -51,6 +52,7 @@ _HOMES = {
     "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
     "bound": ("nsysmoe.analysis.bound", "bound"),
     "catalogue": ("nsysmoe.trace", "catalogue"),
+    "collect_sweep": ("nsysmoe.analysis.sweep", "collect"),
     "compare": ("nsysmoe.analysis.compare", "compare"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
@@ -73,6 +75,7 @@ __all__ = [
     "advise",
     "bound",
     "catalogue",
+    "collect_sweep",
     "compare",
     "default_class_map",
     "describe",

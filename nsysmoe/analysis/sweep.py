@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _LOG = "routing.npz"
 _SUMMARY = "summary.json"
 _FAILURE = "failure.json"
+# Where a capture puts runs that do not count, and what lies beside it.
+_FAILED, _MANIFEST = "failed", "manifest.json"
+# Where it makes those that are not whole yet.
+_WORK = ".work"
 # Columns in front, in the order of a reader; settings follow, then measures.
 _FIRST = ("point", "routing", "dataset", "repeat")
 
@@ -55,7 +59,7 @@ def collect(
     damaged: list[str] = []
     failed: list[str] = []
     for file in _files(paths):
-        if file.name.endswith(_FAILURE):
+        if file.name.endswith(_FAILURE) or _is_set_aside(file):
             failed.append(str(file))
             continue
         try:
@@ -81,9 +85,16 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
             # A summary repeats the files beside it.
             is_copy = file.name == _SUMMARY and any(file.parent.glob("run=*.json"))
-            if not is_copy and file.resolve() not in seen:
+            is_part = _WORK in file.relative_to(path).parts if path.is_dir() else False
+            if not is_copy and not is_part and file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield file
+
+
+def _is_set_aside(file: Path) -> bool:
+    """Tell whether a capture says that this run does not count."""
+    place = next((one for one in file.parents if one.name == _FAILED), None)
+    return place is not None and place.with_name(_MANIFEST).is_file()
 
 
 def _cv(file: Path, experts: int | None) -> float | None:

@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.capture.preflight import Check
+from nsysmoe.capture.spec import saved_arms
 from nsysmoe.capture.versions import Version
 
 if TYPE_CHECKING:
@@ -207,10 +208,11 @@ def failed(checks: Sequence[Check]) -> list[Check]:
 
 def expected_of(spec: Mapping[str, Any], arm: str, vllm: str) -> Expected:
     """Return what a run of a saved spec was to be."""
-    layout = spec["layout"]
+    saved = saved_arms(spec)[arm]
+    layout = saved["layout"] or spec["layout"]
     return Expected(
         layout["tensor"] * layout["data"],
-        arm == "on",
+        saved["is_balanced"],
         spec["rearrange"],
         vllm,
         spec["allow_code_loads"],

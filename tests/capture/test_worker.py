@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, pstdev
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +16,7 @@ import pytest
 
 from nsysmoe.capture.node import nsysmoe_workload as workload
 from nsysmoe.capture.node.nsysmoe_extension import NsysmoeExtension
-from nsysmoe.capture.node.worker import is_placed_next
+from nsysmoe.capture.node.worker import _rearrangements, is_placed_next
 
 INTERVAL, STEPS = 96, 10
 
@@ -72,6 +75,25 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         workload.write_json(tmp_path / "run.json", {"x": object()})
     assert not (tmp_path / "run.json").exists()
+
+
+def test_arrivals_are_a_poisson_process() -> None:
+    times = workload.arrivals(50.0, 20_001, seed=3)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert times[0] == 0
+    # Exponential gaps: their deviation is their mean, here within four standard errors.
+    assert fmean(gaps) == pytest.approx(0.02, rel=4 / 20_000**0.5)
+    assert pstdev(gaps) == pytest.approx(0.02, rel=8 / 20_000**0.5)
+    assert workload.arrivals(50.0, 20_001, seed=3) == times
+    assert workload.arrivals(50.0, 3, seed=4) != times[:3]
+    assert workload.arrivals(math.inf, 3, seed=3) == [0, 0, 0]
+    assert workload.arrivals(1.0, 0, seed=3) == []
+
+
+def test_rearrangements_inside_are_those_of_all_measured_rounds() -> None:
+    seen = states(90, 10, 60, 20, 50, 5)
+    assert _rearrangements(seen) == {"before": 2, "inside": 1}
+    assert _rearrangements(seen, 3) == {"before": 1, "inside": 2}
 
 
 @pytest.mark.parametrize("most", [1, 7, 64, 1000, 4096, 8192])

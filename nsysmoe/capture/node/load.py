@@ -1,4 +1,4 @@
-"""The load on a server of vLLM: the same rounds as offline, over HTTP, all requests at once.
+"""The load on a server of vLLM: the same rounds as offline, over HTTP.
 
 Run by path; the standard library only. Readiness, profiling and completions are the server's own
 endpoints: /health, /start_profile, /stop_profile, /v1/completions as a stream.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +20,11 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nsysmoe.capture.node import nsysmoe_bench as bench
     from nsysmoe.capture.node import nsysmoe_workload as workload
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import nsysmoe_bench as bench
     import nsysmoe_workload as workload
 
 _SWEEP_TOKENS = 2
@@ -139,11 +142,13 @@ def main() -> None:
     stages = workload.Stages(options.output)
     started = workload.now()
     server = Server(options.url, options.model)
+    requests = workload.requests_of(options)
+    if options.client == "bench" and options.prompts is not None:
+        bench.check(requests)
     before = time.perf_counter()
     stages.enter("waiting for the server")
     server.wait(options.start_timeout)
     load_s = time.perf_counter() - before
-    requests = workload.requests_of(options)
     rounds = _rounds(server, requests, options, stages)
     stages.enter("writing")
     record = {
@@ -168,6 +173,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--url", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--start-timeout", type=float, default=900.0)
+    parser.add_argument("--request-rate", type=float, default=math.inf)
+    parser.add_argument("--client", choices=["own", "bench"], default="own")
     return parser.parse_args()
 
 
@@ -177,38 +184,66 @@ def _rounds(
     options: argparse.Namespace,
     stages: workload.Stages,
 ) -> list[dict[str, Any]]:
-    """Warm up, run unprofiled, and run in the capture range; return the last two rounds."""
+    """Warm up, run unprofiled, and run in the capture range; return what was measured."""
     sweep = workload.sweep_of(options)
     for number, size in enumerate(sweep, 1):
         stages.enter("warming up", number, len(sweep))
-        _round("warm-up", server, requests[:size], _SWEEP_TOKENS)
+        _together(server, requests[:size], [0.0] * size, _SWEEP_TOKENS)
     if options.settle:
-        _round("warm-up", server, requests[:1], options.settle)
+        _together(server, requests[:1], [0.0], options.settle)
     for number in range(1, options.unprofiled_rounds + 1):
         stages.enter("unprofiled round", number, options.unprofiled_rounds)
-        control = _round("control", server, requests)
+        control = _round("control", server, requests, options)
+    measured = []
+    for number in range(1, options.measured_rounds + 1):
+        stages.enter("measuring", number, options.measured_rounds)
+        measured.append(_round("measured", server, requests, options))
+    if measured:
+        return measured
     stages.enter("measuring")
+    return [control, _profiled(server, requests, options)]
+
+
+def _profiled(
+    server: Server, requests: list[dict[str, Any]], options: argparse.Namespace
+) -> dict[str, Any]:
+    if options.client == "bench":
+        # It sends a request to try the server before it starts the profile.
+        return bench.run("profiled", options, is_profiled=True)
     server.profile("start")
-    measured = _round("profiled", server, requests)
+    measured = _round("profiled", server, requests, options)
     server.profile("stop")
-    return [control, measured]
+    return measured
 
 
 def _round(
-    name: str, server: Server, requests: list[dict[str, Any]], most_tokens: int = sys.maxsize
+    name: str, server: Server, requests: list[dict[str, Any]], options: argparse.Namespace
 ) -> dict[str, Any]:
+    if options.client == "bench":
+        return bench.run(name, options)
+    due = workload.arrivals(options.request_rate, len(requests), options.seed)
+    wall_s, rows = _together(server, requests, due, sys.maxsize)
+    return workload.round_of(name, wall_s, rows)
+
+
+def _together(
+    server: Server, requests: list[dict[str, Any]], due: list[float], most_tokens: int
+) -> tuple[float, list[dict[str, Any]]]:
+    """Send each request when it is due, s; return the wall time, s, and what each took."""
     with ThreadPoolExecutor(len(requests)) as threads:
         before = time.perf_counter()
-        waiting = [threads.submit(server.complete, request, most_tokens) for request in requests]
+        waiting = []
+        for request, at in zip(requests, due, strict=True):
+            time.sleep(max(0.0, before + at - time.perf_counter()))
+            waiting.append(threads.submit(server.complete, request, most_tokens))
         rows = [{"id": str(number), **one.result()} for number, one in enumerate(waiting)]
-        wall_s = time.perf_counter() - before
-    return workload.round_of(name, wall_s, rows)
+        return time.perf_counter() - before, rows
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         # Its last line is what a person is shown.
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

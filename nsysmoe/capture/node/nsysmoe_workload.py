@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import time
@@ -37,6 +38,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", default="", help="batch sizes to warm up with")
     parser.add_argument("--settle", type=int, default=0, help="tokens of one request after these")
     parser.add_argument("--unprofiled-rounds", type=int, default=2)
+    parser.add_argument(
+        "--measured-rounds", type=int, default=0, help="after them, in place of the profiled one"
+    )
     parser.add_argument("--record", type=json.loads, default={}, help="what to write down")
 
 
@@ -83,6 +87,15 @@ def _random_requests(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for _ in range(options.num_prompts)
     ]
+
+
+def arrivals(rate: float, count: int, seed: int) -> list[float]:
+    """Return when requests of a Poisson process come, s after the first; 0 for all if infinite."""
+    draw = random.Random(seed)  # noqa: S311 - a workload, not a secret
+    found = [0.0] * min(count, 1)
+    while len(found) < count:
+        found.append(found[-1] + (0.0 if math.isinf(rate) else draw.expovariate(rate)))
+    return found
 
 
 def digest_of(requests: list[dict[str, Any]]) -> str:

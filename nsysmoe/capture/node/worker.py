@@ -60,6 +60,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="where the ranks meet")
     parser.add_argument("--rank", type=int)
+    parser.add_argument("--no-warm-steps", action="store_true")
     parser.add_argument("--dummy-weights-std", type=float)
     parser.add_argument("--router-skew", type=float)
     return parser.parse_args()
@@ -88,9 +89,11 @@ class Rank:
         before = time.perf_counter()
         self.llm = _load(self.options)
         load_s = time.perf_counter() - before
-        self._warm_steps()
+        if not self.options.no_warm_steps:
+            self._warm_steps()
         self._warm_up()
-        rounds = [self._control(), self._measured()]
+        control = self._control()
+        rounds = self._unprofiled() or [control, self._measured()]
         self.stages.enter("writing")
         self._write(started, load_s, rounds)
 
@@ -143,6 +146,16 @@ class Rank:
         self._meet("control")
         found = self._timed("control")
         self._note_eplb()
+        return found
+
+    def _unprofiled(self) -> list[dict[str, Any]]:
+        """Return rounds without a profiler, where they are what is measured."""
+        found = []
+        for number in range(1, self.options.measured_rounds + 1):
+            self._meet(f"measured.{number}")
+            self.stages.enter("measuring", number, self.options.measured_rounds)
+            found.append(self._timed("measured"))
+            self._note_eplb()
         return found
 
     def _measured(self) -> dict[str, Any]:
@@ -220,8 +233,9 @@ class Rank:
         import vllm
 
         kept = _save_routing(self.folder / "routing.npz", self.outputs)
-        # Before the measured round, and after it.
-        before, after = self.eplb_states[-2:]
+        measured = self.options.measured_rounds or 1
+        # Before what was measured, and after it.
+        before, after = self.eplb_states[-1 - measured], self.eplb_states[-1]
         record = {
             "schema_version": workload.SCHEMA_VERSION,
             "vllm": vllm.__version__,
@@ -234,7 +248,7 @@ class Rank:
             "runs": rounds,
             "eplb_before": [before],
             "eplb_after": [after],
-            "rearrangements": _rearrangements(self.eplb_states),
+            "rearrangements": _rearrangements(self.eplb_states, measured),
             "returned_experts": kept,
         }
         workload.write_json(self.folder / "run.json", record)
@@ -318,8 +332,10 @@ def is_placed_next(states: list[dict[str, Any] | None], rearrange: str) -> bool:
     return (not more or since >= _SLACK) and since + steps + _SLACK < interval
 
 
-def _rearrangements(states: list[dict[str, Any] | None]) -> dict[str, int] | None:
-    """Return how often EPLB's counter began anew, before the measured round and inside."""
+def _rearrangements(
+    states: list[dict[str, Any] | None], measured: int = 1
+) -> dict[str, int] | None:
+    """Return how often EPLB's counter began anew, before the measured rounds and inside."""
     if any(state is None for state in states):
         return None
     steps = [state["step"] for state in states if state is not None]
@@ -327,7 +343,7 @@ def _rearrangements(states: list[dict[str, Any] | None]) -> dict[str, int] | Non
     # What happened before the first look: the counter starts at three quarters.
     interval = states[0]["interval"] if states[0] else 0
     earlier = int(steps[0] < interval - interval // 4)
-    return {"before": earlier + sum(began[:-1]), "inside": began[-1]}
+    return {"before": earlier + sum(began[:-measured]), "inside": sum(began[-measured:])}
 
 
 def _save_routing(path: Path, outputs: Any) -> bool:

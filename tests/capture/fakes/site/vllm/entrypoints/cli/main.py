@@ -1,13 +1,16 @@
-"""Plays ``vllm serve``: a real HTTP server that streams tokens."""
+"""Plays ``vllm serve``, a real HTTP server that streams tokens, and ``vllm bench serve``."""
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import sys
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from vllm import __version__, _misbehave_at, _note
 
@@ -67,6 +70,9 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
+    if sys.argv[1] == "bench":
+        _bench(dict(word[2:].partition("=")[::2] for word in sys.argv[3:]))
+        return
     assert sys.argv[1] == "serve"
     _misbehave_at("load")
     port = next(int(word[7:]) for word in sys.argv if word.startswith("--port="))
@@ -78,6 +84,43 @@ def main() -> None:
         ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
     except KeyboardInterrupt:
         print("shutting down", flush=True)
+
+
+def _bench(given: dict[str, str]) -> None:
+    """Send every request after the one before; write what the real one writes, in detail."""
+    _note(f"bench {given['dataset-name']} {given['request-rate']}")
+    if _HOW == "bench_crashes":
+        sys.exit("no tokenizer, says the fake")
+    count, began = int(given["num-prompts"]), time.perf_counter()
+    tokens = int(given.get("random-output-len") or given["custom-output-len"])
+    if "profile" in given:
+        _post(given, "/start_profile", {})
+    took = []
+    for _ in range(count):
+        at = time.perf_counter()
+        _post(given, "/v1/completions", {"prompt": "x", "max_tokens": tokens})
+        took.append(time.perf_counter() - at)
+    if "profile" in given:
+        _post(given, "/stop_profile", {})
+    failed = count if _HOW == "bench_fails" else 1 if _HOW == "bench_fails_once" else 0
+    duration = time.perf_counter() - began
+    result = {
+        "date": "20251201-101010", "model_id": given["model"], "request_rate": "inf",
+        "duration": duration, "completed": count - failed, "failed": failed,
+        "request_throughput": count / duration, "output_throughput": count * tokens / duration,
+        "input_lens": [8] * count, "ttfts": [one / tokens for one in took],
+        "output_lens": [0] * failed + [tokens] * (count - failed),
+        "itls": [[one / tokens] * (tokens - 1) for one in took],
+        "errors": ["Traceback\nConnectionError: refused"] * failed + [""] * (count - failed),
+    }  # fmt: skip
+    Path(given["result-dir"], given["result-filename"]).write_text(json.dumps(result))
+
+
+def _post(given: dict[str, str], path: str, body: dict[str, Any]) -> None:
+    connection = http.client.HTTPConnection(urlsplit(given["base-url"]).netloc)
+    connection.request("POST", path, json.dumps(body))
+    connection.getresponse().read()
+    connection.close()
 
 
 if __name__ == "__main__":
