@@ -56,6 +56,7 @@ class Seen:
         rearrangements: Times that weights moved between ranks inside the range.
         logged: Rearrangements that the engine's log tells of, from start to end.
         counted: Rearrangements ``before`` and ``inside`` by EPLB's counter; None where unknown.
+        moving: EPLB's counter and its interval, where experts moved on as the run ended.
     """
 
     ranks: int
@@ -66,6 +67,7 @@ class Seen:
     rearrangements: int
     logged: int
     counted: dict[str, int] | None
+    moving: tuple[int, int] | None
 
 
 def can_verify() -> bool:
@@ -101,14 +103,22 @@ def _look(trace: Trace, folder: Path) -> Seen:
     )
 
 
-def _beside(folder: Path) -> tuple[int, dict[str, int] | None]:
+def _beside(folder: Path) -> tuple[int, dict[str, int] | None, tuple[int, int] | None]:
     """Return what log and record tell."""
     log = folder / "engine.log"
     text = ""
     if log.exists() and log.stat().st_size < _LARGEST_LOG:
         text = log.read_text(encoding="utf-8", errors="replace")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return len(_MOVED.findall(text)), record.get("rearrangements")
+    return len(_MOVED.findall(text)), record.get("rearrangements"), _moving(record)
+
+
+def _moving(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return a counter that ran past its interval, or stands while experts move."""
+    for state in record.get("eplb_after") or ():
+        if state and state.get("is_moving", 0 < state["interval"] < state["step"]):
+            return state["step"], state["interval"]
+    return None
 
 
 def judge(expected: Expected, seen: Seen) -> tuple[Check, ...]:
@@ -160,6 +170,13 @@ def _unbalanced(seen: Seen) -> Check:
 
 def _placed(expected: Expected, seen: Seen) -> Check:
     counted = seen.counted or {}
+    if seen.moving is not None and expected.rearrange == "before":
+        step, interval = seen.moving
+        said = (
+            f"experts still moved as the run ended, {step:,} steps after that began, "
+            f"with one due every {interval:,}"
+        )
+        return Check("rearrangement", "fail", said, "a longer --eplb-interval, or --no-eplb-async")
     if expected.rearrange == "inside":
         inside = max(seen.rearrangements, counted.get("inside", 0))
         said = f"{inside} inside the range"

@@ -16,7 +16,7 @@ import pytest
 
 from nsysmoe.capture.node import nsysmoe_workload as workload
 from nsysmoe.capture.node.nsysmoe_extension import NsysmoeExtension
-from nsysmoe.capture.node.worker import _rearrangements, is_placed_next
+from nsysmoe.capture.node.worker import is_placed_next, rearrangements
 
 INTERVAL, STEPS = 96, 10
 
@@ -47,6 +47,33 @@ def test_where_the_next_rearrangement_falls(
     rearrange: str, seen: list[dict[str, Any] | None], is_placed: bool
 ) -> None:
     assert is_placed_next(seen, rearrange) is is_placed
+
+
+def moving(step: int, *, is_moving: bool = True) -> dict[str, Any]:
+    return {"step": step, "interval": INTERVAL, "is_async": True, "is_moving": is_moving}
+
+
+def test_nothing_is_measured_while_experts_move() -> None:
+    before, after = moving(80, is_moving=False), moving(10)
+    assert not is_placed_next([before, after], "before")
+    assert not is_placed_next([before, after, moving(20)], "inside")
+    ended = moving(30, is_moving=False)
+    assert is_placed_next([before, after, moving(20), ended], "before")
+    # The next would begin in the control round, and go on into the measured one.
+    late = [moving(78, is_moving=False), moving(88, is_moving=False)]
+    assert not is_placed_next([before, after, *late], "before")
+
+
+def test_a_rearrangement_counts_though_the_counter_ran_on() -> None:
+    looks: list[dict[str, Any] | None] = [
+        {**moving(72, is_moving=False), "models": {"m": [0, 1]}},
+        {**moving(200), "models": {"m": [0, 1]}},
+        {**moving(210), "models": {"m": [1, 0]}},
+        {**moving(220, is_moving=False), "models": {"m": [1, 0]}},
+    ]
+    assert rearrangements(looks) == {"before": 1, "inside": 0}
+    # It began and ended between two looks.
+    assert rearrangements([looks[0], looks[3]]) == {"before": 0, "inside": 1}
 
 
 def test_quantiles_interpolate() -> None:
@@ -92,8 +119,8 @@ def test_arrivals_are_a_poisson_process() -> None:
 
 def test_rearrangements_inside_are_those_of_all_measured_rounds() -> None:
     seen = states(90, 10, 60, 20, 50, 5)
-    assert _rearrangements(seen) == {"before": 2, "inside": 1}
-    assert _rearrangements(seen, 3) == {"before": 1, "inside": 2}
+    assert rearrangements(seen) == {"before": 2, "inside": 1}
+    assert rearrangements(seen, 3) == {"before": 1, "inside": 2}
 
 
 @pytest.mark.parametrize("most", [1, 7, 64, 1000, 4096, 8192])

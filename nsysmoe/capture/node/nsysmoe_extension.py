@@ -36,6 +36,9 @@ class NsysmoeExtension:
         return {
             "step": int(getattr(state, "expert_rearrangement_step", 0)),
             "interval": int(getattr(state, "expert_rearrangement_step_interval", 0)),
+            "is_async": bool(getattr(state, "is_async", False)),
+            # Asynchronously, layer after layer moves while requests are served.
+            "is_moving": any(getattr(model, "rebalanced", False) for model in models.values()),
             "models": {
                 str(name)[:16]: {"physical_to_logical_map": model.physical_to_logical_map.tolist()}
                 for name, model in models.items()

@@ -246,7 +246,7 @@ class Rank:
             "runs": rounds,
             "eplb_before": [before],
             "eplb_after": [after],
-            "rearrangements": _rearrangements(self.eplb_states, measured),
+            "rearrangements": rearrangements(self.eplb_states, measured),
             "returned_experts": kept,
         }
         workload.write_json(self.folder / "run.json", record)
@@ -321,32 +321,46 @@ def is_placed_next(states: list[dict[str, Any] | None], rearrange: str) -> bool:
         rearrange: ``before``, ``inside`` or ``any``.
     """
     before, now = states[-2:]
-    counted = _rearrangements(states)
+    counted = rearrangements(states)
     if rearrange == "any" or before is None or now is None or counted is None:
         return True
+    if now.get("is_moving"):
+        return False
     interval = int(now["interval"])
     at = int(now["step"])
     steps = (at - int(before["step"])) % interval
     more, since = divmod(at + steps, interval)
-    if counted["before"] + counted["inside"] + more < 1:
+    # One that begins in the control round is still going on after it.
+    is_late = bool(more and now.get("is_async"))
+    if counted["before"] + counted["inside"] + more < 1 or is_late:
         return False
     if rearrange == "inside":
         return since + _SLACK < interval <= since + steps - _SLACK
     return (not more or since >= _SLACK) and since + steps + _SLACK < interval
 
 
-def _rearrangements(
-    states: list[dict[str, Any] | None], measured: int = 1
-) -> dict[str, int] | None:
-    """Return how often EPLB's counter began anew, before the measured rounds and inside."""
-    if any(state is None for state in states):
+def rearrangements(states: list[dict[str, Any] | None], measured: int = 1) -> dict[str, int] | None:
+    """Return how often a rearrangement began, before the measured rounds and inside."""
+    told = [state for state in states if state is not None]
+    if len(told) < len(states):
         return None
-    steps = [state["step"] for state in states if state is not None]
-    began = [int(after < before) for before, after in pairwise(steps)]
+    began = [_began(*pair) for pair in pairwise(told)]
     # What happened before the first look: the counter starts at three quarters.
-    interval = states[0]["interval"] if states[0] else 0
-    earlier = int(steps[0] < interval - interval // 4)
+    interval = told[0]["interval"]
+    earlier = int(told[0]["step"] < interval - interval // 4 or bool(told[0].get("is_moving")))
     return {"before": earlier + sum(began[:-measured]), "inside": sum(began[-measured:])}
+
+
+def _began(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Tell whether a rearrangement began between two looks.
+
+    The counter begins anew then, but may run past where it stood before the second look.
+    """
+    if after["step"] < before["step"]:
+        return True
+    if before.get("is_moving"):
+        return False
+    return bool(after.get("is_moving")) or after.get("models") != before.get("models")
 
 
 def _save_routing(path: Path, outputs: Any) -> bool:
