@@ -195,6 +195,23 @@ def test_sets_of_gpus_that_cannot_be(sets: tuple[tuple[str, ...], ...], said: st
         check(replace(TENSOR, gpu_sets=sets))
 
 
+def test_without_a_profiler_vllm_starts_as_it_would_by_itself() -> None:
+    spec = replace(TENSOR, profile="none", load=Load(rounds=3, warms_steps=False))
+    for run in plan(spec, "runs"):
+        assert run.export is None
+        assert run.engine.argv[0] == spec.python
+        assert not any("profiler" in word for word in run.engine.argv)
+        assert {"--measured-rounds=3", "--no-warm-steps"} <= set(run.engine.argv)
+        # A forked worker need not import vLLM once more; only one that is traced must.
+        variables = dict(run.engine.environment)
+        assert "VLLM_WORKER_MULTIPROC_METHOD" not in variables
+        assert "VLLM_NVTX_SCOPES_FOR_PROFILING" not in variables
+    # A server that is not profiled needs no version that can be.
+    check(replace(SERVER, vllm="0.12.0", profile="none"))
+    with pytest.raises(CaptureError, match=r"no --load bench .*0\.13 has"):
+        check(replace(SERVER, vllm="0.12.0", profile="none", load=Load("bench")))
+
+
 def test_options_and_variables_of_the_user_come_last() -> None:
     spec = replace(
         TENSOR,
