@@ -102,8 +102,6 @@ def _check_server(spec: Spec, version: Version) -> None:
             "--routed-experts needs --mode offline: a server returns them with every answer, "
             "which would be measured too"
         )
-    if spec.dummy.deviation is not None or spec.dummy.router_skew is not None:
-        raise CaptureError("--dummy-weights-std and --router-skew need --mode offline")
 
 
 def _refuse(version: Version, what: str, first: str) -> None:
@@ -118,6 +116,9 @@ def environment(spec: Spec) -> dict[str, str]:
         # A forked process that holds CUDA cannot be traced.
         found["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
         found["VLLM_NVTX_SCOPES_FOR_PROFILING"] = "1"
+    if spec.mode == "server":
+        # The endpoint for calls of workers' methods; the server listens on 127.0.0.1 alone.
+        found["VLLM_SERVER_DEV_MODE"] = "1"
     if not spec.multicast:
         found |= _NO_MULTICAST
     if spec.engine.all2all and version.has("all2all_variable"):
@@ -145,6 +146,7 @@ def options(spec: Spec, arm: Arm) -> dict[str, Any]:
         found["all2all_backend"] = engine.all2all
     if version.has("profiler_config") and spec.profile != "none":
         found["profiler_config"] = {"profiler": "cuda"}
+    found["worker_extension_cls"] = EXTENSION
     if spec.mode == "offline":
         found |= _offline(spec, version)
     elif spec.layout.data > 1:
@@ -168,7 +170,7 @@ def _where_given(spec: Spec) -> dict[str, Any]:
 
 
 def _offline(spec: Spec, version: Version) -> dict[str, Any]:
-    found: dict[str, Any] = {"disable_log_stats": False, "worker_extension_cls": EXTENSION}
+    found: dict[str, Any] = {"disable_log_stats": False}
     if keeps_routing(spec, version):
         found["enable_return_routed_experts"] = True
     return found

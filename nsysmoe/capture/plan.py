@@ -223,19 +223,24 @@ def _worker(spec: Spec, rounds: Rounds, arm: Arm, output: str) -> tuple[str, ...
     found = [spec.python, str(NODE / "worker.py"), f"--output={output}"]
     found.append(f"--engine={_json(engine.options(spec, arm))}")
     found += _requests(spec, rounds, arm)
-    if not spec.load.warms_steps:
-        found.append("--no-warm-steps")
-    if arm.is_balanced and spec.rearrange != "any":
-        found.append(f"--rearrange={spec.rearrange}")
+    found += _before(spec, arm)
     if spec.profile != "none" and not supported(spec.vllm).has("profiler_config"):
         found.append("--profile=extension")
     if spec.layout.data > 1:
         found += [f"--data-parallel={spec.layout.data}", f"--port={spec.port}"]
+    return tuple(found)
+
+
+def _before(spec: Spec, arm: Arm) -> list[str]:
+    """Return what is done to an engine before requests come."""
+    found = [] if spec.load.warms_steps else ["--no-warm-steps"]
+    if arm.is_balanced and spec.rearrange != "any":
+        found.append(f"--rearrange={spec.rearrange}")
     if spec.dummy.deviation is not None:
         found.append(f"--dummy-weights-std={spec.dummy.deviation}")
     if spec.dummy.router_skew is not None:
         found.append(f"--router-skew={spec.dummy.router_skew}")
-    return tuple(found)
+    return found
 
 
 def _ranks(spec: Spec, worker: tuple[str, ...]) -> tuple[Command, ...]:
@@ -260,7 +265,7 @@ def _ranks(spec: Spec, worker: tuple[str, ...]) -> tuple[Command, ...]:
 def _server(spec: Spec, arm: Arm) -> tuple[str, ...]:
     found = dict(engine.options(spec, arm))
     model = found.pop("model")
-    program = (spec.python, "-m", "vllm.entrypoints.cli.main", "serve", model)
+    program = (spec.python, str(NODE / "serve.py"), "serve", model)
     here = ("--host=127.0.0.1", f"--port={spec.port}")
     return (*program, *here, *(flag for key, value in found.items() for flag in _flag(key, value)))
 
@@ -278,9 +283,18 @@ def _load(spec: Spec, rounds: Rounds, arm: Arm, output: str) -> Command:
             spec.python, str(NODE / "load.py"), f"--output={output}",
             f"--url=http://127.0.0.1:{spec.port}", f"--model={spec.model}",
             f"--start-timeout={spec.start_timeout_s:g}", *_how(spec.load),
-            *_requests(spec, rounds, arm),
+            *_engine_of(spec, arm), *_before(spec, arm), *_requests(spec, rounds, arm),
         )
     )  # fmt: skip
+
+
+def _engine_of(spec: Spec, arm: Arm) -> list[str]:
+    """Return what the load has to know of the server."""
+    found = [
+        f"--max-step-tokens={spec.engine.max_step_tokens}",
+        f"--max-sequences={spec.engine.max_sequences}",
+    ]
+    return [*found, "--balanced"] if arm.is_balanced else found
 
 
 def _how(load: Load) -> list[str]:

@@ -367,6 +367,10 @@ def test_a_server_under_load(node: Node) -> None:
     # The server takes a millisecond a token.
     assert 0.0008 < summary["tpot_p50_s"] < 0.05
     assert summary["ttft_p50_s"] < summary["e2e_p50_s"]
+    # By its workers' own counter, as offline.
+    assert record["rearrangements"]["before"] >= 1
+    assert record["rearrangements"]["inside"] == 0
+    assert record["eplb_after"][0]["step"] > record["eplb_before"][0]["step"]
     lines = [note[2] for note in node.notes]
     last = len(lines) - 1 - lines[::-1].index("/start_profile")
     assert lines[last:] == ["/start_profile", *["complete 8"] * 4, "/stop_profile"]

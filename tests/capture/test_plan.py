@@ -15,7 +15,6 @@ from nsysmoe.capture.spec import (
     ON,
     Arm,
     Balancing,
-    DummyWeights,
     Engine,
     Layout,
     Load,
@@ -108,7 +107,6 @@ def test_layouts_that_contradict_themselves_are_refused(
         (replace(TENSOR, layout=Layout(1, 1)), r"more than one GPU"),
         (replace(PAPER, workload=replace(PAPER.workload, count=3)), r"without any"),
         (replace(SERVER, routed_experts=True), r"needs --mode offline"),
-        (replace(SERVER, dummy=DummyWeights(router_skew=1.0)), r"need --mode offline"),
     ],
 )
 def test_what_a_version_cannot_honour_is_refused(spec: Spec, said: str) -> None:
@@ -301,6 +299,8 @@ def test_scripts_ship_with_the_package() -> None:
     assert {path.name for path in NODE.glob("*.py")} == {
         "worker.py",
         "load.py",
+        "serve.py",
+        "nsysmoe_workers.py",
         "nsysmoe_bench.py",
         "nsysmoe_extension.py",
         "nsysmoe_workload.py",

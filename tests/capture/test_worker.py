@@ -16,7 +16,7 @@ import pytest
 
 from nsysmoe.capture.node import nsysmoe_workload as workload
 from nsysmoe.capture.node.nsysmoe_extension import NsysmoeExtension
-from nsysmoe.capture.node.worker import is_placed_next, rearrangements
+from nsysmoe.capture.node.nsysmoe_workers import is_placed_next, rearrangements
 
 INTERVAL, STEPS = 96, 10
 

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +21,17 @@ HERE = str(Path(__file__).resolve().parent)
 if TYPE_CHECKING:
     from types import FrameType
 
+    from nsysmoe.capture.node import nsysmoe_workers as workers
     from nsysmoe.capture.node import nsysmoe_workload as workload
 else:
     # Run by path, this folder comes first; with -m, or imported by a child, it does not.
     sys.path.insert(0, HERE)
+    import nsysmoe_workers as workers
     import nsysmoe_workload as workload
 
 _SWEEP_TOKENS = 2
 _BARRIER_TIMEOUT_S = 600.0
 _POLL_S = 0.02
-# Rounds that are added at most, steps by which each is shifted, and steps it may differ by.
-_MOST_MORE_ROUNDS = 64
-_SHIFTS = 16
-_SLACK = 3
 _PORT_OF_RANKS = "VLLM_DP_MASTER_PORT"
 
 
@@ -54,15 +51,12 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     workload.add_options(parser)
+    workers.add_options(parser)
     parser.add_argument("--engine", type=json.loads, required=True, help="options of vllm.LLM")
     parser.add_argument("--profile", choices=["engine", "extension"], default="engine")
-    parser.add_argument("--rearrange", choices=["before", "inside", "any"], default="any")
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="where the ranks meet")
     parser.add_argument("--rank", type=int)
-    parser.add_argument("--no-warm-steps", action="store_true")
-    parser.add_argument("--dummy-weights-std", type=float)
-    parser.add_argument("--router-skew", type=float)
     return parser.parse_args()
 
 
@@ -80,34 +74,42 @@ class Rank:
         everything = workload.requests_of(options)
         self.digest = workload.digest_of(everything)
         self.requests = everything[self.rank :: options.data_parallel]
-        self.eplb_states: list[dict[str, Any] | None] = []
+        self.workers = workers.Workers(
+            self._call, options, is_balanced=bool(options.engine.get("enable_eplb"))
+        )
 
     def run(self) -> None:
         """Run every round and write the record."""
         started = workload.now()
         self.stages.enter("loading")
         before = time.perf_counter()
-        self.llm = _load(self.options)
+        self.llm = self._load()
         load_s = time.perf_counter() - before
-        if not self.options.no_warm_steps:
-            self._warm_steps()
+        self._warm_steps()
         self._warm_up()
         control = self._control()
         rounds = self._unprofiled() or [control, self._measured()]
         self.stages.enter("writing")
         self._write(started, load_s, rounds)
 
+    def _load(self) -> Any:
+        from vllm import LLM
+
+        return LLM(**self.options.engine)
+
+    def _call(self, method: str, arguments: tuple[str, ...]) -> list[Any]:
+        found: list[Any] = self.llm.collective_rpc(method, args=arguments)
+        return found
+
     def _warm_steps(self) -> None:
         """Have every size of step run once, before data-parallel engines begin to wait for us."""
-        engine = self.options.engine
-        sizes = workload.step_sizes(_largest_step(engine, self.requests))
         self.stages.enter("warming steps")
+        self.workers.draw()
         self._meet("loaded")
-        before = time.perf_counter()
-        arguments = (",".join(map(str, sizes)), str(engine["max_num_seqs"]))
-        steps = self.llm.collective_rpc("nsysmoe_warm_steps", args=arguments)
-        took_s = time.perf_counter() - before
-        print(f"steps warmed: {steps} in {took_s:.1f} s", flush=True)  # noqa: T201
+        engine = self.options.engine
+        self.workers.warm_steps(
+            self.requests, engine["max_num_batched_tokens"], engine["max_num_seqs"]
+        )
 
     def _warm_up(self) -> None:
         sweep = workload.sweep_of(self.options)
@@ -116,12 +118,12 @@ class Rank:
             self._generate(self.requests[:size], most_tokens=_SWEEP_TOKENS)
         if self.options.settle:
             self._generate(self.requests[:1], most_tokens=self.options.settle)
-        self._note_eplb()
+        self.workers.look()
         # The last of the unprofiled rounds is the control.
         for number in range(1, self.options.unprofiled_rounds):
             self.stages.enter("unprofiled round", number, self.options.unprofiled_rounds)
             self._generate(self.requests)
-            self._note_eplb()
+            self.workers.look()
         self._place()
 
     def _place(self) -> None:
@@ -129,23 +131,21 @@ class Rank:
 
         Batches take a few more steps than were planned, and data-parallel engines idle ones.
         """
-        for number in range(1, _MOST_MORE_ROUNDS + 1):
-            is_placed = is_placed_next(self.eplb_states, self.options.rearrange)
-            if self._agree(f"placed.{number}", is_placed):
+        for number in range(1, workers.MOST_MORE_ROUNDS + 1):
+            if self._agree(f"placed.{number}", self.workers.is_placed_next()):
                 return
-            self.stages.enter("one more round", number, _MOST_MORE_ROUNDS)
-            # A round that divides the interval would come to the same place for ever.
-            self._generate(self.requests[:1], most_tokens=1 + number % _SHIFTS)
-            self._note_eplb()
+            self.stages.enter("one more round", number, workers.MOST_MORE_ROUNDS)
+            self._generate(self.requests[:1], most_tokens=workers.tokens_between(number))
+            self.workers.look()
             self._generate(self.requests)
-            self._note_eplb()
+            self.workers.look()
 
     def _control(self) -> dict[str, Any]:
         rounds = self.options.unprofiled_rounds
         self.stages.enter("unprofiled round", rounds, rounds)
         self._meet("control")
         found = self._timed("control")
-        self._note_eplb()
+        self.workers.look()
         return found
 
     def _unprofiled(self) -> list[dict[str, Any]]:
@@ -155,7 +155,7 @@ class Rank:
             self._meet(f"measured.{number}")
             self.stages.enter("measuring", number, self.options.measured_rounds)
             found.append(self._timed("measured"))
-            self._note_eplb()
+            self.workers.look()
         return found
 
     def _measured(self) -> dict[str, Any]:
@@ -167,7 +167,7 @@ class Rank:
         found: dict[str, Any] = self._timed("profiled")
         self._meet("stop")
         self._profile(is_on=False)
-        self._note_eplb()
+        self.workers.look()
         return found
 
     def _profile(self, *, is_on: bool) -> None:
@@ -202,13 +202,6 @@ class Rank:
         ]
         return self.llm.generate(prompts, parameters, use_tqdm=False)
 
-    def _note_eplb(self) -> None:
-        if self.options.engine.get("enable_eplb"):
-            states = self.llm.collective_rpc("nsysmoe_eplb")
-        else:
-            states = [None]
-        self.eplb_states.append(states[0])
-
     def _meet(self, name: str) -> None:
         """Wait until every rank has come here."""
         if self.options.rank is None:
@@ -231,9 +224,6 @@ class Rank:
         import vllm
 
         kept = _save_routing(self.folder / "routing.npz", self.outputs)
-        measured = self.options.measured_rounds or 1
-        # Before what was measured, and after it.
-        before, after = self.eplb_states[-1 - measured], self.eplb_states[-1]
         record = {
             "schema_version": workload.SCHEMA_VERSION,
             "vllm": vllm.__version__,
@@ -244,35 +234,10 @@ class Rank:
             "load_s": load_s,
             "unprofiled_rounds": self.options.unprofiled_rounds,
             "runs": rounds,
-            "eplb_before": [before],
-            "eplb_after": [after],
-            "rearrangements": rearrangements(self.eplb_states, measured),
+            **self.workers.record(self.options.measured_rounds or 1),
             "returned_experts": kept,
         }
         workload.write_json(self.folder / "run.json", record)
-
-
-def _load(options: argparse.Namespace) -> Any:
-    from vllm import LLM
-
-    llm = LLM(**options.engine)
-    if options.dummy_weights_std is not None:
-        drawn = llm.collective_rpc(
-            "nsysmoe_draw_weights", args=(options.dummy_weights_std, options.seed)
-        )
-        print("weights drawn:", drawn, flush=True)  # noqa: T201 - the engine's log
-    if options.router_skew is not None:
-        skewed = llm.collective_rpc("nsysmoe_skew_routers", args=(options.router_skew,))
-        print("routers skewed:", skewed, flush=True)  # noqa: T201
-    return llm
-
-
-def _largest_step(engine: dict[str, Any], requests: list[dict[str, Any]]) -> int:
-    """Return the most tokens that a step may hold; prompts of text may have any length."""
-    most = int(engine["max_num_batched_tokens"])
-    if any("prompt_token_ids" not in request for request in requests):
-        return most
-    return min(most, sum(len(request["prompt_token_ids"]) + 1 for request in requests))
 
 
 def _key(request: dict[str, Any]) -> str:
@@ -310,57 +275,6 @@ def _wait_for(path: Path) -> None:
         if time.monotonic() > limit:
             raise TimeoutError(f"another rank did not come to {path.name!r}")
         time.sleep(_POLL_S)
-
-
-def is_placed_next(states: list[dict[str, Any] | None], rearrange: str) -> bool:
-    """Tell whether the round after the next would have its rearrangement where it is asked for.
-
-    Args:
-        states: What EPLB told after the warm-up and after each round; the last two are one round
-            apart. None where it does not tell.
-        rearrange: ``before``, ``inside`` or ``any``.
-    """
-    before, now = states[-2:]
-    counted = rearrangements(states)
-    if rearrange == "any" or before is None or now is None or counted is None:
-        return True
-    if now.get("is_moving"):
-        return False
-    interval = int(now["interval"])
-    at = int(now["step"])
-    steps = (at - int(before["step"])) % interval
-    more, since = divmod(at + steps, interval)
-    # One that begins in the control round is still going on after it.
-    is_late = bool(more and now.get("is_async"))
-    if counted["before"] + counted["inside"] + more < 1 or is_late:
-        return False
-    if rearrange == "inside":
-        return since + _SLACK < interval <= since + steps - _SLACK
-    return (not more or since >= _SLACK) and since + steps + _SLACK < interval
-
-
-def rearrangements(states: list[dict[str, Any] | None], measured: int = 1) -> dict[str, int] | None:
-    """Return how often a rearrangement began, before the measured rounds and inside."""
-    told = [state for state in states if state is not None]
-    if len(told) < len(states):
-        return None
-    began = [_began(*pair) for pair in pairwise(told)]
-    # What happened before the first look: the counter starts at three quarters.
-    interval = told[0]["interval"]
-    earlier = int(told[0]["step"] < interval - interval // 4 or bool(told[0].get("is_moving")))
-    return {"before": earlier + sum(began[:-measured]), "inside": sum(began[-measured:])}
-
-
-def _began(before: dict[str, Any], after: dict[str, Any]) -> bool:
-    """Tell whether a rearrangement began between two looks.
-
-    The counter begins anew then, but may run past where it stood before the second look.
-    """
-    if after["step"] < before["step"]:
-        return True
-    if before.get("is_moving"):
-        return False
-    return bool(after.get("is_moving")) or after.get("models") != before.get("models")
 
 
 def _save_routing(path: Path, outputs: Any) -> bool:
