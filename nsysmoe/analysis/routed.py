@@ -148,21 +148,26 @@ def write_captured(folder: Path, run: str) -> Path | None:
     Raises:
         NsysmoeError: The routing cannot be read or written.
     """
-    from nsysmoe.routing import read_run, replay  # noqa: PLC0415 - imports polars
-    from nsysmoe.routing.captured import RECORD, write_routing  # noqa: PLC0415
+    from nsysmoe.routing.captured import RECORD, write_routing  # noqa: PLC0415 - imports polars
     from nsysmoe.routing.convert import ARRAYS  # noqa: PLC0415
 
     if not (folder / ARRAYS).is_file():
         return None
-    slices = None
+    trace = folder / "trace.sqlite"
+    return write_routing(folder, run, _replayed(trace, folder / RECORD) if trace.exists() else None)
+
+
+def _replayed(path: Path, record: Path) -> pl.DataFrame | None:
+    """Return which tokens ran in which step; None where the trace does not tell."""
+    from nsysmoe.routing import read_run, replay  # noqa: PLC0415 - imports polars
+
     try:
-        with open_trace(folder / "trace.sqlite") as trace:
+        with open_trace(path) as trace:
             steps = _steps(trace)
-        slices, _ = replay(steps.iter_rows(named=True), read_run(folder / RECORD))
+        return replay(steps.iter_rows(named=True), read_run(record))[0]
     except (MissingDataError, RoutingError):
         # Several engines, or other traffic: the choices are worth keeping without steps.
-        pass
-    return write_routing(folder, run, slices)
+        return None
 
 
 def count_rows(

@@ -79,6 +79,12 @@ def test_without_steps_it_is_written_all_the_same(run: Path) -> None:
     assert rows["phase"].null_count() == 0
 
 
+def test_a_run_without_a_trace_keeps_its_routing(run: Path) -> None:
+    (run / "trace.sqlite").unlink()
+    assert write_captured(run, "a") == run / "routing.parquet"
+    assert pl.read_parquet(run / "routing.parquet")["step"].null_count() > 0
+
+
 def test_a_run_without_returned_experts_has_none(run: Path) -> None:
     (run / "routing.npz").unlink()
     assert write_captured(run, "a") is None
