@@ -45,8 +45,9 @@ class Plan:
         dials: Where each family's dial stands, 0 to 1.
         mixtures: Sets with random dials.
         count: Prompts of a set.
-        tokens: Length of a prompt, at most.
+        tokens: Length of a prompt, at most; with a spread, the median.
         seed: The same plan with the same seed gives the same bytes.
+        spread: Standard deviation of the logarithm of lengths; 0 for equal ones.
     """
 
     families: tuple[str, ...] = FAMILIES
@@ -55,6 +56,7 @@ class Plan:
     count: int = COUNT
     tokens: int = TOKENS
     seed: int = 0
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ def generate(  # noqa: PLR0913 - where sentences come from, by keyword
         "tokenizer": chosen.name,
         "prompts": plan.count,
         "tokens_per_prompt": plan.tokens,
+        "spread": plan.spread,
         "material": str(real or domains or "shipped"),
         "domains": list(material.domains),
         "sets": sets,
@@ -149,7 +152,7 @@ def _written(  # noqa: PLR0913, PLR0917 - what a set is made of
     tokenizer: Tokenizer,
     measure: Measure,
 ) -> dict[str, Any]:
-    texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure)
+    texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure, plan.spread)
     lines = "".join(json.dumps({FIELD: text}, ensure_ascii=False) + "\n" for text in texts)
     file = f"{recipe.name}.jsonl"
     _write(folder / file, lines)
