@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.padded_model import padding_report
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
     from nsysmoe.analysis.routing_load import load as load_routing
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
+    from nsysmoe.model.measure import run as run_padding
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
 
@@ -57,6 +59,8 @@ _HOMES = {
     "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
+    "padding_report": ("nsysmoe.analysis.padded_model", "padding_report"),
+    "run_padding": ("nsysmoe.model.measure", "run"),
     "stalls": ("nsysmoe.analysis.stalls", "stalls"),
     "summarize": ("nsysmoe.analysis.summary", "summarize"),
     "waits": ("nsysmoe.analysis.waits", "waits"),
@@ -81,8 +85,10 @@ __all__ = [
     "kernel_table",
     "load_routing",
     "open",
+    "padding_report",
     "plan_placement",
     "routing_balance",
+    "run_padding",
     "stalls",
     "summarize",
     "waits",

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 # Keys of run.json that say what was measured.
 _HEAD = (
-    "model", "is_random", "is_whole", "layers", "experts", "top_k", "hidden_size", "dtype", "device",
-    "torch", "transformers", "prompts", "tokenizer", "implementations", "repeats",
+    "model", "is_random", "is_whole", "layers", "experts", "top_k", "hidden_size", "dtype",
+    "device", "torch", "transformers", "prompts", "tokenizer", "implementations", "repeats",
 )  # fmt: skip
 
 
