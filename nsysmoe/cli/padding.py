@@ -27,6 +27,8 @@ def command() -> None:
       nsysmoe padding run --model random:olmoe-1b-7b --layers 2 --prompts prompts.jsonl --reroute
           -o padding
       nsysmoe padding report padding -o padding.html
+
+    `run` writes a folder; `report` has --format and -o, --output.
     """
 
 

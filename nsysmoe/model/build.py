@@ -202,11 +202,15 @@ def _device(asked: str | None) -> Any:
         device = torch.device(asked or ("cuda" if torch.cuda.is_available() else "cpu"))
     except RuntimeError as error:
         raise InputError(f"there is no device called {asked}; name cpu or cuda") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+    if device.type != "cuda":
+        return device
+    if (device.index or 0) >= torch.cuda.device_count():
         raise MissingDataError(
             f"there is no {asked}: torch sees {torch.cuda.device_count()} GPUs; --device cpu"
         )
-    return device
+    # Events are recorded on the current device.
+    torch.cuda.set_device(device.index or 0)
+    return torch.device("cuda", device.index or 0)
 
 
 def _check_memory(wish: Wish, config: Any, dtype: Any, device: Any) -> None:
