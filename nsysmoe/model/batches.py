@@ -80,6 +80,19 @@ def settings_of(text: str) -> tuple[Setting, ...]:
     return tuple(found)
 
 
+def check_enough(setting: Setting, prompts: int) -> None:
+    """Refuse a setting that takes more prompts than there are.
+
+    Raises:
+        MissingDataError: It does.
+    """
+    if prompts < setting.prompts:
+        raise MissingDataError(
+            f"{setting.name} takes {setting.prompts} prompts, and there are {prompts}; name fewer "
+            "batches or more prompts"
+        )
+
+
 def batches_of(
     prompts: Sequence[Ints], setting: Setting, pad_token: int, *, is_sorted: bool
 ) -> list[Batch]:
@@ -94,11 +107,7 @@ def batches_of(
     Raises:
         MissingDataError: There are fewer prompts than the setting takes.
     """
-    if len(prompts) < setting.prompts:
-        raise MissingDataError(
-            f"{setting.name} takes {setting.prompts} prompts, and there are {len(prompts)}; "
-            "name fewer batches or more prompts"
-        )
+    check_enough(setting, len(prompts))
     order = np.arange(setting.prompts)
     if is_sorted:
         lengths = [len(prompt) for prompt in prompts[: setting.prompts]]

@@ -130,7 +130,8 @@ def use_experts(loaded: Loaded, implementation: str) -> None:
 
 def implementation_of(loaded: Loaded) -> str:
     """Return how the products of the experts are computed."""
-    return str(loaded.model.get_experts_implementation()[""])
+    # The method that tells it came after 5.0.
+    return str(getattr(loaded.model.config, "_experts_implementation", None) or "eager")
 
 
 def shapes() -> dict[str, dict[str, Any]]:

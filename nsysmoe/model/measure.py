@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsysmoe.errors import MissingDataError
-from nsysmoe.model.batches import batches_of
+from nsysmoe.model.batches import batches_of, check_enough
 from nsysmoe.model.build import implementation_of, load, use_experts
 from nsysmoe.model.clock import Stopwatch
 from nsysmoe.model.extra import torch, transformers
@@ -101,6 +101,8 @@ def run(
     """
     questions = read_questions(plan.questions) if plan.questions else ()
     texts = [each.prompt for each in questions] or _texts(plan)
+    for setting in plan.settings:
+        check_enough(setting, len(texts))
     with new_folder(target) as folder:
         loaded = load(wish)
         bench = _Bench(loaded, plan, _token_ids(loaded, plan, texts), questions, folder)

@@ -188,7 +188,8 @@ def test_multiple_choice_is_answered_as_one_by_one(tmp_path: Path) -> None:
 def test_a_model_on_disk_without_padding_token(tmp_path: Path) -> None:
     model = saved_model(tmp_path / "model", special={"pad_token": None}, pad_token_id=None)
     prompts = prompts_file(tmp_path / "p.jsonl", LENGTHS)
-    found = run("padding", "run", "--model", model, "--prompts", prompts, "-o", tmp_path / "out")
+    found = run("padding", "run", "--model", model, "--prompts", prompts, "--batches", "2x2",
+                "-o", tmp_path / "out")  # fmt: skip
     assert found.exit_code == 1
     assert "names no padding token; give its id with --pad-token" in found.stderr
     assert not (tmp_path / "out").exists()
@@ -205,7 +206,7 @@ def test_nothing_is_left_behind_by_an_error(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["model", "p.jsonl"]
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "mine").touch()
-    assert "holds something already" in run(*arguments).stderr
+    assert "holds something already" in run(*arguments, "--batches", "2x1").stderr
 
 
 BARE = """

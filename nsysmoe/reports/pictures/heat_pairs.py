@@ -52,14 +52,15 @@ def heat_pair(loads: Mapping[str, Sequence[Sequence[int]]]) -> go.Figure | None:
         }
         axes[f"yaxis{place or ''}"] = {
             "anchor": f"x{place or ''}", "autorange": "reversed", "title": "" if place else "layer",
-            "showticklabels": not place,
+            "showticklabels": not place, "tick0": 0, "dtick": -(-layers // 8),
         }  # fmt: skip
+    highest = max(1.001, *known)
     drawn.update_layout(
         coloraxis={
             "cmin": 0,
-            "cmid": 1,
-            "cmax": max(1.001, *known),
-            "colorscale": [[0, BLUE], [0.5, "#f7f7f7"], [1, VERMILION]],
+            "cmax": highest,
+            # A fair share is white, wherever it lies between nothing and the most.
+            "colorscale": [[0, BLUE], [1 / highest, "#f7f7f7"], [1, VERMILION]],
             "colorbar": {"title": {"text": "× mean"}},
         },
         **axes,
