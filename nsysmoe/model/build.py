@@ -175,10 +175,14 @@ def _read_config(path: Path, names: Collection[str]) -> Any:
 
 def _tokenizer(path: str) -> Any:
     try:
-        return transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
+        found = transformers.AutoTokenizer.from_pretrained(path, local_files_only=True)
     except (OSError, ValueError, KeyError, ImportError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path} has no tokenizer that can be read ({reason})") from error
+    # Without files transformers 5 makes an empty one of the model's class.
+    if len(found) <= len(found.all_special_ids):
+        raise InputError(f"{path} has no tokenizer: its vocabulary is empty")
+    return found
 
 
 def _pad_token(wish: Wish, config: Any, tokenizer: Any) -> int:

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nsysmoe.errors import MissingDataError
-from nsysmoe.model.batches import batches_of, check_enough
+from nsysmoe.errors import InputError, MissingDataError
+from nsysmoe.model.batches import Setting, batches_of, check_enough
 from nsysmoe.model.build import implementation_of, load, use_experts
 from nsysmoe.model.clock import Stopwatch
 from nsysmoe.model.extra import torch, transformers
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from nsysmoe.model.batches import Batch, Setting
+    from nsysmoe.model.batches import Batch
     from nsysmoe.model.build import Loaded, Wish
     from nsysmoe.model.passes import Seen
     from nsysmoe.model.questions import Question
@@ -91,7 +91,7 @@ def run(
         wish: Which model.
         plan: What to measure.
         target: The folder; new or empty.
-        say: Told each setting that is done.
+        say: Told when the model is ready, and each setting that is done.
 
     Returns:
         What ``run.json`` holds.
@@ -104,8 +104,14 @@ def run(
     for setting in plan.settings:
         check_enough(setting, len(texts))
     with new_folder(target) as folder:
+        start = time.monotonic()
         loaded = load(wish)
+        say(
+            f"{wish.model}: {len(loaded.routers.modules)} layers with experts on "
+            f"{loaded.device_name}, ready in {time.monotonic() - start:.1f} s"
+        )
         bench = _Bench(loaded, plan, _token_ids(loaded, plan, texts), questions, folder)
+        bench.try_out()
         try:
             is_whole = _measure_all(bench, plan, say)
         except torch.cuda.OutOfMemoryError as error:
@@ -159,6 +165,24 @@ class _Bench:
         self.arms = [BASELINE, REROUTED] if plan.reroutes else [BASELINE]
         self.runs: list[dict[str, Any]] = []
         self.counts: dict[str, NDArray[np.int64]] = {}
+
+    def try_out(self) -> None:
+        """Compute experts in each way once: some fail only when they run.
+
+        Raises:
+            InputError: One does.
+        """
+        batch = batches_of(self.prompts, Setting(1, 1), self.loaded.pad_token, is_sorted=True)[0]
+        for implementation in self.implementations:
+            use_experts(self.loaded, implementation)
+            try:
+                with torch.inference_mode():
+                    timed(self.loaded, batch, reroutes=False)
+            except (ImportError, ValueError, RuntimeError) as error:
+                reason = str(error).splitlines()[0]
+                raise InputError(
+                    f"experts cannot be computed by {implementation}: {reason}"
+                ) from error
 
     def measure(self, setting: Setting, *, is_sorted: bool) -> str:
         """Measure one setting in one order; say what was done."""

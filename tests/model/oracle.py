@@ -22,8 +22,8 @@ def counts_after(
     for row, stays in zip(experts, is_real, strict=True):
         for expert in row if stays else ():
             real[expert] += 1
-    tokens = is_real.count(False) if isinstance(is_real, list) else sum(not r for r in is_real)
-    for _ in range(tokens * len(experts[0]) if experts else 0):
+    tokens = sum(not stays for stays in is_real)
+    for _ in range(tokens * len(experts[0])):
         open_ = [expert for expert in range(count) if padding[expert] < tokens]
         least = min(open_, key=lambda expert: (real[expert] + padding[expert], expert))
         padding[least] += 1

@@ -151,6 +151,16 @@ def test_models_that_cannot_be_used(
     assert "\n" not in str(raised.value)
 
 
+def test_a_folder_without_tokenizer_or_weights(tmp_path: Path) -> None:
+    folder = config_file(tmp_path / "bare")
+    with pytest.raises(InputError, match="has no tokenizer"):
+        load(Wish(str(folder), device="cpu"))
+    folder = saved_model(tmp_path / "m")
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(InputError, match="holds no weights that can be read"):
+        load(Wish(str(folder), device="cpu"))
+
+
 def test_a_padding_token_can_be_given(tmp_path: Path) -> None:
     folder = config_file(tmp_path / "m", pad_token_id=None)
     assert load(Wish(f"random:{folder}", device="cpu", pad_token=5)).pad_token == 5

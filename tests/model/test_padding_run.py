@@ -209,6 +209,16 @@ def test_nothing_is_left_behind_by_an_error(tmp_path: Path) -> None:
     assert "holds something already" in run(*arguments, "--batches", "2x1").stderr
 
 
+def test_experts_that_fail_when_they_run(tmp_path: Path) -> None:
+    model = config_file(tmp_path / "model")
+    prompts = prompts_file(tmp_path / "p.jsonl", LENGTHS)
+    found = run("padding", "run", "--model", f"random:{model}", "--prompts", prompts, "--batches",
+                "2x2", "--experts", "deepgemm", *QUICK, "-o", tmp_path / "out")  # fmt: skip
+    assert found.exit_code == 1
+    assert "experts cannot be computed by deepgemm: " in found.stderr
+    assert not (tmp_path / "out").exists()
+
+
 BARE = """
 import sys
 for name in ("polars", "pyarrow", "duckdb", "plotly", "rich", "jinja2", "markupsafe"):
