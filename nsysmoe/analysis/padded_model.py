@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
+# Rows of a block of a grouped product in prefill, as kernels on Hopper take them.
+BLOCK_ROWS = 128
 # Keys of run.json that say what was measured.
 _HEAD = (
     "model", "is_random", "is_whole", "layers", "experts", "top_k", "hidden_size", "dtype",
@@ -46,7 +48,10 @@ class PaddingReport:
         rows: One a setting and order: tokens, and for ``real``, ``baseline`` and ``rerouted``
             (null where not measured) ``cv`` over all layers and experts of all batches together,
             ``batch_cv`` (the mean over batches of the same), ``layer_cv`` and
-            ``layer_max_over_mean`` (means over layers); ``layers``; ``difference``; ``accuracy``.
+            ``layer_max_over_mean`` (means over layers), and what a kernel gets, means over layers
+            of batches: ``active_experts``, ``busiest`` (choices of the busiest expert),
+            ``blocks`` (of 128 rows, each of one expert); ``layers``; ``difference``;
+            ``accuracy``.
         times: One a setting, order and implementation: medians over batches of the median of
             each, ns; ``change`` with its extremes over batches; ``reroute_share``.
         heat: Choices by layer and expert, [layers][experts], by row and arm.
@@ -121,6 +126,9 @@ def _balance(loads: Floats) -> dict[str, float | None]:
         "batch_cv": mean_known(variation(loads.reshape(len(loads), -1))),
         "layer_cv": mean_known(variation(whole)),
         "layer_max_over_mean": mean_known(max_over_mean(whole)),
+        "active_experts": float((loads > 0).sum(axis=-1).mean()),
+        "busiest": float(loads.max(axis=-1).mean()),
+        "blocks": float(np.ceil(loads / BLOCK_ROWS).sum(axis=-1).mean()),
     }
 
 

@@ -79,8 +79,23 @@ def test_measures_are_those_of_plain_python(tmp_path: Path) -> None:
         assert row[name]["layer_cv"] == pytest.approx(cv(loads.sum(axis=0)))
         assert row[name]["batch_cv"] == pytest.approx(fmean(map(cv, loads)))
         assert row["layers"][0][f"cv_{name}"] == pytest.approx(cv(loads.sum(axis=0)))
+        cells = [cell for batch in loads.tolist() for cell in batch]
+        assert row[name]["active_experts"] == fmean(sum(map(bool, cell)) for cell in cells)
+        assert row[name]["busiest"] == fmean(map(max, cells))
+        assert row[name]["blocks"] == row[name]["active_experts"]
         summed = loads.sum(axis=(0, 1)).tolist()
         assert row[name]["layer_max_over_mean"] == pytest.approx(max(summed) / fmean(summed))
+
+
+def test_blocks_hold_rows_of_one_expert(tmp_path: Path) -> None:
+    folder = written(tmp_path / "out")
+    with np.load(folder / "counts.npz") as found:
+        arrays: dict[str, Any] = {name: found[name].astype(np.int64) for name in found.files}
+    arrays["4x2-unsorted-baseline-padding"] = BEFORE * 50
+    np.savez(folder / "counts.npz", **arrays)
+    (row,) = nsysmoe.padding_report(folder).rows
+    # 304, 2, 1 and 1 choices in the first batch; 3, 203 and 2 in the second.
+    assert row["baseline"]["blocks"] == ((3 + 1 + 1 + 1) + (1 + 2 + 1)) / 2
 
 
 def test_times_are_medians_of_medians(tmp_path: Path) -> None:

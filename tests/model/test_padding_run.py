@@ -54,9 +54,8 @@ def test_everything_is_in_the_report(folder: Path) -> None:
         assert row["difference"]["routes"] == sum(LENGTHS) * 2
         assert len(row["layers"]) == 2
     assert rows["4x3-sorted"]["padding_tokens"] < rows["4x3-unsorted"]["padding_tokens"]
-    assert rows["4x3-unsorted"]["real"] == rows["4x3-sorted"]["real"] | {
-        "batch_cv": rows["4x3-unsorted"]["real"]["batch_cv"]
-    }
+    # The same tokens choose the same experts, whatever batch they are in.
+    assert rows["4x3-unsorted"]["real"]["cv"] == rows["4x3-sorted"]["real"]["cv"]
     assert {row["experts"] for row in report["times"]} == {"batched_mm", "eager"}
     assert all(row["reroute_share"] > 0 for row in report["times"])
     assert [finding["code"] for finding in report["findings"]] == ["random_weights"]

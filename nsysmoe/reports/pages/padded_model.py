@@ -25,7 +25,13 @@ def padding_page(report: PaddingReport) -> Document:
     return Document(
         title=f"Padding in {report.model['model']}",
         lead=report.sentences,
-        tables=(_balance(report), _times(report), *_harm(report), *_accuracy(report)),
+        tables=(
+            _balance(report),
+            _times(report),
+            _kernels(report),
+            *_harm(report),
+            *_accuracy(report),
+        ),
         data={
             "schema_version": SCHEMA_VERSION,
             "source": report.source,
@@ -110,6 +116,24 @@ def _times(report: PaddingReport) -> Table:
         for row in report.times
     )
     return Table("Time of a batch", columns, rows)
+
+
+def _kernels(report: PaddingReport) -> Table:
+    columns = (
+        Column("Batches", "left"),
+        Column("Active experts as it is"),
+        Column("Rerouted"),
+        Column("Choices of the busiest as it is"),
+        Column("Rerouted"),
+        Column("Blocks of 128 rows as it is"),
+        Column("Rerouted"),
+    )
+    keys = ("active_experts", "busiest", "blocks")
+    rows = tuple(
+        Row((row["run"], *(_of(row[arm], key) for key in keys for arm in ("baseline", "rerouted"))))
+        for row in report.rows
+    )
+    return Table("What a layer's kernel gets in a batch", columns, rows)
 
 
 def _harm(report: PaddingReport) -> tuple[Table, ...]:
