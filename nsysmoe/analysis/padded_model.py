@@ -265,7 +265,7 @@ def _findings(model: dict[str, Any], rows: Sequence[dict[str, Any]]) -> list[Fin
         message = f"outputs are not finite in {', '.join(broken)}: another --dtype is needed"
         found.append(Finding("not_finite", "error", message, {"runs": broken}))
     if not model["is_whole"]:
-        message = "the time ran out before all settings: what is here was measured as asked"
+        message = "time or memory ran out before all settings: what is here was measured as asked"
         found.append(Finding("stopped_early", "warning", message))
     if full := [row["run"] for row in rows if not row["padding_tokens"]]:
         message = f"there is no padding in {', '.join(full)}: prompts of a batch are equally long"

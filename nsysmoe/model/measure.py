@@ -112,13 +112,7 @@ def run(
         )
         bench = _Bench(loaded, plan, _token_ids(loaded, plan, texts), questions, folder)
         bench.try_out()
-        try:
-            is_whole = _measure_all(bench, plan, say)
-        except torch.cuda.OutOfMemoryError as error:
-            raise MissingDataError(
-                f"{loaded.device_name} has too little memory for a batch beside the weights; name "
-                "fewer --layers, smaller --batches, or --max-tokens"
-            ) from error
+        is_whole = _measure_all(bench, plan, say)
         record = {**_head(loaded, plan), "is_whole": is_whole}
         record |= {"implementations": list(bench.implementations), "runs": bench.runs}
         write_record(folder, record, bench.counts)
@@ -126,14 +120,29 @@ def run(
 
 
 def _measure_all(bench: _Bench, plan: Plan, say: Callable[[str], None]) -> bool:
-    """Measure setting after setting; tell whether there was time for all."""
+    """Measure setting after setting; tell whether time and memory sufficed for all.
+
+    Raises:
+        MissingDataError: Memory does not suffice for the first.
+    """
     start = time.monotonic()
     for setting in plan.settings:
         for is_sorted in plan.sorts:
+            name = run_name(setting.name, is_sorted=is_sorted)
             if bench.runs and plan.limit_s and time.monotonic() - start > plan.limit_s:
-                say(f"stopped after {plan.limit_s} s, before {setting.name}")
+                say(f"stopped after {plan.limit_s} s, before {name}")
                 return False
-            say(bench.measure(setting, is_sorted=is_sorted))
+            try:
+                say(bench.measure(setting, is_sorted=is_sorted))
+            except torch.cuda.OutOfMemoryError as error:
+                message = (
+                    f"{bench.loaded.device_name} has too little memory for a batch of {name} "
+                    "beside the weights; name fewer --layers, smaller --batches, or --max-tokens"
+                )
+                if not bench.runs:
+                    raise MissingDataError(message) from error
+                say(message)
+                return False
     return True
 
 

@@ -132,8 +132,30 @@ def test_no_further_setting_after_the_limit(
     found = run("padding", "run", "--model", f"random:{model}", "--prompts", prompts, "--batches",
                 "3x2,2x2", "--limit", "5", *QUICK, "-o", tmp_path / "out")  # fmt: skip
     assert found.exit_code == 0, found.output
-    assert "stopped after 5 s, before 2x2" in found.stderr
+    assert "stopped after 5 s, before 2x2-unsorted" in found.stderr
     assert "[stopped_early]" in run("padding", "report", tmp_path / "out").stdout
+
+
+@pytest.mark.parametrize("batches", ["2x2,4x2", "4x2,2x2"])
+def test_memory_that_runs_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batches: str
+) -> None:
+    from nsysmoe.model.passes import see as see_all
+
+    def see(loaded: Any, batch: Any, *, reroutes: bool) -> Any:
+        if len(batch.prompts) > 2:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return see_all(loaded, batch, reroutes=reroutes)
+
+    monkeypatch.setattr("nsysmoe.model.measure.see", see)
+    model = config_file(tmp_path / "model")
+    prompts = prompts_file(tmp_path / "p.jsonl", LENGTHS)
+    found = run("padding", "run", "--model", f"random:{model}", "--prompts", prompts, "--batches",
+                batches, *QUICK, "-o", tmp_path / "out")  # fmt: skip
+    assert "has too little memory for a batch of 4x2-unsorted" in found.stderr
+    is_first = batches.startswith("4x2")
+    assert found.exit_code == (1 if is_first else 0)
+    assert (tmp_path / "out").exists() is not is_first
 
 
 def questions_file(path: Path, answers: list[int]) -> Path:
