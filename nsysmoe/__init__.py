@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.padded_model import padding_report
     from nsysmoe.analysis.padding import padding as routing_padding
     from nsysmoe.analysis.patterns import patterns as routing_patterns
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
+    from nsysmoe.model.measure import run as run_padding
     from nsysmoe.sweep.grid import Grid as SweepGrid
     from nsysmoe.sweep.grid import runs_of as sweep_runs
     from nsysmoe.trace import Trace, catalogue
@@ -79,6 +81,8 @@ _HOMES = {
     "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
+    "padding_report": ("nsysmoe.analysis.padded_model", "padding_report"),
+    "run_padding": ("nsysmoe.model.measure", "run"),
     "stalls": ("nsysmoe.analysis.stalls", "stalls"),
     "summarize": ("nsysmoe.analysis.summary", "summarize"),
     "waits": ("nsysmoe.analysis.waits", "waits"),
@@ -110,10 +114,12 @@ __all__ = [
     "kernel_table",
     "load_routing",
     "open",
+    "padding_report",
     "plan_placement",
     "routing_balance",
     "routing_padding",
     "routing_patterns",
+    "run_padding",
     "score_workload",
     "stalls",
     "summarize",

@@ -104,3 +104,17 @@ def test_a_model_can_use_it_with_numpy_alone() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+@given(layers())
+def test_tensors_are_rerouted_to_the_same_experts(
+    layer: tuple[np.ndarray, np.ndarray, int],
+) -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    pytest.importorskip("transformers", reason="transformers are not installed")
+    from nsysmoe.model import reroute as of_tensors
+
+    chosen, is_padding, experts = layer
+    rows = of_tensors.rows_of(torch.tensor(~is_padding).to(torch.int64))
+    found = of_tensors.reroute(torch.tensor(chosen), rows, experts)
+    assert found.tolist() == reroute(chosen, is_padding, experts).tolist()
