@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.kernels import kernel_table
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
+    from nsysmoe.analysis.routed_placement import plan_routed as plan_routed_placement
     from nsysmoe.analysis.routing_load import load as load_routing
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
@@ -40,6 +41,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "routing_balance": ("nsysmoe.analysis.balance", "balance"),
     "plan_placement": ("nsysmoe.analysis.placement", "plan"),
+    "plan_routed_placement": ("nsysmoe.analysis.routed_placement", "plan_routed"),
     "load_routing": ("nsysmoe.analysis.routing_load", "load"),
     "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
     "advise": ("nsysmoe.analysis.advise", "advise"),
@@ -82,6 +84,7 @@ __all__ = [
     "load_routing",
     "open",
     "plan_placement",
+    "plan_routed_placement",
     "routing_balance",
     "stalls",
     "summarize",
