@@ -56,7 +56,7 @@ class StepCost:
         cost: NDArray[np.float64] = per_expert * (rows > 0) + per_block * blocks
         return cost
 
-    def taken(self, steps: slice) -> StepCost:
+    def taken(self, steps: slice | NDArray[np.bool_]) -> StepCost:
         """Return the costs of some of the steps."""
         return StepCost(self.per_expert[steps], self.per_block[steps], self.block_rows[steps])
 
@@ -128,6 +128,16 @@ def place_by_steps(
         Logical experts, shape [layers, slots].
     """
     cost = cost or blocks_cost(len(loads))
+    # Layer by layer: costs of all slots in all steps of all layers would fill memory.
+    return np.concatenate(
+        [
+            _place_layer(loads[:, layer : layer + 1], gpus, slots, cost)
+            for layer in range(loads.shape[1])
+        ]
+    )
+
+
+def _place_layer(loads: NDArray[np.float64], gpus: int, slots: int, cost: StepCost) -> Map:
     balanced = place_better(loads.sum(axis=0), gpus, slots)
     cheap = _cheapest_replicas(loads, slots, cost)
     starts = [balanced, *(_packed(held, loads, gpus, cost) for held in (balanced, cheap))]
