@@ -31,35 +31,49 @@ _NOTE = (
 
 def advice_page(advice: Advice) -> Document:
     """Return the verdict, loads and times on held-out steps."""
-    tables = [_times(advice)] if advice.times else []
-    tables += [_loads(advice), limits_table(advice)]
     return Document(
         title=f"EPLB for {advice.source}",
         lead=advice.sentences,
-        tables=tuple(tables),
-        data={
-            "schema_version": SCHEMA_VERSION,
-            "source": advice.source,
-            "worth": advice.is_worth,
-            "verdict": list(advice.sentences),
-            **advice.shape,
-            "loads": list(advice.loads),
-            "times": list(advice.times),
-            "bound": list(advice.bound),
-            "single_runs": advice.single_runs,
-            "tax": advice.tax,
-            "rearrangements": list(advice.rearrangements),
-            "moves": advice.moves,
-            "limits": list(advice.limits),
-            "device_loads": advice.device_loads,
-            "physical_to_logical_map": [list(row) for row in advice.map],
-            "findings": [finding.to_dict() for finding in advice.findings],
-        },
+        tables=advice_tables(advice),
+        data=advice_data(advice),
         records=advice.times or advice.loads,
         findings=advice.findings,
-        notes=(_NOTE.format(unit=advice.shape["unit"]),),
-        pictures=(*advice_pictures(advice),),
+        notes=(advice_note(advice),),
+        pictures=advice_pictures(advice),
     )
+
+
+def advice_tables(advice: Advice) -> tuple[Table, ...]:
+    """Return times where they are known, loads, and when EPLB would not help."""
+    times = [_times(advice)] if advice.times else []
+    return (*times, _loads(advice), _limits(advice))
+
+
+def advice_note(advice: Advice) -> str:
+    """Return how to read the tables."""
+    return _NOTE.format(unit=advice.shape["unit"])
+
+
+def advice_data(advice: Advice) -> dict[str, Any]:
+    """Return the JSON form."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "source": advice.source,
+        "worth": advice.is_worth,
+        "verdict": list(advice.sentences),
+        **advice.shape,
+        "loads": list(advice.loads),
+        "times": list(advice.times),
+        "bound": list(advice.bound),
+        "single_runs": advice.single_runs,
+        "tax": advice.tax,
+        "rearrangements": list(advice.rearrangements),
+        "moves": advice.moves,
+        "limits": list(advice.limits),
+        "device_loads": advice.device_loads,
+        "physical_to_logical_map": [list(row) for row in advice.map],
+        "findings": [finding.to_dict() for finding in advice.findings],
+    }
 
 
 def advice_pictures(advice: Advice) -> tuple[Picture, ...]:
@@ -71,6 +85,11 @@ def advice_pictures(advice: Advice) -> tuple[Picture, ...]:
         "imbalance adds is what a placement can take away.",
     )
     return (
+        Picture(
+            "Choices of each expert by layer",
+            lambda: _draw_experts(advice),
+            "Relative to the mean of the layer: which experts are hot, and where.",
+        ),
         Picture(
             "Work of the busiest GPUs on held-out steps",
             lambda: _draw(advice),
@@ -85,7 +104,7 @@ def advice_pictures(advice: Advice) -> tuple[Picture, ...]:
     )
 
 
-def limits_table(advice: Advice) -> Table:
+def _limits(advice: Advice) -> Table:
     """Return when EPLB would not help, and whether that is so here."""
     rows = tuple(
         Row(("yes" if limit["applies"] else "no", limit["sentence"])) for limit in advice.limits
@@ -157,6 +176,12 @@ def _draw_times(advice: Advice) -> Any:
             for row in advice.times
         ]
     )
+
+
+def _draw_experts(advice: Advice) -> Any:
+    from nsysmoe.reports.pictures.loads import heatmap  # noqa: PLC0415 - plotly
+
+    return heatmap(advice.expert_loads, "expert", "layer")
 
 
 def _draw_devices(advice: Advice) -> Any:
