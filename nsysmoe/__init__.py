@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.placement import Memory
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
     from nsysmoe.analysis.routed_placement import plan_routed as plan_routed_placement
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
+    from nsysmoe.placement.cluster import Cluster
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
 
@@ -45,6 +47,8 @@ _HOMES = {
     "load_routing": ("nsysmoe.analysis.routing_load", "load"),
     "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
     "advise": ("nsysmoe.analysis.advise", "advise"),
+    "Cluster": ("nsysmoe.placement.cluster", "Cluster"),
+    "Memory": ("nsysmoe.analysis.placement", "Memory"),
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
@@ -67,8 +71,10 @@ _HOMES = {
 
 __all__ = [
     "ClassMap",
+    "Cluster",
     "Comparison",
     "Finding",
+    "Memory",
     "NsysmoeError",
     "Trace",
     "WhatIfChange",
