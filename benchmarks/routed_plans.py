@@ -1,4 +1,4 @@
-"""100,000,000 choices of tokens: written to Parquet, summarised, and placed, with peak memory.
+"""Plans from 100,000,000 choices of tokens: seconds, and the peak of memory.
 
 Each step runs in a process of its own, whose peak of memory is what the kernel says it was.
 """
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nsysmoe.analysis.balance import balance
 from nsysmoe.analysis.routed_placement import plan_routed
 from nsysmoe.analysis.routing_load import load
 from nsysmoe.placement.cluster import Cluster
@@ -39,7 +38,6 @@ def main() -> None:
     ways: dict[str, Callable[[], object]] = {
         "write returned experts": lambda: _write(raw, tokens),
         "routing load": lambda: _load(raw, loaded),
-        "routing balance": lambda: _balance(loaded),
         "placement plan --algorithm best": lambda: _plan(loaded, "best", 1),
         "placement plan --algorithm locality": lambda: _plan(loaded, "locality", 4),
     }
@@ -87,10 +85,6 @@ def _write(path: Path, tokens: int) -> None:
 
 def _load(raw: Path, loaded: Path) -> None:
     load([raw], loaded)
-
-
-def _balance(path: Path) -> None:
-    balance([path], gpus=8)
 
 
 def _plan(path: Path, algorithm: str, nodes: int) -> None:
