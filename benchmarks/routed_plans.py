@@ -44,16 +44,18 @@ def main() -> None:
     print(f"{tokens * _LAYERS * _TOP_K:,} choices of {tokens:,} tokens")
     try:
         for name, way in ways.items():
-            seconds, peak = _apart(way)
-            print(f"{name}: {seconds:.1f} s, {peak / 1e9:.2f} GB at most")
+            seconds, busy, peak = _apart(way)
+            print(
+                f"{name}: {seconds:.1f} s ({busy:.1f} s of processors), {peak / 1e9:.2f} GB at most"
+            )
     finally:
         if not arguments.keep:
             raw.unlink(missing_ok=True)
             loaded.unlink(missing_ok=True)
 
 
-def _apart(way: Callable[[], object]) -> tuple[float, int]:
-    """Run in a process of its own; return seconds and the peak of its memory in bytes."""
+def _apart(way: Callable[[], object]) -> tuple[float, float, int]:
+    """Run in a process of its own; return seconds, those of processors, and peak memory in bytes."""
     start = time.perf_counter()
     child = os.fork()
     if not child:
@@ -66,7 +68,8 @@ def _apart(way: Callable[[], object]) -> tuple[float, int]:
     _, status, used = os.wait4(child, 0)
     if status:
         sys.exit("a step failed")
-    return time.perf_counter() - start, used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = used.ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return time.perf_counter() - start, used.ru_utime + used.ru_stime, peak
 
 
 def _write(path: Path, tokens: int) -> None:

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 
     from nsysmoe.routing.forms import Source
 
-# Choices that are held: a few hundred MB. Of more tokens evenly spaced ones are kept.
-LARGEST = 1 << 24
+# Choices that are held: a few hundred MB while they are sorted. Of more tokens evenly spaced ones
+# are kept; swaps of experts look at fewer.
+LARGEST = 1 << 22
 _COLUMNS = ("run", "request", "phase", "step", "layer", "token", "k", "expert")
 # Consecutive tokens that stand for a request where a log names too few.
 WINDOW_TOKENS = 256
