@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def _apart(way: Callable[[], object]) -> tuple[float, float, int]:
-    """Run in a process of its own; return seconds, those of processors, and peak memory in bytes."""
+    """Run in a process of its own; return seconds, those of processors, and peak bytes."""
     start = time.perf_counter()
     child = os.fork()
     if not child:

@@ -23,9 +23,10 @@ from nsysmoe.findings import Finding
 from nsysmoe.placement.cluster import ROUTED_ALGORITHMS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import numpy as np
+    import polars as pl
     from numpy.typing import NDArray
 
     from nsysmoe.analysis.locality import Locality
@@ -112,8 +113,11 @@ def _read(path: Path, cluster: Cluster, algorithm: str) -> _Log:
     from nsysmoe.analysis.routing_load import count_logs  # noqa: PLC0415 - polars
     from nsysmoe.metrics.held_out import step_cube  # noqa: PLC0415
 
-    counted = count_logs([path], by_token=True)
-    cube = step_cube(counted.counts, counted.experts)
+    counted = count_logs([path])
+    counts = counted.counts
+    if counts["step"].null_count():
+        counts = _steps(path)
+    cube = step_cube(counts, counted.experts)
     if len(cube) < 2:
         raise MissingDataError(
             f"{path} tells one step: nothing is left to judge a plan on; give its loads to --loads"
@@ -121,8 +125,7 @@ def _read(path: Path, cluster: Cluster, algorithm: str) -> _Log:
     decode, findings = cube, list(counted.findings)
     routes = _tokens(path, cluster, algorithm)
     if routes is not None and routes.has_phases:
-        part = count_logs([path], experts=counted.experts, by_token=True, phase="decode")
-        decode = step_cube(part.counts, counted.experts)
+        decode = step_cube(_steps(path, "decode"), counted.experts)
     elif algorithm == "active":
         findings.append(_no_phases(path))
     if routes is not None and not routes.has_requests and cluster.nodes > 1:
@@ -130,6 +133,30 @@ def _read(path: Path, cluster: Cluster, algorithm: str) -> _Log:
     if len(decode) < 2:
         raise MissingDataError(f"{path} tells one decode step: nothing is left to judge a plan on")
     return _Log(str(path), cube, decode, routes, tuple(findings))
+
+
+def _steps(path: Path, phase: str | None = None) -> pl.DataFrame:
+    """Count choices by step; without steps all tokens of one number stand for one.
+
+    Requests that generate side by side are at about the same token.
+    """
+    import polars as pl  # noqa: PLC0415 - slow to import
+
+    from nsysmoe.metrics.routing_loads import KEY, count_choices  # noqa: PLC0415
+    from nsysmoe.routing.convert import logs_of, open_log  # noqa: PLC0415
+
+    def batches() -> Iterator[pl.DataFrame]:
+        for source in (open_log(log) for log in logs_of([path])):
+            is_tokens = source.level == "tokens"
+            for batch in source.batches:
+                numbered = batch
+                if is_tokens:
+                    numbered = batch.with_columns(step=pl.coalesce("step", "token"))
+                    if phase is not None:
+                        numbered = numbered.filter(pl.col("phase") == phase)
+                yield numbered.select([*KEY] if is_tokens else [*KEY, "tokens"])
+
+    return count_choices(batches())
 
 
 def _tokens(path: Path, cluster: Cluster, algorithm: str) -> TokenRoutes | None:

@@ -64,14 +64,12 @@ def load(paths: Sequence[str | Path], output: str | Path, *, keep_dummy: bool = 
     return Loading(str(output), written, keep_dummy, findings)
 
 
-def count_logs(  # noqa: PLR0913 - what is counted, and what counts as a step
+def count_logs(
     paths: Sequence[str | Path],
     *,
     experts: int | None = None,
     keep_dummy: bool = False,
     by_request: bool = False,
-    by_token: bool = False,
-    phase: str | None = None,
 ) -> Counted:
     """Count the choices of logs of any form.
 
@@ -80,9 +78,6 @@ def count_logs(  # noqa: PLR0913 - what is counted, and what counts as a step
         experts: Logical experts of a layer; None for the highest of the logs plus one.
         keep_dummy: Count rows of the engine's dummy runs too.
         by_request: Let each request stand for a run of its own.
-        by_token: Where a log tells no steps, let all tokens of one number stand for a step: what
-            requests that generate side by side are given at once.
-        phase: Count tokens of this phase only; all where a log tells none.
 
     Raises:
         InputError: A log cannot be used.
@@ -94,7 +89,7 @@ def count_logs(  # noqa: PLR0913 - what is counted, and what counts as a step
     sources = [
         open_log(log, keep_dummy=keep_dummy) for log in logs_of([Path(path) for path in paths])
     ]
-    widest = _Widest(by_request=by_request, by_token=by_token, phase=phase)
+    widest = _Widest(by_request=by_request)
     counts = count_choices(widest.watch(sources))
     name = ", ".join(str(path) for path in paths)
     total = int(counts["tokens"].sum())
@@ -119,10 +114,8 @@ def count_logs(  # noqa: PLR0913 - what is counted, and what counts as a step
 class _Widest:
     """The most experts of a token, seen while batches go by."""
 
-    def __init__(self, *, by_request: bool, by_token: bool, phase: str | None) -> None:
+    def __init__(self, *, by_request: bool) -> None:
         self.by_request = by_request
-        self.by_token = by_token
-        self.phase = phase
         self.top_k: int | None = None
 
     def watch(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
@@ -134,19 +127,8 @@ class _Widest:
                     if self.by_request:
                         yield _as_runs(batch)
                         continue
-                    batch = self._taken(batch)  # noqa: PLW2901 - the same batch, less of it
                 names = ["run", "step", "layer", "expert"]
                 yield batch.select(names + (["tokens"] if source.level == "counts" else []))
-
-    def _taken(self, batch: pl.DataFrame) -> pl.DataFrame:
-        """Keep the phase that was asked for, and number steps by tokens where there are none."""
-        import polars as pl  # noqa: PLC0415 - slow to import
-
-        if self.phase is not None:
-            batch = batch.filter((pl.col("phase") == self.phase).fill_null(value=True))
-        if self.by_token:
-            batch = batch.with_columns(step=pl.coalesce("step", "token"))
-        return batch
 
 
 def _as_runs(batch: pl.DataFrame) -> pl.DataFrame:
