@@ -84,5 +84,5 @@ def test_counts_and_ragged_choices_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="counts"):
         routes(path)
     path.write_text("request,layer,token,k,expert\n0,0,0,0,1\n0,0,0,1,2\n0,0,1,1,1\n", "utf-8")
-    with pytest.raises(InputError, match="2 choices each|differ in length"):
+    with pytest.raises(InputError, match=r"2 choices each|differ in length"):
         routes(path)
