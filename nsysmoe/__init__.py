@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.padded_model import padding_report
     from nsysmoe.analysis.padding import padding as routing_padding
     from nsysmoe.analysis.patterns import patterns as routing_patterns
+    from nsysmoe.analysis.placement import Memory
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
+    from nsysmoe.analysis.routed_placement import plan_routed as plan_routed_placement
     from nsysmoe.analysis.routing_load import Beside
     from nsysmoe.analysis.routing_load import load as load_routing
     from nsysmoe.analysis.stalls import stalls
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
     from nsysmoe.model.measure import run as run_padding
+    from nsysmoe.placement.cluster import Cluster
     from nsysmoe.sweep.grid import Grid as SweepGrid
     from nsysmoe.sweep.grid import runs_of as sweep_runs
     from nsysmoe.trace import Trace, catalogue
@@ -53,12 +56,15 @@ __version__ = "0.1.0"
 _HOMES = {
     "routing_balance": ("nsysmoe.analysis.balance", "balance"),
     "plan_placement": ("nsysmoe.analysis.placement", "plan"),
+    "plan_routed_placement": ("nsysmoe.analysis.routed_placement", "plan_routed"),
     "load_routing": ("nsysmoe.analysis.routing_load", "load"),
     "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
     "advise": ("nsysmoe.analysis.advise", "advise"),
     "routing_padding": ("nsysmoe.analysis.padding", "padding"),
     "routing_patterns": ("nsysmoe.analysis.patterns", "patterns"),
     "Beside": ("nsysmoe.analysis.routing_load", "Beside"),
+    "Cluster": ("nsysmoe.placement.cluster", "Cluster"),
+    "Memory": ("nsysmoe.analysis.placement", "Memory"),
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
@@ -92,8 +98,10 @@ _HOMES = {
 __all__ = [
     "Beside",
     "ClassMap",
+    "Cluster",
     "Comparison",
     "Finding",
+    "Memory",
     "NsysmoeError",
     "SweepGrid",
     "Trace",
@@ -116,6 +124,7 @@ __all__ = [
     "open",
     "padding_report",
     "plan_placement",
+    "plan_routed_placement",
     "routing_balance",
     "routing_padding",
     "routing_patterns",

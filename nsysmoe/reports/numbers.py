@@ -57,3 +57,8 @@ def change(ratio: float | None) -> str:
 def identifier(value: int | None) -> str:
     """Format a process or device number."""
     return UNKNOWN if value is None else str(value)
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Format the ends of an interval of shares; nothing where it is not known."""
+    return "" if low is None or high is None else f"{share(low)} to {share(high)}"
