@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routing_load import load as load_routing
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
+    from nsysmoe.analysis.traffic import replay
     from nsysmoe.analysis.waits import waits
     from nsysmoe.analysis.whatif import Change as WhatIfChange
     from nsysmoe.analysis.whatif import whatif
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from nsysmoe.findings import Finding
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
+    from nsysmoe.traffic.run import Options as ReplayOptions
 
 __version__ = "0.1.0"
 
@@ -47,6 +49,7 @@ _HOMES = {
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
+    "ReplayOptions": ("nsysmoe.traffic.run", "Options"),
     "Trace": ("nsysmoe.trace", "Trace"),
     "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
     "bound": ("nsysmoe.analysis.bound", "bound"),
@@ -57,6 +60,7 @@ _HOMES = {
     "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
+    "replay": ("nsysmoe.analysis.traffic", "replay"),
     "stalls": ("nsysmoe.analysis.stalls", "stalls"),
     "summarize": ("nsysmoe.analysis.summary", "summarize"),
     "waits": ("nsysmoe.analysis.waits", "waits"),
@@ -68,6 +72,7 @@ __all__ = [
     "Comparison",
     "Finding",
     "NsysmoeError",
+    "ReplayOptions",
     "Trace",
     "WhatIfChange",
     "advise",
@@ -82,6 +87,7 @@ __all__ = [
     "load_routing",
     "open",
     "plan_placement",
+    "replay",
     "routing_balance",
     "stalls",
     "summarize",

@@ -41,3 +41,7 @@ class CaptureError(NsysmoeError):
 
 class PlacementError(NsysmoeError):
     """Experts cannot be placed as asked, or a map does not fit the loads."""
+
+
+class TrafficError(NsysmoeError):
+    """A replay of requests cannot start, or cannot go on."""
