@@ -45,3 +45,7 @@ class PlacementError(NsysmoeError):
 
 class TrafficError(NsysmoeError):
     """A replay of requests cannot start, or cannot go on."""
+
+
+class WatchError(NsysmoeError):
+    """What is to be watched, or the thresholds for it, cannot be used."""
