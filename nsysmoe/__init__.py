@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
     from nsysmoe.analysis.routing_load import load as load_routing
+    from nsysmoe.analysis.sizing import Layout, size
+    from nsysmoe.analysis.sizing import Limits as SizeLimits
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
     from nsysmoe.analysis.traffic import replay
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
     from nsysmoe.traffic.run import Options as ReplayOptions
+    from nsysmoe.watch.watcher import Watched, snapshot
 
 __version__ = "0.1.0"
 
@@ -49,6 +52,11 @@ _HOMES = {
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
+    "Layout": ("nsysmoe.analysis.sizing", "Layout"),
+    "SizeLimits": ("nsysmoe.analysis.sizing", "Limits"),
+    "Watched": ("nsysmoe.watch.watcher", "Watched"),
+    "size": ("nsysmoe.analysis.sizing", "size"),
+    "snapshot": ("nsysmoe.watch.watcher", "snapshot"),
     "ReplayOptions": ("nsysmoe.traffic.run", "Options"),
     "Trace": ("nsysmoe.trace", "Trace"),
     "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
@@ -71,9 +79,12 @@ __all__ = [
     "ClassMap",
     "Comparison",
     "Finding",
+    "Layout",
     "NsysmoeError",
     "ReplayOptions",
+    "SizeLimits",
     "Trace",
+    "Watched",
     "WhatIfChange",
     "advise",
     "bound",
@@ -89,6 +100,8 @@ __all__ = [
     "plan_placement",
     "replay",
     "routing_balance",
+    "size",
+    "snapshot",
     "stalls",
     "summarize",
     "waits",

@@ -184,6 +184,9 @@ def _exporter(address: tuple[str, int] | None) -> Callable[[Snapshot], None]:
     """Return what takes each snapshot; it serves nothing without an address."""
     if address is None:
         return lambda _: None
+    from nsysmoe.watch.watcher import need_prometheus
+
+    need_prometheus("--listen")
     from nsysmoe.watch.exporter import Exporter, serve
 
     exporter = Exporter()

@@ -16,7 +16,7 @@ STREAM = "stream"
 AWAY = (CONNECT, DISCONNECT)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
     """One request that was sent to its end, well or not; times in seconds.
 

@@ -7,6 +7,7 @@ import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -100,6 +101,8 @@ def send(
         TrafficError: The folder holds another replay, or the server cannot be asked.
         MissingDataError: Times or lengths are not known.
     """
+    if find_spec("aiohttp") is None:
+        raise MissingDataError("replay needs aiohttp; pip install 'nsysmoe[replay]'")
     arrivals = _arrivals(log, options)
     folder = Folder(root)
     manifest = _checked(folder, log, options)

@@ -6,9 +6,10 @@ import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.errors import NsysmoeError
+from nsysmoe.errors import MissingDataError, NsysmoeError
 from nsysmoe.watch.alerts import Alerts
 from nsysmoe.watch.drops import TRACES, Captured, Drops, read_capture, read_dump
 from nsysmoe.watch.eplb import EplbState
@@ -118,12 +119,37 @@ class Snapshot:
         return any(one["state"] == "firing" for one in self.alerts)
 
 
+def need_prometheus(what: str) -> None:
+    """Say what is missing where metrics cannot be read or served.
+
+    Raises:
+        MissingDataError: prometheus-client is not installed.
+    """
+    if find_spec("prometheus_client") is None:
+        raise MissingDataError(f"{what} needs prometheus-client; pip install 'nsysmoe[watch]'")
+
+
+def snapshot(watched: Watched) -> Snapshot:
+    """Look once at what is there: logs to their end, every file of the folders.
+
+    Raises:
+        MissingDataError: A server is to be asked and prometheus-client is not installed.
+    """
+    watcher = Watcher(watched)
+    try:
+        return watcher.look(is_once=True)
+    finally:
+        watcher.close()
+
+
 class Watcher:
     """Reads what is there; ``look`` again and again, or once."""
 
     def __init__(self, watched: Watched) -> None:
         from nsysmoe.watch.routing import RoutingState  # noqa: PLC0415 - numpy
 
+        if watched.server is not None:
+            need_prometheus("--url")
         self._watched = watched
         self._tails = Tails(watched.window_s)
         self._eplb = EplbState(watched.version)
