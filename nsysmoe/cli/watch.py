@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FIRING_EXIT = 3
+_TERMINATED = 128 + signal.SIGTERM
 
 
 # Generic in newer versions of click only.
@@ -129,6 +131,8 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
             sys.exit(_FIRING_EXIT if found.is_firing else 0)
         if printer.output is not None or printer.format_ is not None:
             raise click.UsageError("--format and -o go with --once")
+        # Ended from outside it goes the way of Ctrl-C: a profile that runs is stopped.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
         _follow(_looks(watcher, given["interval"], _exporter(given["listen"])))
     except KeyboardInterrupt:
         sys.exit(130)

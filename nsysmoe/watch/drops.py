@@ -24,13 +24,13 @@ _MOST_FILES = 10_000
 
 @dataclass(frozen=True)
 class Captured:
-    """What a short capture says: waiting and transfer of its collectives, ns."""
+    """What a short capture says of its collectives: waiting by cause, and transfer, ns."""
 
     source: str
     wait_ns: int
     transfer_ns: int
     collectives: int
-    causes: dict[str, float]
+    causes: dict[str, int]
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values, with the share of communication that is waiting."""
@@ -120,6 +120,7 @@ def read_capture(path: Path, nsys: str | None) -> Captured:
     """
     from nsysmoe.analysis.structure import collectives  # noqa: PLC0415 - DuckDB
     from nsysmoe.analysis.waits import waits  # noqa: PLC0415
+    from nsysmoe.metrics.waits import CAUSES  # noqa: PLC0415
 
     told = waits(path, nsys=nsys)
     rows = collectives(path, nsys=nsys).rows
@@ -128,5 +129,5 @@ def read_capture(path: Path, nsys: str | None) -> Captured:
         wait_ns=int(told.whole["wait_ns"]),
         transfer_ns=sum(int(row["transfer_ns"] or 0) for row in rows),
         collectives=int(told.whole["collectives"]),
-        causes={key: float(value) for key, value in told.whole.get("causes", {}).items()},
+        causes={cause: int(told.whole[cause]) for cause in CAUSES},
     )

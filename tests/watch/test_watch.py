@@ -89,6 +89,7 @@ def test_one_look_at_everything(tmp_path: Path) -> None:
     assert len(told["routing"]["layers"]) == 8
     assert told["capture"]["wait_ns"] > 0
     assert told["capture"]["transfer_ns"] > 0
+    assert sum(told["capture"]["causes"].values()) == told["capture"]["wait_ns"]
     assert set(told["values"]) == set(METRICS)
     assert {one["kind"]: (one["up"], one["bad"]) for one in told["sources"]} == {
         "server": (True, 0), "log": (True, 0), "drops": (True, 1),
@@ -321,6 +322,50 @@ def test_profiles_on_a_timetable_and_what_is_kept(tmp_path: Path) -> None:
         profiles.clear(path, share)
     profiles.clear(before, 0.0)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.nsys-rep", made[1].name]
+
+
+def test_a_running_watch_profiles_reads_and_clears_away(tmp_path: Path) -> None:
+    """The server's nsys is played by a handler: it leaves a trace where a profile stops."""
+    folder = tmp_path / "profiles"
+    folder.mkdir()
+    mine = folder / "mine.sqlite"
+    shutil.copy(DP2 / "eplb_off.sqlite", mine)
+    os.utime(mine, (1e9, 1e9))
+
+    class Played(dict[str, tuple[int, str]]):
+        def get(self, path: str, default: Any = None) -> Any:
+            if path == "/stop_profile":
+                shutil.copyfile(DP2 / "eplb_on.sqlite", folder / f"serve.{time.time_ns()}.sqlite")
+            return super().get(path, default)
+
+    answers = Played({"/start_profile": (200, ""), "/stop_profile": (200, "")})
+    answers["/metrics"] = 200, texts.metrics("0.33")
+    with serving(answers) as (url, asked):
+        process = start_watch(
+            "--url", url, "--profiles", folder, "--profile-every", "1s", "--for", "400ms",
+            "--interval", "100ms", "--listen", "0",
+        )  # fmt: skip
+        try:
+            found = fetch(address(process), "nsysmoe_capture_wait_seconds ")
+            limit = time.monotonic() + 60
+            while time.monotonic() < limit:
+                taken = asked.count("POST /stop_profile")
+                if len(list(folder.glob("serve.*"))) < taken:
+                    break
+                time.sleep(0.05)
+            while asked.count("POST /start_profile") == asked.count("POST /stop_profile"):
+                assert time.monotonic() < limit
+                time.sleep(0.005)
+        finally:
+            process.terminate()
+            process.communicate()
+    assert "nsysmoe_capture_wait_ratio" in found
+    assert asked.count("POST /start_profile") == asked.count("POST /stop_profile"), (
+        "ended within a profile, it stops it first"
+    )
+    assert len(list(folder.glob("serve.*"))) < asked.count("POST /stop_profile")
+    assert mine.exists()
+    assert process.returncode == 143
 
 
 def test_a_server_that_takes_no_profiles_says_why(tmp_path: Path) -> None:
