@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 # What a line that matters holds: most lines are dismissed by it.
-_MARKS = (b"EPLB step:", b"Rearrang", b"Running:", b"version ", b"engine (v")
+_MARKS = (b"EPLB", b"Rearrang", b"Running:", b"version ", b"engine (v")
 # A longer line is no line of a log.
 LONGEST = 1 << 16
-_NAME = r"(?P<model>.{1,512}?)"
+# Up to 0.11 the line tells neither step nor model nor countdown.
 _EPLB = re.compile(
-    r"EPLB step: (?P<step>-?\d{1,18}) for model " + _NAME + r": avg_tokens=(?P<avg>[\d.]{1,24}), "
-    r"max_tokens=(?P<max>\d{1,18}), balancedness=(?P<balancedness>[\d.]{1,12}), "
-    r"steps until the next rearrangement: (?P<countdown>-?\d{1,18})"
+    r"EPLB step: (?:(?P<step>-?\d{1,18}) for model (?P<model>.{1,512}?): )?"
+    r"avg_tokens=(?P<avg>[\d.]{1,24}), max_tokens=(?P<max>\d{1,18}), "
+    r"balancedness=(?P<balancedness>[\d.]{1,12})"
+    r"(?:, steps until the next rearrangement: (?P<countdown>-?\d{1,18}))?"
 )
 _REARRANGED = re.compile(r"Rearranged experts(?P<what>.{0,80}?) in (?P<seconds>[\d.]{1,12}) s")
 _REARRANGING = re.compile(r"Rearranging experts(?P<what>.{0,80})")
+_SKIPPED = "Skip rearrange:"
 _LOAD = re.compile(
     r"Running: (?P<running>\d{1,9}) reqs, Waiting: (?P<waiting>\d{1,9}) reqs"
     r"(?:.{0,200}?KV cache usage: (?P<cache>[\d.]{1,8})%)?"
@@ -29,21 +32,29 @@ _DAYS = (0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335)
 
 @dataclass(frozen=True)
 class EplbStep:
-    """EPLB's own count: ``balancedness`` as logged, its definition depends on the version."""
+    """EPLB's own count: ``balancedness`` as logged, its definition depends on the version.
+
+    ``step`` and ``countdown`` are None, and ``model`` is empty, where the version tells none.
+    """
 
     model: str
-    step: int
+    step: int | None
     avg_tokens: float
     max_tokens: int
     balancedness: float
-    countdown: int
+    countdown: int | None
 
 
 @dataclass(frozen=True)
 class Rearrangement:
-    """Experts moved; ``seconds`` is None where it only begins. A dummy run's is left out."""
+    """Experts move, not those of a dummy run.
 
-    seconds: float | None
+    ``begun``, ``ended`` with ``seconds`` (asynchronous ones end without a line), or ``skipped``:
+    it would gain too little, and an end of it is logged all the same.
+    """
+
+    what: Literal["begun", "ended", "skipped"]
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +84,8 @@ def parse(line: bytes) -> Event | None:
     text = line.decode("utf-8", errors="replace")
     if "EPLB step:" in text:
         return _eplb(text)
+    if _SKIPPED in text:
+        return Rearrangement("skipped")
     if "Rearrang" in text:
         return _rearrangement(text)
     if "Running:" in text:
@@ -96,29 +109,32 @@ def _eplb(text: str) -> EplbStep | None:
     found = _EPLB.search(text)
     if found is None:
         return None
+    step, countdown = found["step"], found["countdown"]
     try:
         return EplbStep(
-            found["model"],
-            int(found["step"]),
+            found["model"] or "",
+            None if step is None else int(step),
             float(found["avg"]),
             int(found["max"]),
             float(found["balancedness"]),
-            int(found["countdown"]),
+            None if countdown is None else int(countdown),
         )
     except ValueError:
         return None
 
 
 def _rearrangement(text: str) -> Rearrangement | None:
-    found = _REARRANGED.search(text) or _REARRANGING.search(text)
-    if found is None or "profile" in found["what"]:
+    if ended := _REARRANGED.search(text):
+        if "profile" in ended["what"]:
+            return None
+        try:
+            return Rearrangement("ended", float(ended["seconds"]))
+        except ValueError:
+            return None
+    begun = _REARRANGING.search(text)
+    if begun is None or "profile" in begun["what"]:
         return None
-    if "seconds" not in found.groupdict():
-        return Rearrangement(None)
-    try:
-        return Rearrangement(float(found["seconds"]))
-    except ValueError:
-        return None
+    return Rearrangement("begun")
 
 
 def _load(text: str) -> Load | None:

@@ -39,7 +39,7 @@ class EplbState:
         self._is_told = version is not None
         self._models: dict[str, _Model] = {}
         self._engines: dict[int, Load] = {}
-        self._rearrangements = 0
+        self._counts = {"begun": 0, "ended": 0, "skipped": 0}
         self._seconds = 0.0
         self._last_seconds: float | None = None
         self._rearranged_at: float | None = None
@@ -72,8 +72,11 @@ class EplbState:
             model = self._models[event.model] = _Model()
         model.last = event
         model.lines += 1
-        if model.lowest_countdown is None or event.countdown < model.lowest_countdown:
-            model.lowest_countdown = event.countdown
+        if event.countdown is not None:
+            known = model.lowest_countdown
+            model.lowest_countdown = min(
+                event.countdown, event.countdown if known is None else known
+            )
         if event.max_tokens == 0:
             # Logged as 0, the worst there is; but a step without tokens has no balance.
             model.idle += 1
@@ -83,12 +86,12 @@ class EplbState:
             model.lowest = event.balancedness
 
     def _rearranged(self, event: Rearrangement, at: float | None) -> None:
-        if event.seconds is None:
-            return
-        self._rearrangements += 1
-        self._seconds += event.seconds
-        self._last_seconds = event.seconds
-        self._rearranged_at = at
+        self._counts[event.what] += 1
+        if event.what == "begun":
+            self._rearranged_at = at
+        elif event.seconds is not None:
+            self._seconds += event.seconds
+            self._last_seconds = event.seconds
 
     def queue(self) -> dict[str, float] | None:
         """Return ``running``, ``waiting`` and ``cache_ratio`` over engines; None where not told."""
@@ -104,7 +107,7 @@ class EplbState:
 
     def told(self) -> dict[str, Any] | None:
         """Return what is known of EPLB; None where the log told nothing of it."""
-        if not (self._models or self._rearrangements):
+        if not (self._models or any(self._counts.values())):
             return None
         since = None
         if self._rearranged_at is not None and self._last_at is not None:
@@ -112,7 +115,9 @@ class EplbState:
             since = (self._last_at - self._rearranged_at) % (366 * 86400.0)
         return {
             "definition": definition_of(self.version),
-            "rearrangements": self._rearrangements,
+            # Logs that begin within one know of its end alone.
+            "rearrangements": max(self._counts["begun"], self._counts["ended"]),
+            "skipped": self._counts["skipped"],
             "rearranging_s": self._seconds,
             "last_rearrangement_s": self._last_seconds,
             "since_rearrangement_s": since,

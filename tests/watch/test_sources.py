@@ -35,7 +35,7 @@ def test_metrics_of_several_releases(release: str) -> None:
         "running": 7.0, "waiting": 4.0, "cache_ratio": 0.25, "generated": 200.0,
     }  # fmt: skip
     assert found.histograms["ttft"].total == 16
-    assert found.tpot_name == texts.TPOT[release]
+    assert found.tpot_name == texts.TPOT[release][-1], "a mean a request, where there is one"
     assert found.bad_lines == 0
 
 
@@ -47,7 +47,7 @@ def test_hostile_metrics_are_counted_and_do_not_hide_others() -> None:
         'vllm:time_to_first_token_seconds_bucket{le="soon"} 4\n'
     )
     bad += 'vllm:num_requests_running{a="' + "x" * 100_000 + "\n"
-    found = read_metrics(bad + texts.metrics("0.33"))
+    found = read_metrics(bad + texts.metrics("0.33.0"))
     assert found.values["running"] == 3.0
     assert found.bad_lines == 3
 
@@ -64,14 +64,14 @@ def test_quantiles_are_prometheus_own() -> None:
 def test_tails_are_of_the_window_and_restarts_are_no_negative_counts() -> None:
     tails = Tails(window_s=10.0)
     slow, fast = [5.0] * 100, [0.05] * 100
-    tails.add(0.0, read_metrics(texts.metrics("0.33", ttft=slow, generated=0)))
+    tails.add(0.0, read_metrics(texts.metrics("0.33.0", ttft=slow, generated=0)))
     assert (tails.told() or {})["window_s"] is None
-    tails.add(5.0, read_metrics(texts.metrics("0.33", ttft=slow + fast, generated=50)))
+    tails.add(5.0, read_metrics(texts.metrics("0.33.0", ttft=slow + fast, generated=50)))
     told = tails.told() or {}
     assert told["ttft"]["requests"] == 100
     assert told["ttft"]["p99_s"] <= 0.1, "what was slow came before the window"
     assert told["output_tok_per_s"] == 10.0
-    tails.add(10.0, read_metrics(texts.metrics("0.33", ttft=fast[:5], generated=1)))
+    tails.add(10.0, read_metrics(texts.metrics("0.33.0", ttft=fast[:5], generated=1)))
     assert (tails.told() or {})["ttft"]["requests"] == 5
     assert (tails.told() or {})["output_tok_per_s"] is None
 
@@ -87,7 +87,7 @@ def test_a_recorded_log() -> None:
     assert (model["model"], model["lines"], model["countdown"]) == ("model", 7, 64)
     assert (model["balancedness"], model["lowest"]) == (0.8649, 0.7273)
     assert told["definition"] == "unknown"
-    assert told["since_rearrangement_s"] == 3.0
+    assert told["since_rearrangement_s"] == 4.0
 
 
 @pytest.mark.parametrize(("version", "definition"), [
@@ -116,6 +116,26 @@ def test_versions_and_queues_of_a_log() -> None:
     assert state.version == "0.29.1"
     assert state.queue() == {"running": 11.0, "waiting": 2.0, "cache_ratio": 0.125}
     assert EplbState("0.27.0").version == "0.27.0"
+
+
+def test_lines_of_old_releases_and_of_asynchronous_rearrangements() -> None:
+    state = EplbState("0.11.0")
+    state.take(texts.old_eplb_line(value=0.95).encode())
+    state.take(b"INFO 11-21 23:05:38 [eplb_state.py:433] Rearranging experts (profile)...")
+    state.take(b"INFO 11-21 23:05:39 [eplb_state.py:433] Rearranging experts ...")
+    state.take(b"INFO 11-21 23:05:40 [eplb_state.py:550] Rearranged experts in 0.25 seconds.")
+    told = state.told() or {}
+    assert (told["definition"], told["rearrangements"], told["rearranging_s"]) == (
+        "over_layers", 1, 0.25,
+    )  # fmt: skip
+    (model,) = told["models"]
+    assert (model["balancedness"], model["countdown"], model["step"]) == (0.95, None, None)
+    new = EplbState("0.33.0")
+    for _ in range(3):
+        new.take(b"INFO 11-21 23:05:39 [eplb_state.py:786] Rearranging experts (async mode) ...")
+    new.take(b"INFO 11-21 23:05:39 [eplb_state.py:927] [EPLB] Skip rearrange: imbalance 1.1 -> 1.1")
+    told = new.told() or {}
+    assert (told["rearrangements"], told["skipped"], told["last_rearrangement_s"]) == (3, 1, None)
 
 
 def test_a_step_without_tokens_has_no_balance() -> None:

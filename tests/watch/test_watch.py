@@ -77,7 +77,7 @@ def test_one_look_at_everything(tmp_path: Path) -> None:
     (drops / "broken.npz").write_bytes(b"PK\x03\x04")
     log = tmp_path / "engine.log"
     log.write_text(texts.eplb_line(10, 20, value=0.9))
-    page = texts.metrics("0.33", ttft=[0.05] * 10)
+    page = texts.metrics("0.33.0", ttft=[0.05] * 10)
     answers = {"/metrics": (200, page), "/version": (200, '{"version": "0.33.0"}')}
     with serving(answers) as (url, _):
         code, told = once("--url", url, "--log", log, "--drops", drops, "--gpus", 2)
@@ -209,7 +209,7 @@ def exported(tmp_path: Path) -> Iterator[str]:
         os.utime(path, (1e9, 1e9))
     log = tmp_path / "engine.log"
     log.write_text(texts.eplb_line(10, -3, value=0.9, model='a"b\\c'))
-    answers = {"/metrics": (200, texts.metrics("0.33", ttft=[0.05] * 10))}
+    answers = {"/metrics": (200, texts.metrics("0.33.0", ttft=[0.05] * 10))}
     with serving(answers) as (url, _):
         process = start_watch(
             "--url", url, "--log", log, "--drops", drops, "--listen", "0", "--interval", "100ms",
@@ -220,7 +220,7 @@ def exported(tmp_path: Path) -> Iterator[str]:
             assert where.startswith("http://127.0.0.1:")
             fetch(where, "nsysmoe_layer_balancedness{")
             fetch(where, "nsysmoe_capture_wait_seconds ")
-            answers["/metrics"] = 200, texts.metrics("0.33", ttft=[0.05] * 20)
+            answers["/metrics"] = 200, texts.metrics("0.33.0", ttft=[0.05] * 20)
             yield fetch(where, "nsysmoe_ttft_seconds{")
         finally:
             process.kill()
@@ -339,7 +339,7 @@ def test_a_running_watch_profiles_reads_and_clears_away(tmp_path: Path) -> None:
             return super().get(path, default)
 
     answers = Played({"/start_profile": (200, ""), "/stop_profile": (200, "")})
-    answers["/metrics"] = 200, texts.metrics("0.33")
+    answers["/metrics"] = 200, texts.metrics("0.33.0")
     with serving(answers) as (url, asked):
         process = start_watch(
             "--url", url, "--profiles", folder, "--profile-every", "1s", "--for", "400ms",

@@ -5,16 +5,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 BOUNDS = (0.001, 0.01, 0.1, 1.0, 10.0)
-# vLLM's own names, release by release.
+# vLLM's own names, release by release; a release that renamed one told both for a while.
 TPOT = {
-    "0.9": "vllm:time_per_output_token_seconds",
-    "0.11": "vllm:inter_token_latency_seconds",
-    "0.33": "vllm:request_time_per_output_token_seconds",
+    "0.9.2": ("vllm:time_per_output_token_seconds",),
+    "0.11.0": (
+        "vllm:time_per_output_token_seconds",
+        "vllm:inter_token_latency_seconds",
+        "vllm:request_time_per_output_token_seconds",
+    ),
+    "0.33.0": (
+        "vllm:inter_token_latency_seconds",
+        "vllm:request_time_per_output_token_seconds",
+    ),
 }
 CACHE = {
-    "0.9": "vllm:gpu_cache_usage_perc",
-    "0.11": "vllm:kv_cache_usage_perc",
-    "0.33": "vllm:kv_cache_usage_perc",
+    "0.9.2": ("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc"),
+    "0.11.0": ("vllm:gpu_cache_usage_perc", "vllm:kv_cache_usage_perc"),
+    "0.33.0": ("vllm:kv_cache_usage_perc",),
 }
 
 
@@ -36,11 +43,15 @@ def metrics(
             f"vllm:num_requests_running{{{labels}}} {each}",
             f"vllm:num_requests_waiting{{{labels}}} {waiting}",
             f'vllm:num_requests_waiting_by_reason{{{labels},reason="capacity"}} {waiting}',
-            f"{CACHE[release]}{{{labels}}} 0.25",
+            *(f"{name}{{{labels}}} 0.25" for name in CACHE[release]),
             f"vllm:generation_tokens_total{{{labels}}} {generated}",
             f"vllm:generation_tokens_created{{{labels}}} 1.7e+09",
             *_histogram("vllm:time_to_first_token_seconds", labels, ttft),
-            *_histogram(TPOT[release], labels, [0.05] * len(ttft)),
+            *(
+                line
+                for name in TPOT[release]
+                for line in _histogram(name, labels, [0.05] * len(ttft))
+            ),
         ]
     return "\n".join(lines) + "\n"
 
@@ -62,6 +73,14 @@ def eplb_line(
         f"(Worker_TP0_EP0 pid=1990) INFO {at} [eplb_state.py:597] EPLB step: {step} for model "
         f"{model}: avg_tokens={avg:.2f}, max_tokens={most}, balancedness={value:.4f}, steps until "
         f"the next rearrangement: {countdown}\n"
+    )
+
+
+def old_eplb_line(*, avg: float = 32.0, most: int = 40, value: float = 0.8) -> str:
+    """Write EPLB's line as vLLM 0.9.2 to 0.11.0 do."""
+    return (
+        "(EngineCore_DP0 pid=9) INFO 11-21 23:05:38 [eplb_state.py:391] EPLB step: avg_tokens="
+        f"{avg:.2f}, max_tokens={most}, balancedness={value:.4f}\n"
     )
 
 

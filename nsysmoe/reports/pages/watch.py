@@ -125,7 +125,7 @@ def _eplb(eplb: dict[str, Any] | None) -> list[Table]:
     rows = tuple(
         Row(
             (
-                one["model"][:40],
+                one["model"][:40] or "not told",
                 numbers.count(one["countdown"]),
                 numbers.decimal(one["balancedness"]),
                 numbers.decimal(one["recent_p50"]),
