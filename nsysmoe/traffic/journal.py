@@ -6,10 +6,11 @@ none; once a second it is forced to the disk. What was cut off within a line is 
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
-import time
+from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import TrafficError
@@ -29,13 +30,17 @@ class Journal:
     def __init__(self, path: Path) -> None:
         _mend(path)
         self._file = path.open("ab", buffering=0)
-        self._synced = time.monotonic()
+        self._ends = Event()
+        # Beside the sender: a disk takes milliseconds, in which requests would be late.
+        self._syncing = Thread(target=self._sync, daemon=True)
+        self._syncing.start()
 
     def __enter__(self) -> Journal:
         return self
 
     def __exit__(self, *_: object) -> None:
-        os.fsync(self._file.fileno())
+        self._ends.set()
+        self._syncing.join()
         self._file.close()
 
     def add(self, outcome: Outcome) -> None:
@@ -44,17 +49,22 @@ class Journal:
         Raises:
             TrafficError: The disk is full.
         """
+        line = json.dumps(outcome.to_dict(), separators=(",", ":")).encode() + b"\n"
         try:
-            line = json.dumps(outcome.to_dict(), separators=(",", ":")).encode() + b"\n"
             _write_whole(self._file, line)
-            if time.monotonic() - self._synced > _SYNC_S:
-                os.fsync(self._file.fileno())
-                self._synced = time.monotonic()
         except OSError as error:
             raise TrafficError(
                 f"{self._file.name} cannot be written ({error.strerror or error}); free space "
                 "and repeat the command to go on"
             ) from error
+
+    def _sync(self) -> None:
+        ended = False
+        while not ended:
+            ended = self._ends.wait(_SYNC_S)
+            # A disk that cannot write says so to the next line as well.
+            with contextlib.suppress(OSError):
+                os.fsync(self._file.fileno())
 
 
 def _write_whole(file: FileIO, line: bytes) -> None:

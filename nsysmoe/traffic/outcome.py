@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 # Kinds of errors; ``http_503`` and the like beside them.
@@ -58,9 +58,13 @@ class Outcome:
 
     def to_dict(self) -> dict[str, Any]:
         """Return it as JSON values."""
-        return asdict(self)
+        # Plain: asdict copies each value, a tenth of what a request costs the sender.
+        return {name: getattr(self, name) for name in _NAMES}
 
     @classmethod
     def from_dict(cls, row: dict[str, Any]) -> Outcome:
         """Build it from what ``to_dict`` returned; keys of later versions are left out."""
-        return cls(**{one.name: row[one.name] for one in fields(cls)})
+        return cls(**{name: row[name] for name in _NAMES})
+
+
+_NAMES = tuple(one.name for one in fields(Outcome))

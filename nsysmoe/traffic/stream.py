@@ -65,7 +65,8 @@ class Stream:
             self.is_done = True
             return
         try:
-            event = json.loads(data)
+            # Of bytes it would guess the encoding first.
+            event = json.loads(data.decode())
         except (ValueError, RecursionError) as error:
             raise StreamError("an event that is no JSON") from error
         if not isinstance(event, dict):
