@@ -87,12 +87,12 @@ def replay(  # noqa: PLR0913 - a log, a folder, and what is asked of them
         NsysmoeError: The log, the folder or the server cannot be used.
     """
     from nsysmoe.traffic.log import read_log  # noqa: PLC0415
-    from nsysmoe.traffic.run import send  # noqa: PLC0415
+    from nsysmoe.traffic.run import now, send  # noqa: PLC0415
 
     log = read_log(Path(requests), _counter(tokenizer))
     send(log, options, Path(output), progress)
     found = summarize(output, limits_ms=limits_ms, findings=log.findings)
-    _write_run(found)
+    _write_run(found, now())
     return found
 
 
@@ -373,12 +373,15 @@ def _about_counts(answered: Sequence[Outcome]) -> list[Finding]:
     return found
 
 
-def _write_run(found: Traffic) -> None:
+def _write_run(found: Traffic, ended: str) -> None:
     """Write run.json beside the journal."""
     folder = Folder(Path(found.source))
     last = folder.last_outcomes()
     record = {
         "schema_version": 1,
+        "vllm": (folder.manifest() or {}).get("vllm"),
+        "started": found.sessions[0].get("started"),
+        "ended": ended,
         "args": {**found.options, "model": found.model},
         "prompts": {"digest": found.log["digest"], "count": found.log["requests"]},
         "replay": {

@@ -109,7 +109,7 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
         "dataset": settings.pop("dataset", None),
         "digest": _digest(record),
         "requests": len(requests),
-        "failed": 0,
+        "failed": _failed(path, record),
     }
     for measure in ("ttft", "tpot"):
         values = [_number(path, one, f"{measure}_s") for one in requests]
@@ -120,6 +120,13 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
     row["requests_per_s"] = len(requests) / wall if wall else None
     row["output_tokens_per_s"] = tokens / wall if wall else None
     return [{**row, "settings": settings}]
+
+
+def _failed(path: Path, record: dict[str, Any]) -> float:
+    """Return the requests that failed: a replay has some, a capture with any is none."""
+    replay = record.get("replay")
+    counts = replay.get("requests") if isinstance(replay, dict) else None
+    return (_number(path, counts, "failed") or 0) if isinstance(counts, dict) else 0
 
 
 def _digest(record: dict[str, Any]) -> str | None:

@@ -180,6 +180,16 @@ async def ask_model(url: str, key: str | None) -> str:
     return name
 
 
+async def ask_version(url: str, key: str | None) -> str | None:
+    """Return vLLM's version; None of a server that does not tell."""
+    try:
+        found = await _get_json(f"{url}/version", key)
+    except TrafficError:
+        return None
+    version = found.get("version") if isinstance(found, dict) else None
+    return version[:64] if isinstance(version, str) else None
+
+
 async def _get_json(url: str, key: str | None) -> Any:
     headers: Mapping[str, str] = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = aiohttp.ClientTimeout(total=_ASK_S)

@@ -7,6 +7,7 @@ import fcntl
 import os
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -65,6 +66,11 @@ class Options:
         """Return what may not differ when a replay is resumed."""
         left_out = {"give_up", "retry_failed", "key_variable", "timeout_s", "stall_s", "url"}
         return {key: value for key, value in asdict(self).items() if key not in left_out}
+
+
+def now() -> str:
+    """Return the time of day, as run.json writes it."""
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
 
 
 def check_url(url: str) -> str:
@@ -139,7 +145,8 @@ class _Replay:
         target = self._target()
         sessions = self.manifest["sessions"]
         # What stays where nothing can be written any more.
-        sessions.append({"number": len(sessions) + 1, "ended": "killed", "due": len(due)})
+        number, begun = len(sessions) + 1, now()
+        sessions.append({"number": number, "started": begun, "ended": "killed", "due": len(due)})
         self.folder.write_manifest(self.manifest)
         done = len(self.log) - len(due)
         plan = Plan(len(sessions), self.options.most_at_once, self.options.give_up)
@@ -158,12 +165,13 @@ class _Replay:
         return found
 
     def _target(self) -> Target:
-        from nsysmoe.traffic.client import Target, ask_model  # noqa: PLC0415
+        from nsysmoe.traffic.client import Target, ask_model, ask_version  # noqa: PLC0415
 
         options = self.options
         key, url = _key(options), check_url(options.url)
         if self.manifest["model"] is None:
             self.manifest["model"] = options.model or asyncio.run(ask_model(url, key))
+        self.manifest["vllm"] = asyncio.run(ask_version(url, key))
         return Target(
             url=url,
             model=self.manifest["model"],

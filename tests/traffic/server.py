@@ -26,8 +26,6 @@ class Server:
 
     def __init__(self, log: TextIO) -> None:
         self.log = log
-        self.running = 0
-        self.most = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -43,26 +41,24 @@ class Server:
         if not line:
             return False
         method, path, _ = line.decode().split(" ", 2)
-        length = 0
+        length, key = 0, None
         while (header := await reader.readline()) not in {b"\r\n", b""}:
             name, _, value = header.decode().partition(":")
             length = int(value) if name.lower() == "content-length" else length
+            key = value.strip() if name.lower() == "authorization" else key
         body = await reader.readexactly(length)
         if method == "GET" or not path.startswith("/v1/"):
             _answer(writer, *self._told(path))
             return True
-        self.running += 1
-        self.most = max(self.most, self.running)
-        try:
-            return await self._complete(path, json.loads(body), writer)
-        finally:
-            self.running -= 1
+        asked = json.loads(body)
+        self._note({"path": path, "key": key, "body": asked})
+        return await self._complete(path, asked, writer)
 
     def _told(self, path: str) -> tuple[int, str]:
         if path == "/v1/models":
             return 200, json.dumps({"data": [{"id": "scripted"}]})
-        if path == "/most":
-            return 200, str(self.most)
+        if path == "/version":
+            return 200, '{"version": "0.33.0"}'
         return 404, "{}"
 
     async def _complete(
@@ -74,7 +70,6 @@ class Server:
         script = json.loads(prompt) if isinstance(prompt, str) else {}
         fault = script.get("fault")
         tokens = body.get("max_tokens", 4)
-        self._note({"came": came, "body": body, "path": path})
         if fault == "die":
             os._exit(9)
         if fault == "503":

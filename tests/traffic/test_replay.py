@@ -134,6 +134,40 @@ def test_hostile_answers_stay_text(server: Scripted, tmp_path: Path) -> None:
     assert "\x1b[31m" not in found.stdout
 
 
+def test_chats_keep_their_options_and_the_key_stays_secret(
+    server: Scripted, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOME_KEY", "sesame")
+    log = tmp_path / "log.jsonl"
+    messages = [{"role": "system", "content": "be"}, {"role": "user", "content": "{}"}]
+    asked_for = {"model": "theirs", "messages": messages, "temperature": 0.7, "max_tokens": 3}
+    log.write_text(json.dumps({"created": 1, "request": asked_for}))
+    out = tmp_path / "out"
+    options = Options(server.url, key_variable="SOME_KEY", ignore_eos=False)
+    found = nsysmoe.replay(log, out, options)
+    assert (found.requests["answered"], found.model) == (1, "scripted")
+    (asked,) = server.asked()
+    assert (asked["path"], asked["key"]) == ("/v1/chat/completions", "Bearer sesame")
+    body = asked["body"]
+    assert (body["messages"], body["temperature"], body["max_tokens"]) == (messages, 0.7, 3)
+    assert "ignore_eos" not in body
+    assert not any(b"sesame" in path.read_bytes() for path in out.iterdir())
+    with pytest.raises(TrafficError, match="the variable NO_KEY is not set"):
+        nsysmoe.replay(log, tmp_path / "other", Options(server.url, key_variable="NO_KEY"))
+
+
+def test_without_times_a_rate_is_asked_for(server: Scripted, tmp_path: Path) -> None:
+    log = tmp_path / "log.json"
+    turns = [{"from": "human", "value": "{}"}, {"from": "gpt", "value": "a b c"}]
+    log.write_text(json.dumps([{"conversations": turns}] * 5))
+    asked = ("replay", log, "--url", server.url, "-o", tmp_path / "out")
+    assert "give --rate" in run(*asked).stderr
+    assert "give --output-tokens N, or --tokenizer" in run(*asked, "--rate", "100").stderr
+    found = run(*asked, "--rate", "100", "--tokenizer", "whitespace", "--format", "json")
+    assert json.loads(found.stdout)["requests"]["answered"] == 5
+    assert [row["body"]["max_tokens"] for row in server.asked()] == [3] * 5
+
+
 def command(server: Scripted, log: Path, out: Path, *more: str) -> list[str]:
     return [sys.executable, "-m", "nsysmoe", "replay", str(log), "--url", server.url,
             "-o", str(out), "--format", "json", *more]  # fmt: skip
@@ -227,11 +261,23 @@ def test_failed_requests_can_be_sent_again_and_stay_counted(
 def test_run_json_is_what_captures_write(server: Scripted, tmp_path: Path) -> None:
     log = write_log(tmp_path / "log.jsonl", [{"tokens": 1 + n % 3} for n in range(12)])
     nsysmoe.replay(log, tmp_path / "out", Options(server.url))
+    told = read_json(tmp_path / "out" / "run.json")
+    assert told["vllm"] == "0.33.0"
+    assert told["started"] < told["ended"]
     (round_,) = read_rounds(tmp_path / "out" / "run.json")
     assert (len(round_.ttft_s), len(round_.tpot_s)) == (12, 8)
     record = read_json(tmp_path / "out" / "run.json")["runs"][0]
     theirs = summary_of(record["summary"]["wall_s"], record["requests"])
     assert {key: record["summary"][key] for key in theirs} == pytest.approx(theirs)
+
+
+def test_sweeps_collect_replays_too(server: Scripted, tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [{"tokens": 3}] * 6 + [{"fault": "503"}])
+    found = nsysmoe.replay(log, tmp_path / "out", Options(server.url))
+    (row,) = json.loads(run("sweep", "collect", tmp_path / "out", "--format", "json").stdout)
+    assert (row["requests"], row["failed"]) == (6, 1)
+    assert row["ttft_p50_s"] == pytest.approx(found.summary["ttft_p50_s"])
+    assert row["output_tokens_per_s"] == pytest.approx(found.summary["output_tok_per_s"])
 
 
 def test_another_replay_does_not_mix(server: Scripted, tmp_path: Path) -> None:
