@@ -30,6 +30,8 @@ _LARGEST = 1 << 26
 # Beyond it requests of the replay are left out of the simulation.
 _MOST_REQUESTS = 50_000
 _SHARES = (50, 95, 99)
+# An error of the replay's own tails beyond which others are not to be relied on.
+_WEAK = 0.25
 _UNKNOWN_SHARE = (
     "Which share of a step follows the experts: rows are its two ends, none and all; give "
     "--expert-share (critical MoE time over wall time, of a capture)."
@@ -118,11 +120,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class _Routing:
-    """Choices by request (or step): half to plan from, half to judge on."""
+    """Choices by request (or step): half to plan from, half to judge on.
+
+    ``drawn`` are loads of batches of ``_SIZES`` sequences, drawn from the second half.
+    """
 
     seen: Cube
     unseen: Cube
-    top_k: int
+    drawn: tuple[Cube, ...]
     findings: tuple[Finding, ...]
 
 
@@ -155,20 +160,12 @@ def size(replay: str | Path, routing: str | Path, limits: Limits) -> Sizing:
         for most_sequences in limits.most_sequences
         for row in _rows(layout, most_sequences, factors[layout], model, requests, limits)
     ]  # fmt: skip
-    told = {
-        "base_s": model.base,
-        "per_sequence_s": model.per_sequence,
-        "per_prompt_token_s": model.per_prompt_token,
-        "error_ratio": model.error_ratio,
-        "most_sequences": model.most_sequences,
-        "is_separable": model.is_separable,
-    }
     check = _check(answered, requests, model, limits)
     return Sizing(
         replay=str(replay),
         routing=str(routing),
         now=limits.now.name,
-        model=told,
+        model=_told(model),
         check=tuple(check),
         layouts=tuple(factors[layout].told(most) for layout in layouts),
         rows=tuple(rows),
@@ -176,6 +173,17 @@ def size(replay: str | Path, routing: str | Path, limits: Limits) -> Sizing:
         unknown=tuple(_unknown(limits)),
         findings=(*chosen.findings, *_findings(model, check, len(answered))),
     )
+
+
+def _told(model: StepTime) -> dict[str, Any]:
+    return {
+        "base_s": model.base,
+        "per_sequence_s": model.per_sequence,
+        "per_prompt_token_s": model.per_prompt_token,
+        "error_ratio": model.error_ratio,
+        "most_sequences": model.most_sequences,
+        "is_separable": model.is_separable,
+    }
 
 
 def _model(replay: str | Path, answered: Sequence[Outcome]) -> StepTime:
@@ -229,6 +237,7 @@ def _requests(answered: Sequence[Outcome]) -> Requests:
 def _routing(path: Path, limits: Limits) -> _Routing:
     """Count a log by request; by step where it tells no requests."""
     from nsysmoe.analysis.routing_load import count_logs  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.batch_loads import drawn_loads  # noqa: PLC0415
     from nsysmoe.metrics.held_out import step_cube  # noqa: PLC0415
 
     counted = count_logs([path], by_request=True)
@@ -240,10 +249,14 @@ def _routing(path: Path, limits: Limits) -> _Routing:
         findings.append(Finding("no_requests", "warning", message, {"steps": len(cube)}))
     if len(cube) < 2:
         raise MissingDataError(f"{path} holds one request: nothing is left to judge on")
+    if counted.top_k is None:
+        message = "the log does not tell how many experts a token chooses: one is taken"
+        findings.append(Finding("unknown_top_k", "warning", message, {}))
     every = -(-cube.size // _LARGEST)
     cube = cube[::every]
-    top_k = counted.top_k or 1
-    return _Routing(cube[::2], cube[1::2], top_k, tuple(findings))
+    unseen = cube[1::2]
+    drawn = tuple(drawn_loads(unseen, sequences, counted.top_k or 1) for sequences in _SIZES)
+    return _Routing(cube[::2], unseen, drawn, tuple(findings))
 
 
 def _divisible(experts: int, limits: Limits) -> int:
@@ -267,18 +280,14 @@ class _Factors:
     def of(cls, layout: Layout, now: Layout, chosen: _Routing) -> _Factors:
         from nsysmoe.metrics.batch_loads import (  # noqa: PLC0415 - numpy
             busiest,
-            drawn_loads,
             most_active,
         )
         from nsysmoe.metrics.load_balance import vllm_balancedness  # noqa: PLC0415
         from nsysmoe.placement.loads import device_loads  # noqa: PLC0415
 
         maps = [(_map(one, chosen.seen), one.gpus) for one in (layout, now)]
-        loads, active = [], []
-        for size_ in _SIZES:
-            drawn = drawn_loads(chosen.unseen, size_, chosen.top_k)
-            loads.append(_ratio(*(busiest(drawn, *each) for each in maps)))
-            active.append(_ratio(*(most_active(drawn, *each) for each in maps)))
+        loads = [_ratio(*(busiest(drawn, *each) for each in maps)) for drawn in chosen.drawn]
+        active = [_ratio(*(most_active(drawn, *each) for each in maps)) for drawn in chosen.drawn]
         whole = device_loads(maps[0][0], chosen.unseen.sum(axis=0), layout.gpus)
         return cls(
             layout,
@@ -417,23 +426,13 @@ def _check(
 
 def _lost(layout: Layout, chosen: _Routing) -> dict[str, Any]:
     """Say what the loss of one device does: at once, and after experts are placed anew."""
-    import numpy as np  # noqa: PLC0415
-
     from nsysmoe.placement.loads import device_loads  # noqa: PLC0415
     from nsysmoe.placement.plan import place  # noqa: PLC0415
 
     map_ = _map(layout, chosen.seen)
     loads = chosen.unseen.sum(axis=0)
-    layers, slots = map_.shape
-    each = slots // layout.gpus
-    owners = np.arange(slots) // each
-    gone = []
-    for device in range(layout.gpus):
-        homeless = np.ones(loads.shape, dtype=bool)
-        rest = map_[:, owners != device]
-        np.put_along_axis(homeless, rest, values=False, axis=1)
-        gone.append((float(loads[homeless].sum() / loads.sum()), int(homeless.sum()), device))
-    share, experts, device = max(gone)
+    each = map_.shape[1] // layout.gpus
+    share, experts, device = max(_homeless(map_, loads, each, one) for one in range(layout.gpus))
     left = layout.gpus - 1
     # As many slots a device as before, or as many as hold every expert.
     needed = max(each, -(-loads.shape[1] // left))
@@ -447,12 +446,22 @@ def _lost(layout: Layout, chosen: _Routing) -> dict[str, Any]:
         "layout": layout.name,
         "worst_device": device,
         "homeless_experts": experts,
-        "experts": layers * loads.shape[1],
+        "experts": loads.size,
         "homeless_share": share,
         "slots_per_device": each,
         "slots_needed": needed,
         "load_ratio": None if after is None or not before else after / before,
     }
+
+
+def _homeless(map_: Map, loads: Cube, each: int, device: int) -> tuple[float, int, int]:
+    """Return the share of choices of experts that live on one device alone, how many, and it."""
+    import numpy as np  # noqa: PLC0415
+
+    rest = map_[:, np.arange(map_.shape[1]) // each != device]
+    homeless = np.ones(loads.shape, dtype=bool)
+    np.put_along_axis(homeless, rest, values=False, axis=1)
+    return float(loads[homeless].sum() / loads.sum()), int(homeless.sum()), device
 
 
 def _unknown(limits: Limits) -> list[str]:
@@ -474,20 +483,7 @@ def _findings(model: StepTime, check: Sequence[dict[str, Any]], answered: int) -
                 {"most_sequences": model.most_sequences},
             )
         )
-    worst = max(
-        (abs(row["simulated_s"] / row["measured_s"] - 1) for row in check if row["measured_s"]),
-        default=0.0,
-    )
-    if worst > 0.25:
-        found.append(
-            Finding(
-                "weak_model",
-                "warning",
-                f"the simulation of the replay itself is off by up to {worst:.0%}: tails of other "
-                "layouts are no better",
-                {"worst": worst},
-            )
-        )
+    found += _weak(check)
     if answered > _MOST_REQUESTS:
         found.append(
             Finding(
@@ -498,3 +494,20 @@ def _findings(model: StepTime, check: Sequence[dict[str, Any]], answered: int) -
             )
         )
     return found
+
+
+def _weak(check: Sequence[dict[str, Any]]) -> list[Finding]:
+    """Say so where the simulation does not even know the replay."""
+    errors = [abs(row["simulated_s"] / row["measured_s"] - 1) for row in check if row["measured_s"]]
+    worst = max(errors, default=0.0)
+    if worst <= _WEAK:
+        return []
+    return [
+        Finding(
+            "weak_model",
+            "warning",
+            f"the simulation of the replay itself is off by up to {worst:.0%}: tails of other "
+            "layouts are no better",
+            {"worst": worst},
+        )
+    ]
