@@ -251,7 +251,7 @@ def _routing(path: Path, limits: Limits) -> _Routing:
         raise MissingDataError(f"{path} holds one request: nothing is left to judge on")
     if counted.top_k is None:
         message = "the log does not tell how many experts a token chooses: one is taken"
-        findings.append(Finding("unknown_top_k", "warning", message, {}))
+        findings.append(Finding("unknown_top_k", "info", message, {}))
     every = -(-cube.size // _LARGEST)
     cube = cube[::every]
     unseen = cube[1::2]

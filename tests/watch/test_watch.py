@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import pty
 import re
 import shutil
+import signal
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import urllib.request
@@ -286,6 +291,34 @@ def test_without_a_terminal_changes_of_alerts_are_lines(tmp_path: Path) -> None:
     finally:
         process.kill()
         process.communicate()
+
+
+def test_a_terminal_is_drawn_anew_and_names_stay_text(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.eplb_line(10, -3, model="[red]\x1b[2Jx"))
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 110, 0, 0))
+    with subprocess.Popen(
+        [sys.executable, "-m", "nsysmoe", "watch", "--log", str(log), "--interval", "50ms"],
+        stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "TERM": "xterm"},
+    ) as process:  # fmt: skip
+        os.close(theirs)
+        drawn, limit = b"", time.monotonic() + 60
+        # Drawn twice: the second time over the first.
+        while drawn.count(b"Sources") < 2 and time.monotonic() < limit:
+            drawn += os.read(ours, 65536)
+        process.send_signal(signal.SIGINT)
+        while True:
+            try:
+                if not os.read(ours, 65536):
+                    break
+            except OSError:
+                break
+        assert process.wait(30) == 130
+    os.close(ours)
+    assert b"1 firing: eplb_died" in drawn
+    assert b"[red]\\x1b[2Jx" in drawn
+    assert b"\x1b[2Jx" not in drawn
 
 
 def test_an_address_that_is_taken() -> None:
