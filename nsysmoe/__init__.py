@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
     from nsysmoe.traffic.run import Options as ReplayOptions
-    from nsysmoe.watch.watcher import Watched, snapshot
+    from nsysmoe.watch.watcher import snapshot
 
 __version__ = "0.1.0"
 
@@ -54,7 +54,6 @@ _HOMES = {
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
     "Layout": ("nsysmoe.analysis.sizing", "Layout"),
     "SizeLimits": ("nsysmoe.analysis.sizing", "Limits"),
-    "Watched": ("nsysmoe.watch.watcher", "Watched"),
     "size": ("nsysmoe.analysis.sizing", "size"),
     "snapshot": ("nsysmoe.watch.watcher", "snapshot"),
     "ReplayOptions": ("nsysmoe.traffic.run", "Options"),
@@ -84,7 +83,6 @@ __all__ = [
     "ReplayOptions",
     "SizeLimits",
     "Trace",
-    "Watched",
     "WhatIfChange",
     "advise",
     "bound",

@@ -7,6 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import MissingDataError, NsysmoeError
@@ -18,8 +19,6 @@ from nsysmoe.watch.scrape import read_metrics
 from nsysmoe.watch.tails import Tails
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from nsysmoe.watch.alerts import Threshold
     from nsysmoe.watch.profiles import Profiles
     from nsysmoe.watch.routing import Dump, Judging, RoutingState
@@ -129,12 +128,46 @@ def need_prometheus(what: str) -> None:
         raise MissingDataError(f"{what} needs prometheus-client; pip install 'nsysmoe[watch]'")
 
 
-def snapshot(watched: Watched) -> Snapshot:
-    """Look once at what is there: logs to their end, every file of the folders.
+def snapshot(  # noqa: PLR0913 - three sources, and how each is judged
+    *,
+    url: str | None = None,
+    log: str | Path | None = None,
+    drops: str | Path | None = None,
+    gpus: int | None = None,
+    capacity: float = 1.25,
+    version: str | None = None,
+    alerts: str | Path | None = None,
+    nsys: str | None = None,
+) -> Snapshot:
+    """Look once at what is there: logs to their end, every file of the folder.
+
+    Args:
+        url: A server's address.
+        log: The engine's log.
+        drops: A folder of dumps and captures.
+        gpus: Devices that share the experts, in order; None judges experts.
+        capacity: Factor of the buffer that overflow is counted against.
+        version: vLLM's; None for what the log or the server tells.
+        alerts: A file of thresholds; None for the shipped ones.
+        nsys: The nsys that exports a report.
 
     Raises:
         MissingDataError: A server is to be asked and prometheus-client is not installed.
+        WatchError: The address or the thresholds cannot be used.
     """
+    from nsysmoe.watch.alerts import read_thresholds  # noqa: PLC0415
+    from nsysmoe.watch.routing import Judging  # noqa: PLC0415 - numpy
+    from nsysmoe.watch.server import Server  # noqa: PLC0415
+
+    watched = Watched(
+        server=Server(url) if url else None,
+        log=Path(log) if log else None,
+        drops=Path(drops) if drops else None,
+        judging=Judging(gpus, capacity),
+        thresholds=read_thresholds(Path(alerts) if alerts else None),
+        version=version,
+        nsys=nsys,
+    )
     watcher = Watcher(watched)
     try:
         return watcher.look(is_once=True)

@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+import nsysmoe
 from nsysmoe.errors import WatchError
 from nsysmoe.watch.alerts import METRICS, Alerts, read_thresholds
 from nsysmoe.watch.profiles import Profiles, Timetable
@@ -110,6 +111,14 @@ def test_a_countdown_below_zero_is_an_alarm(tmp_path: Path) -> None:
     assert code == 3
     assert [one["name"] for one in told["alerts"] if one["state"] == "firing"] == ["eplb_died"]
     assert "2026" not in run("watch", "--log", log, "--once").stderr
+
+
+def test_the_same_from_python(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.eplb_line(129, -1))
+    found = nsysmoe.snapshot(log=log, version="0.30.0")
+    assert found.is_firing
+    assert found.values["eplb_countdown"] == -1
 
 
 def test_a_wrong_balancedness_raises_no_alert_but_a_right_one_does(tmp_path: Path) -> None:
