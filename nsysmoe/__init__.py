@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.bound import bound
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.comparison import Comparison
+    from nsysmoe.analysis.correlation import correlation as correlate
+    from nsysmoe.analysis.figures import figures
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
@@ -28,13 +30,19 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.sizing import Limits as SizeLimits
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
+    from nsysmoe.analysis.sweep import collect as collect_sweep
     from nsysmoe.analysis.traffic import replay
     from nsysmoe.analysis.waits import waits
     from nsysmoe.analysis.whatif import Change as WhatIfChange
     from nsysmoe.analysis.whatif import whatif
+    from nsysmoe.analysis.workload_score import workload_score as score_workload
+    from nsysmoe.analysis.workload_suite import Plan as WorkloadPlan
+    from nsysmoe.analysis.workload_suite import generate as generate_workload
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
+    from nsysmoe.sweep.grid import Grid as SweepGrid
+    from nsysmoe.sweep.grid import runs_of as sweep_runs
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
     from nsysmoe.traffic.run import Options as ReplayOptions
@@ -61,6 +69,14 @@ _HOMES = {
     "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
     "bound": ("nsysmoe.analysis.bound", "bound"),
     "catalogue": ("nsysmoe.trace", "catalogue"),
+    "collect_sweep": ("nsysmoe.analysis.sweep", "collect"),
+    "correlate": ("nsysmoe.analysis.correlation", "correlation"),
+    "figures": ("nsysmoe.analysis.figures", "figures"),
+    "generate_workload": ("nsysmoe.analysis.workload_suite", "generate"),
+    "score_workload": ("nsysmoe.analysis.workload_score", "workload_score"),
+    "sweep_runs": ("nsysmoe.sweep.grid", "runs_of"),
+    "SweepGrid": ("nsysmoe.sweep.grid", "Grid"),
+    "WorkloadPlan": ("nsysmoe.analysis.workload_suite", "Plan"),
     "compare": ("nsysmoe.analysis.compare", "compare"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
@@ -82,15 +98,21 @@ __all__ = [
     "NsysmoeError",
     "ReplayOptions",
     "SizeLimits",
+    "SweepGrid",
     "Trace",
     "WhatIfChange",
+    "WorkloadPlan",
     "advise",
     "bound",
     "catalogue",
+    "collect_sweep",
     "compare",
+    "correlate",
     "default_class_map",
     "describe",
     "evaluate_placement",
+    "figures",
+    "generate_workload",
     "host",
     "kernel_table",
     "load_routing",
@@ -98,10 +120,12 @@ __all__ = [
     "plan_placement",
     "replay",
     "routing_balance",
+    "score_workload",
     "size",
     "snapshot",
     "stalls",
     "summarize",
+    "sweep_runs",
     "waits",
     "whatif",
 ]

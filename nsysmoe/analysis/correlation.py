@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
-from nsysmoe.sweep.table import ROUTING, means_by_point, numeric_column, read_table
+from nsysmoe.sweep.table import EXPECTED_SCORE, ROUTING, means_by_point, numeric_column, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import polars as pl
 
@@ -63,9 +63,9 @@ class Relations:
 
 
 def correlation(  # noqa: PLR0913 - how points are made, by keyword
-    path: Path,
-    x: Sequence[str],
-    y: Sequence[str],
+    path: Path | str,
+    x: Sequence[str] = (EXPECTED_SCORE,),
+    y: Sequence[str] = ("ttft", "tpot", "throughput"),
     *,
     by: str | None = ROUTING,
     iqr: bool = True,
@@ -84,6 +84,7 @@ def correlation(  # noqa: PLR0913 - how points are made, by keyword
     Raises:
         NsysmoeError: The table cannot be read or lacks a column.
     """
+    path = Path(path)
     frame = read_table(path)
     if by is not None and by != ROUTING and by not in frame.columns:
         raise MissingDataError(f"{path} has no column {by} to group by")

@@ -6,8 +6,11 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nsysmoe.analysis.workload_score import choose_tokenizer, score_texts
 from nsysmoe.errors import InputError, MissingDataError, OutputError
@@ -15,11 +18,11 @@ from nsysmoe.findings import Finding
 from nsysmoe.workload.generate.material import Real, templates, written
 from nsysmoe.workload.generate.recipe import FAMILIES, SEMANTIC, recipes
 from nsysmoe.workload.generate.texts import Measure, prompts_of
-from nsysmoe.workload.prompts import FIELD, read_prompts
+from nsysmoe.workload.prompts import FIELD, MAX_ERRORS, read_prompts
+from nsysmoe.workload.tokenizers import WHITESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from nsysmoe.workload.generate.material import Material
     from nsysmoe.workload.generate.recipe import Recipe
@@ -47,6 +50,7 @@ class Plan:
         count: Prompts of a set.
         tokens: Length of a prompt, at most.
         seed: The same plan with the same seed gives the same bytes.
+        token_ids: Whether rows hold ``prompt_token_ids`` as well, for engines without a tokenizer.
     """
 
     families: tuple[str, ...] = FAMILIES
@@ -55,6 +59,7 @@ class Plan:
     count: int = COUNT
     tokens: int = TOKENS
     seed: int = 0
+    token_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -73,30 +78,35 @@ class Suite:
 
 
 def generate(  # noqa: PLR0913 - where sentences come from, by keyword
-    folder: Path,
-    plan: Plan,
+    folder: Path | str,
+    plan: Plan | None = None,
     tokenizer: str | None = None,
     *,
     domains: Path | None = None,
     real: Path | None = None,
     field: str = FIELD,
+    max_errors: int = MAX_ERRORS,
 ) -> Suite:
     """Write a suite: a file of JSON lines a set, and a manifest.
 
     Args:
         folder: New, empty, or of an earlier suite, whose files are replaced.
-        plan: What to generate.
+        plan: What to generate; the default suite unless told.
         tokenizer: Of lengths and scores; None for Mixtral's where it is installed.
         domains: TOML with domains of the user's.
         real: File of prompts to make the sets from, instead of domains.
         field: Where that file has its texts.
+        max_errors: Bad rows of that file that are left out before it is an error.
 
     Raises:
         NsysmoeError: An input cannot be used, or the folder not be written.
     """
+    folder, plan = Path(folder), plan or Plan()
     _check_folder(folder)
     chosen, findings = choose_tokenizer(tokenizer)
-    material, read = _material(domains, real, field)
+    if plan.token_ids and chosen.name == WHITESPACE:
+        raise InputError("words have no token ids; name a --tokenizer, such as mixtral")
+    material, read = _material(domains, real, field, max_errors)
     has_domains = len(material.domains) > 1
     if not has_domains and SEMANTIC in plan.families:
         raise MissingDataError(
@@ -133,11 +143,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _material(
-    domains: Path | None, real: Path | None, field: str
+    domains: Path | None, real: Path | None, field: str, max_errors: int
 ) -> tuple[Material, tuple[Finding, ...]]:
     if real is None:
         return written(domains), ()
-    prompts = read_prompts(real, field)
+    prompts = read_prompts(real, field, max_errors)
     return Real(str(real), prompts.texts, templates()), prompts.findings()
 
 
@@ -150,11 +160,17 @@ def _written(  # noqa: PLR0913, PLR0917 - what a set is made of
     measure: Measure,
 ) -> dict[str, Any]:
     texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure)
-    lines = "".join(json.dumps({FIELD: text}, ensure_ascii=False) + "\n" for text in texts)
+    encoded = tokenizer.encode(texts)
+    rows: list[dict[str, Any]] = [{FIELD: text} for text in texts]
+    if plan.token_ids:
+        ids = np.split(encoded.stream, np.cumsum(encoded.lengths)[:-1])
+        for row, own in zip(rows, ids, strict=True):
+            row["prompt_token_ids"] = own.tolist()
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     file = f"{recipe.name}.jsonl"
     _write(folder / file, lines)
     found = score_texts(texts, tokenizer, source=file)
-    lengths = tokenizer.encode(texts).lengths.tolist()
+    lengths = encoded.lengths.tolist()
     return {
         "file": file,
         "sha256": hashlib.sha256(lines.encode()).hexdigest(),

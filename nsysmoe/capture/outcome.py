@@ -21,7 +21,7 @@ class Result:
     """What became of one run.
 
     Attributes:
-        arm: EPLB off or on.
+        arm: Its name.
         number: Within its arm.
         folder: Where it is, relative to the capture's folder.
         status: ``complete``, ``unverified`` (whole, what reads traces is missing here),
@@ -123,6 +123,8 @@ def verify_folder(root: Path, say: Say, *, allow_code_loads: bool = False) -> Ou
         raise CaptureError(f"{root} holds no manifest.json; name the folder of a capture")
     results = [Result.from_dict(entry) for entry in manifest["runs"]]
     spec = manifest["spec"]
+    if spec["profile"] == "none":
+        raise CaptureError(f"{root} was made without a profiler; there is no trace to verify")
     # Manifests of earlier versions do not say.
     spec["allow_code_loads"] = allow_code_loads or spec.get("allow_code_loads", False)
     with folder.held():

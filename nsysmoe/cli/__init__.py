@@ -107,7 +107,7 @@ SUMMARIES = {
     "roofline": "Which limit bounds the experts, and what to balance.",
     "timeline": "What ran in one step, on every rank.",
     "workload": "Sets of prompts: made, and scored for expected imbalance.",
-    "sweep": "Sweeps over options of vLLM: plan, and one table.",
+    "sweep": "Sweeps over options of vLLM: plan, run, one table.",
     "correlate": "How performance goes with imbalance, with intervals.",
     "figures": "Figures 1 to 5 of the paper, from the table of a sweep.",
     "info": "What a trace is and holds.",

@@ -86,7 +86,9 @@ def _run(
     record: dict[str, Any], summary: dict[str, Any], outcomes: Iterable[Outcome]
 ) -> Iterable[str]:
     """Return run.json in parts: a day of requests is not held twice."""
+    failed = record["replay"]["requests"]["failed"]
     yield json.dumps(record)[:-1] + ', "runs": [{"round": ' + json.dumps(ROUND)
+    yield f', "failed": {failed}'
     yield ', "summary": ' + json.dumps(summary) + ', "requests": ['
     separator = "\n"
     for one in outcomes:

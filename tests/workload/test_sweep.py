@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+import nsysmoe
 from nsysmoe.analysis.sweep import collect
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
@@ -70,6 +72,8 @@ def test_cost_by_hand() -> None:
     """96 runs of 90 + 30 s: 3.2 h, on 4 GPUs 12.8 GPU hours."""
     cost = Cost(90, 30, 4)
     assert cost.hours(96) == pytest.approx(3.2)
+    assert Cost(90, 30, 4, at_once=5).hours(96) == pytest.approx(20 * 120 / 3600)
+    assert Cost(90, 30, 4, at_once=5).gpu_hours(96) == pytest.approx(12.8)
     found = run("sweep", "plan", "--start-seconds", 90, "--run-seconds", 30, "--gpus", 4)
     assert found.stdout.startswith(
         "96 runs (32 points, 3 of each) take about 3.2 h, 12.8 GPU hours on 4 GPUs."
@@ -244,6 +248,9 @@ def test_from_results_to_correlation_and_figures(tmp_path: Path) -> None:
     assert pl.read_parquet(table).height == 16
     # Only what tells points apart is shown: not the model, nor what is the same in all.
     header = found.stdout.splitlines()[3].split()
+    assert [line.split()[1] for line in found.stdout.splitlines()[4:12]] == [
+        seqs for seqs in ("4", "8", "16", "32") for _ in (2048, 4096)
+    ]
     assert header[:4] == ["routing", "max-num-seqs", "max-num-batched-tokens", "Runs"]
     shown = run("figures", table)
     assert shown.stdout.startswith("The table holds figures 1, 2, 3 of the paper")
@@ -259,3 +266,53 @@ def test_the_table_is_parquet(tmp_path: Path) -> None:
     found = run("sweep", "collect", tmp_path / "good.json", "--table", tmp_path / "t.csv")
     assert found.exit_code == 1
     assert "must end in .parquet" in found.stderr
+
+
+def test_twins_in_python_take_names_of_files(tmp_path: Path) -> None:
+    for number, (routing, tpot) in enumerate(product(("baseline", "all2all"), (20.0, 21.0, 25.0))):
+        one = bench(tpot, routing=routing, max_num_seqs=number, max_num_batched_tokens=2048)
+        write(tmp_path / f"{number}.json", one)
+    frame = nsysmoe.collect_sweep([str(tmp_path)]).frame
+    frame.write_parquet(tmp_path / "t.parquet")
+    (row,) = nsysmoe.correlate(
+        str(tmp_path / "t.parquet"), x=["max_num_seqs"], y=["tpot"], by=None
+    ).rows
+    assert row.unfiltered.points == 6
+    assert [one.number for one in nsysmoe.figures(str(tmp_path / "t.parquet")).figures] == [
+        1, 2, 3, 4, 5,
+    ]  # fmt: skip
+    runs = nsysmoe.sweep_runs(nsysmoe.SweepGrid({"max-num-seqs": (4, 8)}, {"baseline": {}}))
+    assert len(runs) == 6
+    suite = nsysmoe.generate_workload(
+        str(tmp_path / "suite"), nsysmoe.WorkloadPlan(("repetition",), (0.0,), 0, 3, 16),
+        "whitespace",
+    )  # fmt: skip
+    (one,) = suite.manifest["sets"]
+    found = nsysmoe.score_workload(str(tmp_path / "suite" / one["file"]), "whitespace")
+    assert found.score == one["score"]
+
+
+def test_runs_that_do_not_count_are_named_and_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "sweep" / "manifest.json", {"runs": []})
+    write(tmp_path / "sweep" / "a" / "run-1" / "run.json", record())
+    write(tmp_path / "sweep" / "failed" / "b-run-1" / "run.json", record(ep="off"))
+    write(tmp_path / "sweep" / ".work" / "c-run-1" / "run.json", record(ep="off"))
+    # Where nobody says what "failed" means, it is a folder like any other.
+    write(tmp_path / "failed" / "run.json", record(ep="off"))
+    found = collect([tmp_path])
+    assert found.frame["routing"].to_list() == ["baseline", "all2all"]
+    (finding,) = found.findings
+    assert finding.code == "failed_runs"
+    assert "failed/b-run-1/run.json" in finding.message
+
+
+def test_spread_over_rounds_by_hand(tmp_path: Path) -> None:
+    """4 requests of 16 tokens in 2 s and in 1 s: 2 and 4 a second, mean 3, deviation 1."""
+    one = record()
+    rounds = [{**one["runs"][0], "round": "measured"} for _ in range(2)]
+    rounds[1] = {**rounds[1], "summary": {"wall_s": 1.0}, "failed": 2}
+    write(tmp_path / "run.json", {**one, "runs": rounds})
+    row = collect([tmp_path]).frame.row(0, named=True)
+    assert (row["rounds"], row["requests"], row["failed"]) == (2, 8, 2)
+    assert (row["requests_per_s"], row["requests_per_s_stddev"]) == (3, 1)
+    assert (row["output_tokens_per_s"], row["output_tokens_per_s_stddev"]) == (48, 16)
