@@ -149,13 +149,14 @@ class _Sender:
             task = asyncio.create_task(self._one(number, at))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-        while under_way and not self._stop.is_set():
-            stopped = asyncio.create_task(self._stop.wait())
-            await asyncio.wait({*under_way, stopped}, return_when=asyncio.FIRST_COMPLETED)
-            stopped.cancel()
+        # Waited for as one: to look at each whenever another ends would take the sender's time.
+        rest: asyncio.Future[Any] = asyncio.gather(*under_way, return_exceptions=True)
+        stopped: asyncio.Future[Any] = asyncio.ensure_future(self._stop.wait())
+        await asyncio.wait({rest, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
         for task in under_way:
             task.cancel()
-        await asyncio.gather(*under_way, return_exceptions=True)
+        await asyncio.gather(rest, stopped, return_exceptions=True)
 
     async def _is_stopped_before(self, moment: float) -> bool:
         """Wait until a moment; tell whether sending was stopped meanwhile."""
