@@ -1,6 +1,6 @@
 """A log of requests on disk: indexed once, read again one request at a time.
 
-Of JSON lines only places and times are held, 24 bytes a request, so that a day of prompts needs no
+Of JSON lines only places and times are held, 16 bytes a request, so that a day of prompts needs no
 memory. A JSON list (ShareGPT's files, results of vLLM's benchmark) is held whole.
 """
 
