@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
+    from nsysmoe.analysis.padded_model import padding_report
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
     from nsysmoe.analysis.routing_load import load as load_routing
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
+    from nsysmoe.model.measure import run as run_padding
     from nsysmoe.sweep.grid import Grid as SweepGrid
     from nsysmoe.sweep.grid import runs_of as sweep_runs
     from nsysmoe.trace import Trace, catalogue
@@ -84,6 +86,8 @@ _HOMES = {
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
     "replay": ("nsysmoe.analysis.traffic", "replay"),
+    "padding_report": ("nsysmoe.analysis.padded_model", "padding_report"),
+    "run_padding": ("nsysmoe.model.measure", "run"),
     "stalls": ("nsysmoe.analysis.stalls", "stalls"),
     "summarize": ("nsysmoe.analysis.summary", "summarize"),
     "waits": ("nsysmoe.analysis.waits", "waits"),
@@ -117,9 +121,11 @@ __all__ = [
     "kernel_table",
     "load_routing",
     "open",
+    "padding_report",
     "plan_placement",
     "replay",
     "routing_balance",
+    "run_padding",
     "score_workload",
     "size",
     "snapshot",

@@ -48,9 +48,10 @@ class Plan:
         dials: Where each family's dial stands, 0 to 1.
         mixtures: Sets with random dials.
         count: Prompts of a set.
-        tokens: Length of a prompt, at most.
+        tokens: Length of a prompt, at most; with a spread, the median.
         seed: The same plan with the same seed gives the same bytes.
         token_ids: Whether rows hold ``prompt_token_ids`` as well, for engines without a tokenizer.
+        spread: Standard deviation of the logarithm of lengths; 0 for equal ones.
     """
 
     families: tuple[str, ...] = FAMILIES
@@ -60,6 +61,7 @@ class Plan:
     tokens: int = TOKENS
     seed: int = 0
     token_ids: bool = False
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def generate(  # noqa: PLR0913 - where sentences come from, by keyword
         "tokenizer": chosen.name,
         "prompts": plan.count,
         "tokens_per_prompt": plan.tokens,
+        "spread": plan.spread,
         "material": str(real or domains or "shipped"),
         "domains": list(material.domains),
         "sets": sets,
@@ -159,7 +162,7 @@ def _written(  # noqa: PLR0913, PLR0917 - what a set is made of
     tokenizer: Tokenizer,
     measure: Measure,
 ) -> dict[str, Any]:
-    texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure)
+    texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure, plan.spread)
     encoded = tokenizer.encode(texts)
     rows: list[dict[str, Any]] = [{FIELD: text} for text in texts]
     if plan.token_ids:

@@ -115,7 +115,14 @@ def score(
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="Length of each prompt.",
+    help="Length of each prompt; with --spread the median.",
+)
+@click.option(
+    "--spread",
+    type=click.FloatRange(min=0, max=3),
+    default=0.0,
+    show_default=True,
+    help="Deviation of the logarithm of lengths: 0 for equal ones, 0.7 as of exam questions.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @_tokenizer_option
@@ -136,6 +143,7 @@ def generate(
     mixtures: int,
     count: int,
     tokens: int,
+    spread: float,
     seed: int,
     tokenizer: str | None,
     domains: Path | None,
@@ -164,7 +172,7 @@ def generate(
     wanted = _families(families, is_real=real is not None)
     if not wanted and not mixtures:
         raise click.UsageError("there is nothing to write; name a --family or --mixtures")
-    plan = Plan(wanted, dials or DIALS, mixtures, count, tokens, seed, token_ids)
+    plan = Plan(wanted, dials or DIALS, mixtures, count, tokens, seed, token_ids, spread)
     with working(f"Writing {folder}"):
         suite = make(
             folder, plan, tokenizer, domains=domains, real=real, field=field, max_errors=max_errors

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from statistics import median, pstdev
 from typing import Any
 
 import pytest
@@ -80,6 +82,17 @@ def test_lengths_are_comparable(family: str) -> None:
     for dial in (0.0, 0.5, 1.0):
         lengths = [len(text.split()) for text in made(family, dial)]
         assert (min(lengths), max(lengths)) == (96, 96)
+
+
+def test_lengths_spread_around_their_median() -> None:
+    texts = prompts_of(family_recipe("semantic", 0), written(), 400, 60, 1, Measure(WORDS), 0.7)
+    logs = [math.log(len(text.split()) / 60) for text in texts]
+    assert abs(median(logs)) < 0.1
+    # Of so many draws the deviation is known to 3.5 percent.
+    assert 0.6 < pstdev(logs) < 0.8
+    equal = prompts_of(family_recipe("semantic", 0), written(), 5, 60, 1, Measure(WORDS))
+    # Texts are the same ones, cut elsewhere.
+    assert all(one.startswith(two) or two.startswith(one) for one, two in zip(texts, equal))  # noqa: B905
 
 
 @pytest.mark.parametrize(("family", "least"), [("repetition", 0.2), ("structure", 0.05)])
