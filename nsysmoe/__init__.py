@@ -32,9 +32,12 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routed_placement import plan_routed as plan_routed_placement
     from nsysmoe.analysis.routing_load import Beside
     from nsysmoe.analysis.routing_load import load as load_routing
+    from nsysmoe.analysis.sizing import Layout, size
+    from nsysmoe.analysis.sizing import Limits as SizeLimits
     from nsysmoe.analysis.stalls import stalls
     from nsysmoe.analysis.summary import summarize
     from nsysmoe.analysis.sweep import collect as collect_sweep
+    from nsysmoe.analysis.traffic import replay
     from nsysmoe.analysis.waits import waits
     from nsysmoe.analysis.whatif import Change as WhatIfChange
     from nsysmoe.analysis.whatif import whatif
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from nsysmoe.sweep.grid import runs_of as sweep_runs
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
+    from nsysmoe.traffic.run import Options as ReplayOptions
+    from nsysmoe.watch.watcher import snapshot
 
 __version__ = "0.1.0"
 
@@ -69,6 +74,11 @@ _HOMES = {
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
+    "Layout": ("nsysmoe.analysis.sizing", "Layout"),
+    "SizeLimits": ("nsysmoe.analysis.sizing", "Limits"),
+    "size": ("nsysmoe.analysis.sizing", "size"),
+    "snapshot": ("nsysmoe.watch.watcher", "snapshot"),
+    "ReplayOptions": ("nsysmoe.traffic.run", "Options"),
     "Trace": ("nsysmoe.trace", "Trace"),
     "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
     "bound": ("nsysmoe.analysis.bound", "bound"),
@@ -87,6 +97,7 @@ _HOMES = {
     "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
+    "replay": ("nsysmoe.analysis.traffic", "replay"),
     "padding_report": ("nsysmoe.analysis.padded_model", "padding_report"),
     "run_padding": ("nsysmoe.model.measure", "run"),
     "stalls": ("nsysmoe.analysis.stalls", "stalls"),
@@ -101,8 +112,11 @@ __all__ = [
     "Cluster",
     "Comparison",
     "Finding",
+    "Layout",
     "Memory",
     "NsysmoeError",
+    "ReplayOptions",
+    "SizeLimits",
     "SweepGrid",
     "Trace",
     "WhatIfChange",
@@ -125,11 +139,14 @@ __all__ = [
     "padding_report",
     "plan_placement",
     "plan_routed_placement",
+    "replay",
     "routing_balance",
     "routing_padding",
     "routing_patterns",
     "run_padding",
     "score_workload",
+    "size",
+    "snapshot",
     "stalls",
     "summarize",
     "sweep_runs",
