@@ -41,6 +41,7 @@ COMMANDS = (
     "render",
 )
 _DEBUG = "NSYSMOE_DEBUG"
+_LONGEST = 1_500
 
 
 class LazyGroup(click.Group):
@@ -114,7 +115,11 @@ SUMMARIES = {
 def _failure(message: str) -> click.ClickException:
     from nsysmoe.reports.escape import visible
 
-    return click.ClickException(" ".join(visible(line) for line in message.splitlines()))
+    text = " ".join(visible(line) for line in message.splitlines())
+    if len(text) > _LONGEST:
+        # A name out of a file may be a megabyte; what is wrong stands first, the fix last.
+        text = f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 4 :]}"
+    return click.ClickException(text)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

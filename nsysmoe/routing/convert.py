@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError, OutputError
@@ -14,9 +11,11 @@ from nsysmoe.routing.forms import SCHEMAS, Source, Tally
 from nsysmoe.routing.jsonl import jsonl_level, read_counts, read_routes
 from nsysmoe.routing.sglang import read_recorder
 from nsysmoe.routing.tables import read_table, table_level
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -123,19 +122,10 @@ def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) ->
     if any(output.exists() and log.exists() and output.samefile(log) for log in logs):
         raise OutputError(f"{output} is an input of this command; choose another name for -o")
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=".nsysmoe-")
-        os.close(handle)
+        with whole_file(output) as partial:
+            return _write(logs, partial, keep_dummy=keep_dummy)
     except OSError as error:
         raise OutputError(f"{output} cannot be written ({error.strerror})") from error
-    partial = Path(name)
-    try:
-        done = _write(logs, partial, keep_dummy=keep_dummy)
-        partial.chmod(0o644)
-        partial.replace(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return done
 
 
 def _write(logs: Sequence[Path], target: Path, *, keep_dummy: bool) -> Converted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError, MissingDataError, OutputError
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -113,10 +114,8 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
     """
     if path.suffix != ".parquet":
         raise OutputError(f"{path} must end in .parquet")
-    part = path.with_name(f".{path.name}.part")
     try:
-        frame.write_parquet(part)
-        part.replace(path)
+        with whole_file(path) as partial:
+            frame.write_parquet(partial)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error
