@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.bound import bound
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.comparison import Comparison
+    from nsysmoe.analysis.doctor import doctor
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
@@ -54,6 +55,7 @@ _HOMES = {
     "compare": ("nsysmoe.analysis.compare", "compare"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
+    "doctor": ("nsysmoe.analysis.doctor", "doctor"),
     "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
@@ -76,6 +78,7 @@ __all__ = [
     "compare",
     "default_class_map",
     "describe",
+    "doctor",
     "evaluate_placement",
     "host",
     "kernel_table",

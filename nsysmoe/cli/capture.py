@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nsysmoe.cli.exits import INTERRUPTED, REFUSED
 from nsysmoe.cli.options import FILE
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-_INTERRUPTED = 130
 _POSITIVE = click.IntRange(min=1)
 
 
@@ -330,7 +331,7 @@ def command(
 def _verify(folder: Path, format_: str, *, allow_code_loads: bool) -> None:
     from nsysmoe.capture.outcome import verify_folder
 
-    _end(verify_folder(folder, _say, allow_code_loads=allow_code_loads), folder, format_)
+    _end(verify_folder(folder, say, allow_code_loads=allow_code_loads), folder, format_)
 
 
 def _capture(spec: Spec, output: Path, facts: Any, format_: str) -> None:
@@ -338,12 +339,12 @@ def _capture(spec: Spec, output: Path, facts: Any, format_: str) -> None:
     from nsysmoe.capture.signals import Interrupted
     from nsysmoe.errors import CaptureError
 
-    capture = Capture(spec, output, facts, _say)
+    capture = Capture(spec, output, facts, say)
     try:
         outcome = capture.run()
     except Interrupted as error:
         click.echo(f"Interrupted ({error}): {_resumable(capture)}", err=True)
-        raise click.exceptions.Exit(_INTERRUPTED) from error
+        raise click.exceptions.Exit(INTERRUPTED) from error
     except RunError as error:
         for line in error.log.splitlines():
             click.echo(f"  {_visible(line)}", err=True)
@@ -366,7 +367,7 @@ def _end(outcome: Outcome, folder: Path, format_: str) -> None:
         _print_checks(outcome.arms)
         click.echo(f"{outcome.complete} of {len(outcome.results)} runs count in {folder}")
     if not outcome.is_whole:
-        raise click.exceptions.Exit(1)
+        raise click.exceptions.Exit(REFUSED)
 
 
 def _checked(spec: Spec, output: Path, format_: str, *, is_asked: bool) -> Any:
@@ -385,7 +386,7 @@ def _checked(spec: Spec, output: Path, format_: str, *, is_asked: bool) -> Any:
     else:
         for check in checks:
             if check.status != "ok":
-                click.echo(_visible(check.line()), err=True)
+                say(check.line())
     if bad:
         raise CaptureError(f"nothing was started: {'; '.join(check.what for check in bad)}")
     return facts
@@ -484,10 +485,6 @@ def _exports_json(nsys: str) -> bool:
     from nsysmoe.capture.probe import exports_json
 
     return exports_json(nsys)
-
-
-def _say(line: str) -> None:
-    click.echo(_visible(line), err=True)
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.progress import working
 from nsysmoe.placement.cluster import ALGORITHMS
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def plan(
     from nsysmoe.placement.cluster import Cluster
     from nsysmoe.reports.pages.placement import placement_page
 
-    found = ask(loads, Cluster(gpus, slots, nodes, groups), algorithm, held_out)
+    with working(f"Placing the experts of {loads}"):
+        found = ask(loads, Cluster(gpus, slots, nodes, groups), algorithm, held_out)
     printer.show(placement_page(found), (loads, *([held_out] if held_out else [])))
 
 

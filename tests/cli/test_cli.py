@@ -339,7 +339,7 @@ def test_a_defect_is_one_line_too(off: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("nsysmoe.analysis.summary.read_run", fail)
     found = run("summary", off)
-    assert found.exit_code == 1
+    assert found.exit_code == 4
     assert "RuntimeError: boom" in found.stderr
     assert "NSYSMOE_DEBUG" in found.stderr
     assert "Traceback" not in found.output

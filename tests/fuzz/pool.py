@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import resource
 import shutil
 import tempfile
@@ -108,6 +109,8 @@ def _work(pipe: Connection[Any, Any], corpus: Path, seed: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("always", RuntimeWarning)
     with tempfile.TemporaryDirectory(prefix="nsysmoe-fuzz-") as name:
+        # What is kept of one mutant must not be believed of the next.
+        os.environ["NSYSMOE_CACHE_DIR"] = str(Path(name) / "cache")
         while True:
             try:
                 number = pipe.recv()
