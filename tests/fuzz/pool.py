@@ -13,7 +13,7 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.fuzz.judge import MOST_SECONDS, Outcome, judge
+from tests.fuzz.judge import PATIENCE_S, Outcome, judge
 from tests.fuzz.mutants import make
 
 if TYPE_CHECKING:
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
 # Addresses, of which libraries reserve far more than they use; resident memory has a bound of
 # its own (``judge.MOST_MEMORY_MIB``).
 _MOST_ADDRESSES = 8 << 30
-# A worker that takes so much longer than a mutant may is hung, and is ended.
-_PATIENCE_S = 2 * MOST_SECONDS
-_WARM_UP = -1
 
 
 def judged(
@@ -77,10 +74,10 @@ class _Worker:
         """Have a mutant judged; a worker that dies or hangs over it is renewed."""
         try:
             self._pipe.send(number)
-            if self._pipe.poll(_PATIENCE_S):
+            if self._pipe.poll(PATIENCE_S):
                 found: Outcome = self._pipe.recv()
                 return found
-            reason = f"hung: no answer within {_PATIENCE_S:.0f} s"
+            reason = f"hung: no answer within {PATIENCE_S:.0f} s"
         except (EOFError, OSError):
             self._process.join(5)
             reason = f"the process died (exit {self._process.exitcode})"
