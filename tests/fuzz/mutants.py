@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 # The command, and how often it is asked; a report draws all its pictures anew.
 _OF_TRACES = {
     "summary": 20, "kernels": 12, "info": 12, "collectives": 12, "imbalance": 12, "phases": 12,
-    "waits": 12, "compare": 4, "compare --quick": 8, "report": 1, "stalls": 2, "host": 2,
+    "waits": 12, "compare": 2, "compare --quick": 6, "report": 1, "stalls": 2, "host": 2,
     "bound": 2, "timeline": 1, "whatif": 1,
 }  # fmt: skip
 
@@ -94,7 +94,7 @@ class Mutant:
 def make(corpus: Path, seed: int, number: int, folder: Path) -> Mutant:
     """Write a mutant into an empty folder; the same seed and number give the same bytes."""
     chosen = random.Random(f"{seed}:{number}")
-    if chosen.random() < 0.6:
+    if chosen.random() < 0.55:
         return _trace(corpus, chosen, number, folder)
     return _document(corpus, chosen, number, folder)
 
