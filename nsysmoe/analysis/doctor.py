@@ -83,10 +83,17 @@ def doctor(nsys: str | None = None) -> Health:
 
 
 def _requirements() -> tuple[list[str], dict[str, list[str]]]:
-    """Return the packages that nsysmoe needs, and those of each of its extras."""
+    """Return the packages that nsysmoe needs, and those of each of its extras.
+
+    None of either where nsysmoe runs from a checkout that was never installed.
+    """
     needed: list[str] = []
     extras: dict[str, list[str]] = {}
-    for text in metadata.requires("nsysmoe") or ():
+    try:
+        told = metadata.requires("nsysmoe") or []
+    except metadata.PackageNotFoundError:
+        told = []
+    for text in told:
         if (match := _REQUIREMENT.fullmatch(text)) is None:
             continue
         name, marker = match[1], match[3] or ""

@@ -61,6 +61,16 @@ def test_without_nsys_reports_cannot_be_read(tmp_path: Path) -> None:
     assert found.is_well
 
 
+def test_from_a_checkout_that_was_never_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(name: str) -> list[str]:
+        raise metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(metadata, "requires", unknown)
+    found = nsysmoe.doctor()
+    assert [row["name"] for row in found.versions] == ["nsysmoe", "Python"]
+    assert found.extras == ()
+
+
 def test_a_package_that_cannot_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.import_module
 

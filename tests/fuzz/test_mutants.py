@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from tests.fuzz.judge import Outcome, judge
-from tests.fuzz.mutants import make, unbroken
+from tests.fuzz.damage import PAGE
+from tests.fuzz.mutants import Mutant, make, unbroken
 from tests.fuzz.pool import judged
 from tests.fuzz.seeds import write_corpus
 
@@ -50,6 +51,25 @@ def test_mutants_end_in_a_right_answer_or_one_line(corpus: Path) -> None:
     # A harness whose mutants were all alike would prove nothing.
     assert len(kinds) == _MUTANTS
     assert min(kinds.count("answer"), kinds.count("refused")) > _MUTANTS / 5
+
+
+@pytest.mark.parametrize("is_honest", [False, True])
+def test_cut_at_every_page(corpus: Path, tmp_path: Path, is_honest: bool) -> None:
+    """Also where the header then says that this is all there is: the tables reach further."""
+    content = (corpus / "traces" / "dp2_off.sqlite").read_bytes()
+    path = tmp_path / "cut.sqlite"
+    arguments = ("kernels", str(path), "--format", "json")
+    for pages in range(1, len(content) // PAGE):
+        changed = bytearray(content[: pages * PAGE])
+        if is_honest:
+            changed[28:32] = pages.to_bytes(4, "big")
+        path.write_bytes(changed)
+        asked = Mutant(
+            pages, path, "dp2_off", f"{pages} pages", arguments, (path,), tmp_path / "no"
+        )
+        outcome = judge(asked)
+        assert outcome.kind == "refused", outcome
+        assert "truncated" in outcome.detail or "damaged" in outcome.detail
 
 
 def test_what_is_not_broken_is_answered(corpus: Path, tmp_path: Path) -> None:
