@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.fuzz.judge import Outcome, judge
 from tests.fuzz.damage import PAGE
+from tests.fuzz.judge import Outcome, judge
 from tests.fuzz.mutants import Mutant, make, unbroken
 from tests.fuzz.pool import judged
 from tests.fuzz.seeds import write_corpus
