@@ -78,7 +78,7 @@ class LazyGroup(click.Group):
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
         except KeyboardInterrupt as error:
-            click.echo("Interrupted: nothing was written", err=True)
+            click.echo("Interrupted", err=True)
             raise click.exceptions.Exit(INTERRUPTED) from error
         except OSError as error:
             raise _failure(f"cannot write ({error.strerror}); choose another place") from error

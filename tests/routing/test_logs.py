@@ -407,3 +407,22 @@ def test_sizes_that_no_model_has_are_refused(
     np.savez(tmp_path / "a.npz", r0=ROUTE)
     monkeypatch.setattr("nsysmoe.routing.documents._LARGEST_BYTES", 10)
     assert "has an array of more than" in refused(tmp_path / "a.npz")
+
+
+def test_arrays_with_a_damaged_header_or_a_damaged_stream(tmp_path: Path) -> None:
+    route = np.arange(4000, dtype=np.uint8).reshape(500, 4, 2) % 8
+    single, several = tmp_path / "a.npy", tmp_path / "a.npz"
+    np.save(single, route)
+    np.savez_compressed(several, r0=route)
+    for path, kept in ((single, 10), (several, 60)):
+        content = path.read_bytes()
+        for place in range(kept, min(len(content), kept + 60)):
+            changed = bytearray(content)
+            changed[place] ^= 0x28
+            path.write_bytes(changed)
+            try:
+                rows = sum(batch.height for batch in open_log(path).batches)
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                assert rows == route.size

@@ -215,11 +215,13 @@ def test_what_is_damaged_or_failed_is_named(tmp_path: Path) -> None:
     write(tmp_path / "good.json", bench())
     write(tmp_path / "bad.json", bench(mean_ttft_ms="fast"))
     (tmp_path / "cut.json").write_text('{"request_throughput": 1')
+    write(tmp_path / "endless.json", bench(mean_ttft_ms=10**400))
     write(tmp_path / "run=1.failure.json", {"error": "out of memory"})
     write(tmp_path / "other.json", {"hello": 1})
     found = collect([tmp_path])
     assert found.frame.height == 1
     assert [one.code for one in found.findings] == ["damaged_results", "failed_runs"]
+    assert "mean_ttft_ms that is no measurement: 1000" in found.findings[0].message
     assert "mean_ttft_ms that is no measurement: fast" in found.findings[0].message
     with pytest.raises(MissingDataError, match="no result of a run"):
         collect([tmp_path / "other.json"])
