@@ -100,10 +100,13 @@ def make(corpus: Path, seed: int, number: int, folder: Path) -> Mutant:
 
 
 def unbroken(corpus: Path, folder: Path) -> Iterator[Mutant]:
-    """Yield every seed as it is with every command: all of them have to be answered."""
+    """Yield every seed as it is: all of them have to be answered.
+
+    Documents with every command that reads them, one trace with all, the others with one.
+    """
     chosen = random.Random(0)
     for source in sorted((corpus / "traces").iterdir()):
-        for name in _OF_TRACES:
+        for name in _OF_TRACES if source.name == "dp2_on.sqlite" else ("summary",):
             path = Path(shutil.copy(source, folder / "mutant.sqlite"))
             yield _asked_of_trace(path, source, name, chosen, 0, "unbroken")
     for name, commands in _OF_DOCUMENTS.items():
