@@ -51,7 +51,18 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             rows.append(_benchmark(path, record))
         elif isinstance(record, dict) and isinstance(record.get("runs"), list):
             rows += _captured(path, record)
+    for row in rows:
+        _check_texts(path, row)
     return rows
+
+
+def _check_texts(path: Path, row: dict[str, Any]) -> None:
+    """Refuse texts that JSON can hold and no table can: halves of surrogate pairs."""
+    texts = (*row.values(), *row["settings"], *row["settings"].values())
+    try:
+        "".join(text for text in texts if isinstance(text, str)).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path} holds a text that is half of a surrogate pair") from error
 
 
 def _json(path: Path) -> Any:

@@ -15,8 +15,8 @@ from collections import Counter
 from pathlib import Path
 
 from tests.fuzz.judge import Outcome, judge
-from tests.fuzz.mutants import make
-from tests.fuzz.pool import judged
+from tests.fuzz.mutants import TRACES, make
+from tests.fuzz.pool import Draws, judged
 from tests.fuzz.seeds import write_corpus
 
 
@@ -42,7 +42,7 @@ def main() -> int:
                 if sys.stderr.isatty():
                     print(f"\r{len(known):,}", end="", file=sys.stderr)
 
-            judged(corpus, asked.seed, left, asked.workers, keep)
+            judged(Draws(corpus, asked.seed, asked.traces), left, asked.workers, keep)
     return _summary(list(known.values()), time.monotonic() - started, asked.seed)
 
 
@@ -50,6 +50,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--mutants", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--traces", type=float, default=TRACES, help="Their share, 0 to 1.")
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--log", type=Path, default=Path("fuzz.jsonl"))
     parser.add_argument("--only", type=int, help="Make and judge this one alone.")
@@ -71,7 +72,7 @@ def _one(corpus: Path, asked: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = asked.keep or Path(name)
         folder.mkdir(parents=True, exist_ok=True)
-        mutant = make(corpus, asked.seed, asked.only, folder)
+        mutant = make(corpus, asked.seed, asked.only, folder, asked.traces)
         print(f"{mutant.source}: {mutant.change}\nnsysmoe {' '.join(mutant.arguments)}")
         outcome = judge(mutant)
         print(f"{outcome.kind} ({outcome.seconds} s, {outcome.memory_mib} MiB): {outcome.detail}")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from tests.fuzz.damage import Damage
 
+TRACES = 0.55
 # The command, and how often it is asked; a report draws all its pictures anew.
 _OF_TRACES = {
     "summary": 20, "kernels": 12, "info": 12, "collectives": 12, "imbalance": 12, "phases": 12,
@@ -91,10 +92,18 @@ class Mutant:
         return " ".join(self.arguments[: 2 if self.arguments[0] in nested else 1])
 
 
-def make(corpus: Path, seed: int, number: int, folder: Path) -> Mutant:
-    """Write a mutant into an empty folder; the same seed and number give the same bytes."""
+def make(corpus: Path, seed: int, number: int, folder: Path, traces: float = TRACES) -> Mutant:
+    """Write a mutant into an empty folder; the same seed and number give the same bytes.
+
+    Args:
+        corpus: What ``seeds.write_corpus`` wrote.
+        seed: Of the run.
+        number: Which mutant.
+        folder: Where it goes.
+        traces: The share of traces among the mutants, the others being documents.
+    """
     chosen = random.Random(f"{seed}:{number}")
-    if chosen.random() < 0.55:
+    if chosen.random() < traces:
         return _trace(corpus, chosen, number, folder)
     return _document(corpus, chosen, number, folder)
 

@@ -10,11 +10,12 @@ import tempfile
 import threading
 import warnings
 from collections import deque
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.fuzz.judge import PATIENCE_S, Outcome, judge
-from tests.fuzz.mutants import make
+from tests.fuzz.mutants import TRACES, make
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,15 +26,23 @@ if TYPE_CHECKING:
 _MOST_ADDRESSES = 8 << 30
 
 
+@dataclass(frozen=True)
+class Draws:
+    """What numbers are drawn from: the seeds, the seed of the run, and the share of traces."""
+
+    corpus: Path
+    seed: int
+    traces: float = TRACES
+
+
 def judged(
-    corpus: Path, seed: int, numbers: Iterable[int], workers: int, keep: Callable[[Outcome], None]
+    draws: Draws, numbers: Iterable[int], workers: int, keep: Callable[[Outcome], None]
 ) -> None:
     """Judge mutants; ``keep`` gets each outcome as it comes, one at a time."""
     waiting = deque(numbers)
     lock = threading.Lock()
     threads = [
-        threading.Thread(target=_serve, args=(corpus, seed, waiting, lock, keep))
-        for _ in range(workers)
+        threading.Thread(target=_serve, args=(draws, waiting, lock, keep)) for _ in range(workers)
     ]
     for thread in threads:
         thread.start()
@@ -42,14 +51,13 @@ def judged(
 
 
 def _serve(
-    corpus: Path,
-    seed: int,
+    draws: Draws,
     waiting: deque[int],
     lock: threading.Lock,
     keep: Callable[[Outcome], None],
 ) -> None:
     """Feed one worker until nothing waits."""
-    worker = _Worker(corpus, seed)
+    worker = _Worker(draws)
     try:
         while True:
             with lock:
@@ -66,8 +74,8 @@ def _serve(
 class _Worker:
     """One process and the pipe to it."""
 
-    def __init__(self, corpus: Path, seed: int) -> None:
-        self._arguments = (corpus, seed)
+    def __init__(self, draws: Draws) -> None:
+        self._draws = draws
         self._start()
 
     def ask(self, number: int) -> Outcome:
@@ -96,12 +104,12 @@ class _Worker:
         # Not forked: DuckDB, polars and Arrow have threads.
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_work, args=(theirs, *self._arguments), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, self._draws), daemon=True)
         self._process.start()
         theirs.close()
 
 
-def _work(pipe: Connection[Any, Any], corpus: Path, seed: int) -> None:
+def _work(pipe: Connection[Any, Any], draws: Draws) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (_MOST_ADDRESSES, _MOST_ADDRESSES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("always", RuntimeWarning)
@@ -115,5 +123,6 @@ def _work(pipe: Connection[Any, Any], corpus: Path, seed: int) -> None:
                 return
             folder = Path(name) / str(number)
             folder.mkdir()
-            pipe.send(judge(make(corpus, seed, number, folder)))
+            mutant = make(draws.corpus, draws.seed, number, folder, draws.traces)
+            pipe.send(judge(mutant))
             shutil.rmtree(folder)

@@ -14,7 +14,7 @@ import pytest
 from tests.fuzz.damage import PAGE
 from tests.fuzz.judge import Outcome, judge
 from tests.fuzz.mutants import Mutant, make, unbroken
-from tests.fuzz.pool import judged
+from tests.fuzz.pool import Draws, judged
 from tests.fuzz.seeds import write_corpus
 
 _SEED = 20_250_101
@@ -41,7 +41,7 @@ def _told(outcomes: list[Outcome]) -> str:
 
 def test_mutants_end_in_a_right_answer_or_one_line(corpus: Path) -> None:
     outcomes: list[Outcome] = []
-    judged(corpus, _SEED, range(_MUTANTS), _WORKERS, outcomes.append)
+    judged(Draws(corpus, _SEED), range(_MUTANTS), _WORKERS, outcomes.append)
     assert not _told(outcomes), _told(outcomes)
     kinds = [outcome.kind for outcome in outcomes]
     # A harness whose mutants were all alike would prove nothing.
@@ -101,7 +101,7 @@ def test_a_number_tells_all_of_a_mutant(corpus: Path, tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_a_defect_and_is_renewed(corpus: Path) -> None:
     outcomes: list[Outcome] = []
     # No such seed: the worker raises, and ends.
-    judged(corpus / "none", _SEED, [1, 2], 1, outcomes.append)
+    judged(Draws(corpus / "none", _SEED), [1, 2], 1, outcomes.append)
     assert [outcome.kind for outcome in outcomes] == ["defect", "defect"]
     assert all("died" in outcome.detail for outcome in outcomes)
 
@@ -112,5 +112,5 @@ def test_a_worker_that_hangs_is_a_defect_and_is_ended(
     # No worker has started Python and judged anything by then.
     monkeypatch.setattr("tests.fuzz.pool.PATIENCE_S", 0.01)
     outcomes: list[Outcome] = []
-    judged(corpus, _SEED, [1], 1, outcomes.append)
+    judged(Draws(corpus, _SEED), [1], 1, outcomes.append)
     assert [(outcome.kind, outcome.detail[:4]) for outcome in outcomes] == [("defect", "hung")]

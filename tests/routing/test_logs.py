@@ -426,3 +426,10 @@ def test_arrays_with_a_damaged_header_or_a_damaged_stream(tmp_path: Path) -> Non
                 assert "\n" not in str(error)
             else:
                 assert rows == route.size
+
+
+def test_a_request_that_is_half_of_a_surrogate_pair(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"req_id": "\\ud800", "layer": 0, "topk_ids": [0, 1], "token_idx": 0}\n')
+    with pytest.raises(InputError, match="surrogates"):
+        list(open_log(path).batches)

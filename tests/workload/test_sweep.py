@@ -209,6 +209,10 @@ def test_expected_scores_by_digest_and_by_file(tmp_path: Path) -> None:
     assert frame["expected_score"].to_list() == [0.7, 0.5, None]
     with pytest.raises(InputError, match="has no `sets`"):
         collect([results], suite=write(tmp_path / "x.json", {}))
+    for score, said in ((10**400, "without file"), (7, "between 0 and 1"), (None, "without file")):
+        odd = write(tmp_path / "x.json", {"sets": [{**sets[0], "score": score}]})
+        with pytest.raises(InputError, match=said):
+            collect([results], suite=odd)
 
 
 def test_what_is_damaged_or_failed_is_named(tmp_path: Path) -> None:
@@ -216,12 +220,14 @@ def test_what_is_damaged_or_failed_is_named(tmp_path: Path) -> None:
     write(tmp_path / "bad.json", bench(mean_ttft_ms="fast"))
     (tmp_path / "cut.json").write_text('{"request_throughput": 1')
     write(tmp_path / "endless.json", bench(mean_ttft_ms=10**400))
+    write(tmp_path / "half.json", bench(dataset="\ud800"))
     write(tmp_path / "run=1.failure.json", {"error": "out of memory"})
     write(tmp_path / "other.json", {"hello": 1})
     found = collect([tmp_path])
     assert found.frame.height == 1
     assert [one.code for one in found.findings] == ["damaged_results", "failed_runs"]
     assert "mean_ttft_ms that is no measurement: 1000" in found.findings[0].message
+    assert "half of a surrogate pair" in found.findings[0].message
     assert "mean_ttft_ms that is no measurement: fast" in found.findings[0].message
     with pytest.raises(MissingDataError, match="no result of a run"):
         collect([tmp_path / "other.json"])
