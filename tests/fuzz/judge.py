@@ -84,6 +84,9 @@ def judge(mutant: Mutant, *, as_program: bool = False) -> Outcome:
     except (_DefectError, WrongAnswerError) as error:
         seconds, memory = time.process_time() - started, _memory_since(before)
         kind, detail = "defect", str(error)
+    except Exception as error:  # noqa: BLE001 - plain Python cannot read what was answered
+        seconds, memory = time.process_time() - started, _memory_since(before)
+        kind, detail = "defect", f"answered what the oracle cannot: {error!r}"
     return Outcome(
         mutant.number, mutant.source, mutant.change, mutant.command, kind, detail[:3000],
         round(seconds, 3), memory,

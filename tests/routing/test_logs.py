@@ -433,3 +433,10 @@ def test_a_request_that_is_half_of_a_surrogate_pair(tmp_path: Path) -> None:
     path.write_text('{"req_id": "\\ud800", "layer": 0, "topk_ids": [0, 1], "token_idx": 0}\n')
     with pytest.raises(InputError, match="surrogates"):
         list(open_log(path).batches)
+
+
+def test_a_table_whose_header_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"lay\xe9r,token,expert\n0,0,1\n")
+    with pytest.raises(InputError, match="is no table"):
+        open_log(path)

@@ -17,6 +17,7 @@ from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.metrics.expert_load import mean_layer_cv
 from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
+from nsysmoe.sweep.table import means_by_point, read_table
 
 
 def run(*arguments: str | int | Path) -> Result:
@@ -267,3 +268,19 @@ def test_the_table_is_parquet(tmp_path: Path) -> None:
     found = run("sweep", "collect", tmp_path / "good.json", "--table", tmp_path / "t.csv")
     assert found.exit_code == 1
     assert "must end in .parquet" in found.stderr
+
+
+def test_parquet_that_is_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:
+    """polars itself ends the process over some of these."""
+    path = tmp_path / "sweep.parquet"
+    pl.DataFrame({"point": [0, 1], "runs": [1, 1], "tpot_s": [0.1, 0.2]}).write_parquet(path)
+    assert means_by_point(read_table(path))["runs"].to_list() == [1, 1]
+    content = path.read_bytes()
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            read_table(path)
+        except InputError as error:
+            assert "can be read" in str(error) or "cannot be read" in str(error)
