@@ -108,7 +108,7 @@ def _gate(document: dict[str, Any], path: Path) -> Iterator[pl.DataFrame]:
         steps = document.get("step") or list(range(len(loads)))
         if not isinstance(steps, list) or len(steps) != len(loads):
             raise InputError(f"{path}: `step` and `{_LOADS}` differ in length")
-        if (loads != np.floor(loads)).any():
+        if not np.isfinite(loads).all() or (loads != np.floor(loads)).any():
             raise InputError(f"{path}: `{_LOADS}` must be whole numbers")
         yield from count_batches(
             path, loads.astype(np.int64)[:, None], int(found[1]) if found else 0, steps

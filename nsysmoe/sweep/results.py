@@ -115,10 +115,11 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
         for key, value in record["args"].items()
         if isinstance(value, str | int | float | bool)
     }
+    dataset = settings.pop("dataset", None)
     row = {
         "source": str(path),
         "routing": settings.pop("routing", None) or _routing(settings),
-        "dataset": settings.pop("dataset", None),
+        "dataset": None if dataset is None else str(dataset),
         "digest": _digest(record),
         "requests": len(requests),
         "failed": 0,
