@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.analysis.correlation import correlation as correlate
+    from nsysmoe.analysis.doctor import doctor
     from nsysmoe.analysis.figures import figures
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
@@ -94,6 +95,7 @@ _HOMES = {
     "compare": ("nsysmoe.analysis.compare", "compare"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
+    "doctor": ("nsysmoe.analysis.doctor", "doctor"),
     "host": ("nsysmoe.analysis.host", "host"),
     "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
@@ -129,6 +131,7 @@ __all__ = [
     "correlate",
     "default_class_map",
     "describe",
+    "doctor",
     "evaluate_placement",
     "figures",
     "generate_workload",

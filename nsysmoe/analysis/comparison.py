@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.interval import Interval
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -165,8 +166,13 @@ class Comparison:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the comparison as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write the comparison as JSON, whole or not at all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with whole_file(Path(path)) as partial:
+            partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.metrics.correlation import Correlation
 
 ALL = "all"
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,8 @@ def _related(frame: pl.DataFrame, group: str, x: str, y: str) -> Related:
     from nsysmoe.metrics.correlation import correlate, within_fences  # noqa: PLC0415
 
     values = [frame[name].cast(float).to_numpy() for name in (x, y)]
-    is_known = np.isfinite(values[0]) & np.isfinite(values[1])
+    # Squares of what is larger than this are beyond doubles.
+    is_known = (np.abs(values[0]) < _LARGEST) & (np.abs(values[1]) < _LARGEST)
     xs, ys = (column[is_known] for column in values)
     kept = within_fences(xs, ys)
     return Related(

@@ -225,6 +225,10 @@ def count_logs(  # noqa: PLR0913 - how logs are counted, by keyword
     layers = int(counts["layer"].n_unique())
     if layers * highest > _LARGEST:
         raise InputError(f"{name} names {layers:,} layers and expert {highest - 1:,}: no model has")
+    if (widest.top_k or 0) > (experts or highest):
+        raise InputError(
+            f"{name} has {widest.top_k:,} experts a token, and {experts or highest:,} a layer"
+        )
     tallies = [source.tally for source in sources]
     findings = _dummies(
         sum(tally.dummy_rows for tally in tallies),

@@ -116,9 +116,12 @@ def _scores(suite: Path | None) -> dict[str, float]:
     if not isinstance(sets, list):
         raise InputError(f"{suite} is no manifest of nsysmoe workload generate: it has no `sets`")
     try:
-        return {str(one[key]): float(one["score"]) for one in sets for key in ("sha256", "file")}
-    except (KeyError, TypeError, ValueError) as error:
+        scores = {str(one[key]): float(one["score"]) for one in sets for key in ("sha256", "file")}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{suite} holds a set without file, sha256 and score") from error
+    if odd := [score for score in scores.values() if not 0 <= score <= 1]:
+        raise InputError(f"{suite} holds the score {odd[0]}; scores lie between 0 and 1")
+    return scores
 
 
 def _score(row: dict[str, Any], scores: dict[str, float]) -> float | None:

@@ -15,6 +15,7 @@ import numpy as np
 from nsysmoe.analysis.workload_score import choose_tokenizer, score_texts
 from nsysmoe.errors import InputError, MissingDataError, OutputError
 from nsysmoe.findings import Finding
+from nsysmoe.whole_files import whole_file
 from nsysmoe.workload.generate.material import Real, templates, written
 from nsysmoe.workload.generate.recipe import FAMILIES, SEMANTIC, recipes
 from nsysmoe.workload.generate.texts import Measure, prompts_of
@@ -224,10 +225,8 @@ def _ends(scores: Sequence[float]) -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(text.encode())
-        part.replace(path)
+        with whole_file(path) as partial:
+            partial.write_bytes(text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error

@@ -11,6 +11,7 @@ import click
 from nsysmoe.cli import capturing
 from nsysmoe.cli.capturing import POSITIVE, grouped
 from nsysmoe.cli.options import FILE
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from nsysmoe.capture.spec import Spec
@@ -106,7 +107,7 @@ def command(
 def _verify(folder: Path, format_: str, *, allow_code_loads: bool) -> None:
     from nsysmoe.capture.outcome import verify_folder
 
-    outcome = verify_folder(folder, capturing.say, allow_code_loads=allow_code_loads)
+    outcome = verify_folder(folder, say, allow_code_loads=allow_code_loads)
     capturing.end(outcome, folder, format_)
 
 

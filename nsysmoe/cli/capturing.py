@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from nsysmoe.cli.exits import INTERRUPTED, REFUSED
 from nsysmoe.cli.options import FILE
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-INTERRUPTED = 130
 POSITIVE = click.IntRange(min=1)
 
 
@@ -402,7 +403,7 @@ def checked(spec: Spec, output: Path, format_: str, *, is_asked: bool) -> Any:
     else:
         for check in checks:
             if check.status != "ok":
-                click.echo(_visible(check.line()), err=True)
+                say(check.line())
     if bad:
         raise CaptureError(f"nothing was started: {'; '.join(check.what for check in bad)}")
     return facts
@@ -443,12 +444,7 @@ def end(outcome: Outcome, folder: Path, format_: str) -> None:
         _print_checks(outcome.arms)
         click.echo(f"{outcome.complete} of {len(outcome.results)} runs count in {folder}")
     if not outcome.is_whole:
-        raise click.exceptions.Exit(1)
-
-
-def say(line: str) -> None:
-    """Print a line of progress."""
-    click.echo(_visible(line), err=True)
+        raise click.exceptions.Exit(REFUSED)
 
 
 def _print_checks(checks: Sequence[Check]) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from nsysmoe.cli.exits import GATE as GATE_FAILED
 from nsysmoe.cli.options import (
     FILE,
     GATE,
@@ -15,14 +16,13 @@ from nsysmoe.cli.options import (
     output_options,
 )
 from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.gates import Gate
     from nsysmoe.cli.options import Printer, Reading
-
-_EXIT_GATE = 3
 
 
 @click.command("compare")
@@ -88,6 +88,6 @@ def command(
     if failed := failures(comparison, gates):
         for line in failed:
             click.echo(f"gate: {line}", err=True)
-        raise click.exceptions.Exit(_EXIT_GATE)
+        raise click.exceptions.Exit(GATE_FAILED)
     if gates:
-        click.echo(f"gate: {len(gates)} passed", err=True)
+        say(f"gate: {len(gates)} passed")

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
 
 import click
 
+from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -47,16 +50,19 @@ class Printer:
         format_, output = self._chosen()
         if format_ in {"csv", "json"} and not _holds_findings(document, format_):
             for finding in document.findings:
-                click.echo(f"{finding.severity}: {_visible(finding.message)}", err=True)
+                say(f"{finding.severity}: {finding.message}")
         if output is not None:
-            write(render(document, format_ or "table"), output, inputs)
-            click.echo(f"Wrote {_visible(str(output))}", err=True)
+            with working(f"Writing {output}"):
+                write(render(document, format_ or "table"), output, inputs)
+            say(f"Wrote {output}")
         elif format_ in {None, "table"} and sys.stdout.isatty():
             from nsysmoe.reports.formats.as_table import show
 
             show(document, sys.stdout)
         else:
-            click.echo(render(document, format_ or "table"), nl=False)
+            with working("Drawing up the answer"):
+                text = render(document, format_ or "table")
+            click.echo(text, nl=False)
 
     def _chosen(self) -> tuple[str | None, Path | None]:
         from nsysmoe.errors import OutputError
@@ -230,9 +236,3 @@ def _class_map(classes: Path | None) -> ClassMap | None:
 
 def _holds_findings(document: Document, format_: str) -> bool:
     return format_ == "json" and isinstance(document.data, dict) and "findings" in document.data
-
-
-def _visible(text: str) -> str:
-    from nsysmoe.reports.escape import visible
-
-    return visible(text)

@@ -122,7 +122,8 @@ def plan(
         from nsysmoe.analysis.placement import plan as ask
 
         assert loads is not None  # noqa: S101 - one of the two is given
-        found = ask(loads, cluster, algorithm, held_out, memory)  # type: ignore[arg-type]
+        with working(f"Placing the experts of {loads}"):
+            found = ask(loads, cluster, algorithm, held_out, memory)  # type: ignore[arg-type]
     inputs = [path for path in (loads, routing, held_out, config) if path is not None]
     if map_output is not None:
         write_map(found, map_output, inputs)

@@ -13,6 +13,7 @@ from nsysmoe.cli import capturing
 from nsysmoe.cli.capturing import POSITIVE, grouped
 from nsysmoe.cli.options import FILE, output_options
 from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from nsysmoe.capture.spec import Spec
@@ -272,7 +273,7 @@ def run(
     facts = capturing.checked(spec, output, format_, is_asked=check)
     if not check:
         cost = Cost(start_seconds, run_seconds, spec.ranks, max(1, len(spec.gpu_sets)))
-        capturing.say(cost.sentence(grid, grid.points * grid.repeats))
+        say(cost.sentence(grid, grid.points * grid.repeats))
         capturing.make(spec, output, facts, format_)
 
 

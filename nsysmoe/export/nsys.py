@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import subprocess
 from typing import TYPE_CHECKING
@@ -12,10 +14,19 @@ from nsysmoe.export.files import export_hint
 if TYPE_CHECKING:
     from pathlib import Path
 
+_log = logging.getLogger(__name__)
+_VERSION = re.compile(r"\d{4}\.\d+(\.\d+)*")
+
 
 def find_nsys(nsys: str | None = None) -> str | None:
     """Return the path of ``nsys``, or None where there is none to run."""
     return shutil.which(nsys or "nsys")
+
+
+def nsys_version(program: str) -> str | None:
+    """Return what ``nsys --version`` says of itself, such as 2025.3.2.474; None where nothing."""
+    found = _VERSION.search(_said(program, "--version"))
+    return found[0] if found else None
 
 
 def _said(*command: str) -> str:
@@ -48,6 +59,7 @@ def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
         )
     output = folder / f"{report.stem}.sqlite"
     command = [program, "export", "--type", "sqlite", "--force-overwrite", "true"]
+    _log.info("%s: exported by %s", report, program)
     if "--include-json" in _said(program, "export", "--help"):
         # The payloads of NCCL's ranges, which name the communicators.
         command.append("--include-json=true")

@@ -1,4 +1,4 @@
-"""What numpy raises where a file of arrays is damaged; nothing in one is ever unpickled."""
+"""What numpy raises over files that are none of its own, or are damaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import tokenize
 import zipfile
 import zlib
 
-# Headers are parsed as Python literals, archives by zipfile: either has errors of its own.
+# The header of an array is a Python literal, an archive a zip of deflated members: a flipped bit
+# in either is told by whatever reads it first. RuntimeError: a member that says it is encrypted.
 UNREADABLE = (
     OSError,
     ValueError,

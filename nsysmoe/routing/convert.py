@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError, OutputError
@@ -15,9 +12,11 @@ from nsysmoe.routing.jsonl import jsonl_level, read_counts, read_routes
 from nsysmoe.routing.labels import Labels
 from nsysmoe.routing.sglang import read_recorder
 from nsysmoe.routing.tables import read_table, table_level
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -157,20 +156,11 @@ def convert(  # noqa: PLR0913 - what one file is made of, by keyword
     if output.exists() and any(output.samefile(path) for path in inputs):
         raise OutputError(f"{output} is an input of this command; choose another name for -o")
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=".nsysmoe-")
-        os.close(handle)
+        with whole_file(output) as partial:
+            sources = [open_log(log, keep_dummy=keep_dummy) for log in logs]
+            return _write(sources, partial, labels, run)
     except OSError as error:
         raise OutputError(f"{output} cannot be written ({error.strerror})") from error
-    partial = Path(name)
-    try:
-        sources = [open_log(log, keep_dummy=keep_dummy) for log in logs]
-        done = _write(sources, partial, labels, run)
-        partial.chmod(0o644)
-        partial.replace(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return done
 
 
 def _write(sources: Sequence[Source], target: Path, labels: Labels, run: str | None) -> Converted:

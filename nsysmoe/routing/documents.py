@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import zipfile
@@ -109,7 +108,7 @@ def _gate(document: dict[str, Any], path: Path) -> Iterator[pl.DataFrame]:
         steps = document.get("step") or list(range(len(loads)))
         if not isinstance(steps, list) or len(steps) != len(loads):
             raise InputError(f"{path}: `step` and `{_LOADS}` differ in length")
-        if (loads != np.floor(loads)).any():
+        if not np.isfinite(loads).all() or (loads != np.floor(loads)).any():
             raise InputError(f"{path}: `{_LOADS}` must be whole numbers")
         yield from count_batches(
             path, loads.astype(np.int64)[:, None], int(found[1]) if found else 0, steps
@@ -143,7 +142,7 @@ def _array(value: Any, path: Path) -> NDArray[Any]:
                 raise InputError(f"{path}: `{_ROUTED}` holds an archive, not an array")
             return loaded
         return np.array(value)
-    except (*UNREADABLE, binascii.Error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: `{_ROUTED}` is no array: {error}") from error
 
 

@@ -177,7 +177,8 @@ def _frame(
     schema = {name: pl.Int64 if kinds[name] == pl.Int32 else kinds[name] for name in names}
     try:
         frame = pl.DataFrame(rows, schema=schema, orient="row")
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+    # ValueError: a text that is half of a surrogate pair.
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     return checked(frame, path, level)
 

@@ -100,7 +100,7 @@ def _members(path: Path) -> list[int]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or "not a .npz archive"
         raise InputError(f"cannot read the routing in {path}: {reason}") from error
     if sum(entry.file_size for entry in entries) > _LARGEST_BYTES:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsysmoe.errors import InputError, OutputError
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -186,20 +187,18 @@ def _write_parquet(padded: Padded, run: dict[str, Any], arm: str, path: Path) ->
     source = _choices_path(padded.folder, name)
     level: Level = "tokens" if source.exists() else "counts"
     frames = _choice_frames(source, name) if source.exists() else _count_frames(padded, run, arm)
-    kinds = pl.Schema({**SCHEMAS[level], "padding": pl.Boolean})
+    kinds = pl.Schema(SCHEMAS[level])
     schema = pl.DataFrame(schema=kinds).to_arrow().schema
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        with parquet.ParquetWriter(partial, schema, compression="zstd") as writer:
-            for frame in frames:
-                whole = frame.select(
-                    (pl.col(each) if each in frame.columns else pl.lit(None)).cast(kind).alias(each)
-                    for each, kind in kinds.items()
-                )
-                writer.write_table(whole.to_arrow().cast(schema))
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with (
+        whole_file(path) as partial,
+        parquet.ParquetWriter(partial, schema, compression="zstd") as writer,
+    ):
+        for frame in frames:
+            whole = frame.select(
+                (pl.col(each) if each in frame.columns else pl.lit(None)).cast(kind).alias(each)
+                for each, kind in kinds.items()
+            )
+            writer.write_table(whole.to_arrow().cast(schema))
 
 
 def _count_frames(padded: Padded, run: dict[str, Any], arm: str) -> Iterator[pl.DataFrame]:

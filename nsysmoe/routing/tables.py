@@ -103,7 +103,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or _line(error)}") from error
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+    # UnicodeDecodeError: the names of columns are read as they are.
+    except (pa.ArrowException, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no table: {_line(error)}") from error
 
 

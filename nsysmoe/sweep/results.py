@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from statistics import fmean, pstdev, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +30,8 @@ _WARMUP = -1
 # Rounds that no profiler slowed down: beside a profiled one, or all of a run.
 _UNPROFILED = ("control", "measured")
 _MOST_BYTES = 1 << 30
+# Beyond any count of tokens, and well within what sums of doubles hold.
+_LARGEST = 1e15
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -56,7 +57,18 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             rows.append(_benchmark(path, record))
         elif isinstance(record, dict) and isinstance(record.get("runs"), list):
             rows += _captured(path, record)
+    for row in rows:
+        _check_texts(path, row)
     return rows
+
+
+def _check_texts(path: Path, row: dict[str, Any]) -> None:
+    """Refuse texts that JSON can hold and no table can: halves of surrogate pairs."""
+    texts = (*row.values(), *row["settings"], *row["settings"].values())
+    try:
+        "".join(text for text in texts if isinstance(text, str)).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path} holds a text that is half of a surrogate pair") from error
 
 
 def _json(path: Path) -> Any:
@@ -110,10 +122,11 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
         for key, value in record["args"].items()
         if isinstance(value, str | int | float | bool)
     }
+    dataset = settings.pop("dataset", None)
     row = {
         "source": str(path),
         "routing": settings.pop("routing", None) or _routing(settings),
-        "dataset": settings.pop("dataset", None),
+        "dataset": None if dataset is None else str(dataset),
         "digest": _digest(record),
         "rounds": len(chosen),
         "requests": len(requests),
@@ -184,6 +197,6 @@ def _number(path: Path, record: dict[str, Any], key: str) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0:
+    if not is_number or not 0 <= value <= _LARGEST:
         raise InputError(f"{path} holds a {key} that is no measurement: {str(value)[:40]}")
     return float(value)

@@ -6,6 +6,7 @@ the export, and looked over before anybody sees them.
 
 from __future__ import annotations
 
+import logging
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.sqlite import SqliteExport
 
+_log = logging.getLogger(__name__)
 KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
 _STRINGS = "nsys.StringIds"
 FUNCTIONS = "nsysmoe.kernel_functions"
@@ -193,6 +195,7 @@ class Store:
             self._read_integers(table, name, present)
         else:
             self._read_texts(table, name, present)
+        _log.info("%s: read %d columns of %s", self.path, len(present), name)
         self._check_rows(table, name, present)
         self._show(table, present)
 

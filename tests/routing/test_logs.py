@@ -627,3 +627,36 @@ def test_balance_draws_its_pictures(tmp_path: Path) -> None:
     for caption in ("Load of each expert by layer", "Load of each device by layer, contiguous",
                     "imbalance by batch size", "observed in single steps"):  # fmt: skip
         assert caption in text
+
+
+def test_arrays_with_a_damaged_header_or_a_damaged_stream(tmp_path: Path) -> None:
+    route = np.arange(4000, dtype=np.uint8).reshape(500, 4, 2) % 8
+    single, several = tmp_path / "a.npy", tmp_path / "a.npz"
+    np.save(single, route)
+    np.savez_compressed(several, r0=route)
+    for path, kept in ((single, 10), (several, 60)):
+        content = path.read_bytes()
+        for place in range(kept, min(len(content), kept + 60)):
+            changed = bytearray(content)
+            changed[place] ^= 0x28
+            path.write_bytes(changed)
+            try:
+                rows = sum(batch.height for batch in open_log(path).batches)
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                assert rows == route.size
+
+
+def test_a_request_that_is_half_of_a_surrogate_pair(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"req_id": "\\ud800", "layer": 0, "topk_ids": [0, 1], "token_idx": 0}\n')
+    with pytest.raises(InputError, match="surrogates"):
+        list(open_log(path).batches)
+
+
+def test_a_table_whose_header_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"lay\xe9r,token,expert\n0,0,1\n")
+    with pytest.raises(InputError, match="is no table"):
+        open_log(path)

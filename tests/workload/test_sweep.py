@@ -19,6 +19,7 @@ from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.metrics.expert_load import mean_layer_cv
 from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
+from nsysmoe.sweep.table import means_by_point, read_table
 
 
 def run(*arguments: str | int | Path) -> Result:
@@ -213,17 +214,25 @@ def test_expected_scores_by_digest_and_by_file(tmp_path: Path) -> None:
     assert frame["expected_score"].to_list() == [0.7, 0.5, None]
     with pytest.raises(InputError, match="has no `sets`"):
         collect([results], suite=write(tmp_path / "x.json", {}))
+    for score, said in ((10**400, "without file"), (7, "between 0 and 1"), (None, "without file")):
+        odd = write(tmp_path / "x.json", {"sets": [{**sets[0], "score": score}]})
+        with pytest.raises(InputError, match=said):
+            collect([results], suite=odd)
 
 
 def test_what_is_damaged_or_failed_is_named(tmp_path: Path) -> None:
     write(tmp_path / "good.json", bench())
     write(tmp_path / "bad.json", bench(mean_ttft_ms="fast"))
     (tmp_path / "cut.json").write_text('{"request_throughput": 1')
+    write(tmp_path / "endless.json", bench(mean_ttft_ms=10**400))
+    write(tmp_path / "half.json", bench(dataset="\ud800"))
     write(tmp_path / "run=1.failure.json", {"error": "out of memory"})
     write(tmp_path / "other.json", {"hello": 1})
     found = collect([tmp_path])
     assert found.frame.height == 1
     assert [one.code for one in found.findings] == ["damaged_results", "failed_runs"]
+    assert "mean_ttft_ms that is no measurement: 1000" in found.findings[0].message
+    assert "half of a surrogate pair" in found.findings[0].message
     assert "mean_ttft_ms that is no measurement: fast" in found.findings[0].message
     with pytest.raises(MissingDataError, match="no result of a run"):
         collect([tmp_path / "other.json"])
@@ -316,3 +325,19 @@ def test_spread_over_rounds_by_hand(tmp_path: Path) -> None:
     assert (row["rounds"], row["requests"], row["failed"]) == (2, 8, 2)
     assert (row["requests_per_s"], row["requests_per_s_stddev"]) == (3, 1)
     assert (row["output_tokens_per_s"], row["output_tokens_per_s_stddev"]) == (48, 16)
+
+
+def test_parquet_that_is_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:
+    """polars itself ends the process over some of these."""
+    path = tmp_path / "sweep.parquet"
+    pl.DataFrame({"point": [0, 1], "runs": [1, 1], "tpot_s": [0.1, 0.2]}).write_parquet(path)
+    assert means_by_point(read_table(path))["runs"].to_list() == [1, 1]
+    content = path.read_bytes()
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            read_table(path)
+        except InputError as error:
+            assert "can be read" in str(error) or "cannot be read" in str(error)
