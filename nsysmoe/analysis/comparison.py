@@ -25,7 +25,10 @@ _GROUP_NAMES = {name: name for name in ("moe_kernel", "communication")}
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One kernel of an arm on one device; ``device`` None means all that the input holds."""
+    """One kernel of an arm on one device; ``device`` None means all that the input holds.
+
+    ``host`` is None where the arm ran on one.
+    """
 
     group: str
     kernel: str
@@ -33,6 +36,7 @@ class Breakdown:
     device: int | None
     launches: int
     total_ns: int
+    host: str | None = None
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.arrivals import known_clocks
 from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
 from nsysmoe.export.files import identify
 from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
 from nsysmoe.findings import Finding
-from nsysmoe.trace import Trace, open_trace
+from nsysmoe.analysis.gathering import RunFiles
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
+
+    from nsysmoe.trace import Trace
 
     from nsysmoe.metrics.table1 import Value
 
@@ -129,6 +134,8 @@ class Run:
         graph_launches: CUDA graphs recorded as a whole, and their time in ns.
         schedule: When it all happened; None from a summary, or where it was not asked for.
         findings: What was odd about the input.
+        files: The files, where there are several.
+        hosts: As ``Trace`` has it.
     """
 
     path: Path
@@ -140,6 +147,8 @@ class Run:
     graph_launches: tuple[int, int] = (0, 0)
     schedule: Schedule | None = None
     findings: list[Finding] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
+    hosts: Mapping[int, str] = field(default_factory=dict)
 
     @functools.cached_property
     def durations(self) -> pl.DataFrame:
@@ -256,7 +265,7 @@ class Run:
 
 
 def read_run(
-    path: str | Path,
+    path: str | Path | RunFiles,
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
@@ -266,7 +275,7 @@ def read_run(
     """Read one run.
 
     Args:
-        path: A ``.sqlite`` export, a report, or a kernel summary as CSV.
+        path: A ``.sqlite`` export, a report, or a kernel summary as CSV; or the files of a run.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
         threads: Threads that DuckDB may use; one for each core where left out.
@@ -276,11 +285,11 @@ def read_run(
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
     """
-    path = Path(path)
+    files = path if isinstance(path, RunFiles) else RunFiles(Path(path))
     class_map = class_map or default_class_map()
-    if identify(path) == "csv":
-        return _run_of_csv(path, class_map)
-    with open_trace(path, class_map=class_map, nsys=nsys, threads=threads) as trace:
+    if not files.members and identify(files.path) == "csv":
+        return _run_of_csv(files.path, class_map)
+    with files.opened(class_map=class_map, nsys=nsys, threads=threads) as trace:
         return run_of_trace(trace, with_schedule=with_schedule)
 
 
@@ -307,6 +316,8 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         schedule=schedule,
         findings=trace.findings(),
+        files=tuple(Path(member.path) for member in trace.members),
+        hosts=trace.hosts,
     )
 
 
@@ -325,7 +336,7 @@ def _read_schedule(trace: Trace) -> Schedule:
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         stalls=_read_stalls(trace, gaps),
-        clocks=trace.frame("clocks"),
+        clocks=known_clocks(trace),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
         gaps=gaps,
         attribution=attribution(launches),
@@ -345,16 +356,14 @@ def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
     is one process on one GPU, and helpers launch no experts.
     """
     gpu_ids = {
-        (row["process_id"], row["device_id"]): row["gpu_id"] for row in trace.rows("cuda_devices")
+        (row["global_pid"], row["device_id"]): row["gpu_id"] for row in trace.rows("devices")
     }
-    ranks = moe_events.select("global_pid", "process_id", "device_id").unique().iter_rows()
+    ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
     return len(
         {
-            (vm, gpu_ids[process, device])
-            if (process, device) in gpu_ids
-            else (vm, process, device)
-            for global_pid, process, device in ranks
-            for vm in [None if global_pid is None else global_pid >> 48]
+            (vm, gpu, None) if (gpu := gpu_ids.get((pid, device))) is not None else (vm, pid, device)
+            for pid, device in ranks
+            for vm in [None if pid is None else pid >> 48]
         }
     )
 

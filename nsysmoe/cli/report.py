@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, STEP, input_options, label_options, output_options
+from nsysmoe.cli.options import FILE, STEP, input_options, label_options, output_options, run_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.portrait import Choice
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("report")
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     help="The step whose timeline is drawn: a number, slowest or median.",
 )
 @input_options
+@run_options
 @output_options
 def command(
     baseline: Path,
@@ -35,7 +36,7 @@ def command(
     baseline_label: str,
     candidate_label: str,
     step: Choice,
-    reading: Reading,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """Everything about two arms, on one page that opens offline.

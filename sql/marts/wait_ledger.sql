@@ -39,6 +39,7 @@ paired as (
         early.function,
         early.start_ns,
         late.kernel_id as late_kernel_id,
+        late.global_pid as late_global_pid,
         late.process_id as late_process_id,
         late.device_id as late_device_id,
         early.wait_ns,
@@ -75,6 +76,7 @@ comment on column main.wait_ledger.device_id is 'CUDA ordinal of the GPU, as thi
 comment on column main.wait_ledger.function is 'Function component of the kernel''s name';
 comment on column main.wait_ledger.start_ns is 'Start, ns since the zero of the capture: when this rank arrived';
 comment on column main.wait_ledger.late_kernel_id is 'The kernel of the rank that came last';
+comment on column main.wait_ledger.late_global_pid is 'Process that was waited for, as nsys serialises it';
 comment on column main.wait_ledger.late_process_id is 'Process that was waited for';
 comment on column main.wait_ledger.late_device_id is 'Device that was waited for';
 comment on column main.wait_ledger.wait_ns is 'Last arrival less own start, ns';
