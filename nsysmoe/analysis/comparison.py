@@ -202,8 +202,14 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
     return {
         "label": side.label,
         "sources": list(side.sources),
-        "breakdown": [asdict(row) for row in side.breakdown],
+        "breakdown": [_row_to_dict(row) for row in side.breakdown],
     }
+
+
+def _row_to_dict(row: Breakdown) -> dict[str, Any]:
+    """Return JSON values; the host of an arm that ran on one is left out."""
+    values = asdict(row)
+    return {key: value for key, value in values.items() if key != "host" or value is not None}
 
 
 def _check_types(comparison: Comparison) -> None:

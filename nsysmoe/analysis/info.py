@@ -84,6 +84,7 @@ def describe(
     with run.opened(class_map=class_map, nsys=nsys) as trace:
         has_kernels = trace.has_kernels()
         devices = trace.rows("devices") if has_kernels else []
+        processes = trace.rows("processes") if has_kernels else []
         classes = _classes(trace) if has_kernels else []
         graphs = _cuda_graphs(trace, has_kernels=has_kernels)
         tables = trace.source_rows()
@@ -96,7 +97,7 @@ def describe(
             devices=tuple(
                 {**device, **_host(device, trace)} for device in sorted(devices, key=_by_host)
             ),
-            processes=tuple(trace.rows("processes") if has_kernels else []),
+            processes=tuple(sorted(processes, key=lambda row: row["global_pid"] or 0)),
             classes=tuple(classes),
             tables=tables,
             other_tables=len(trace.table_names()) - len(tables),

@@ -311,7 +311,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         collective_events=(
             schedule.collectives if schedule else trace.frame("matched_collectives", _COLLECTIVES)
         ),
-        cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS),
+        cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
         gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         schedule=schedule,

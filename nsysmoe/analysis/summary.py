@@ -57,9 +57,15 @@ class Summary:
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "metrics": [asdict(metric) for metric in self.metrics],
-            "devices": [asdict(device) for device in self.devices],
+            "devices": [_device_to_dict(device) for device in self.devices],
             "findings": [finding.to_dict() for finding in self.findings],
         }
+
+
+def _device_to_dict(device: DeviceSummary) -> dict[str, Any]:
+    """Return JSON values; the host of a run that has one is left out."""
+    values = asdict(device)
+    return {key: value for key, value in values.items() if key != "host" or value is not None}
 
 
 def summarize(

@@ -6,6 +6,7 @@ one another, whatever their clocks say: how far the ends are apart is how far th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ SAME_CLOCK_NS = 25_000
 CLOSEST_NS = 100_000
 FEWEST_MEETINGS = 20
 _FEWEST_OF_A_SERIES = 4
+# A short capture cannot tell drift from the spread of ends.
+_SURE = 3.0
 # With these many clocks that are known already a file is compared, those that share most first.
 _MOST_TRIED = 32
 
@@ -183,7 +186,14 @@ def _line(
 
 
 def _least_squares(at: NDArray[np.float64], apart: NDArray[np.float64]) -> tuple[float, float]:
+    """Return slope and offset of a line; a slope within three of its errors is none."""
     middle, mean = at.mean(), apart.mean()
     spread = float(((at - middle) ** 2).sum())
-    slope = float(((at - middle) * (apart - mean)).sum()) / spread if spread else 0.0
+    if not spread or at.size < 3:
+        return 0.0, float(mean)
+    slope = float(((at - middle) * (apart - mean)).sum()) / spread
+    rest = apart - mean - slope * (at - middle)
+    error = math.sqrt(float((rest**2).sum()) / (at.size - 2) / spread)
+    if abs(slope) <= _SURE * error:
+        return 0.0, float(mean)
     return slope, float(mean - slope * middle)
