@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace
 
 SCHEMA_VERSION = 1
+_VIEWS = ("devices", "processes", "kernel_classes", "graph_launches", "gpus", "diagnostics")
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,8 @@ def describe(
     run = runs[0]
     with run.opened(class_map=class_map, nsys=nsys) as trace:
         has_kernels = trace.has_kernels()
+        if has_kernels:
+            trace.read_ahead(*((view, None) for view in _VIEWS))
         devices = trace.rows("devices") if has_kernels else []
         processes = trace.rows("processes") if has_kernels else []
         classes = _classes(trace) if has_kernels else []

@@ -52,6 +52,7 @@ _LEDGER = (
     "previous_end_ns",
     "residual_ns",
 )
+_GPUS = ("global_pid", "device_id", "gpu_id")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _GAPS = (
     "global_pid",
@@ -69,7 +70,9 @@ _GAPS = (
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
+    ("moe_cell_places", None),
     ("matched_collectives", None),
+    ("clocks", None),
     ("collective_steps", None),
     ("device_time", None),
     ("steps", None),
@@ -299,6 +302,9 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         ("moe_kernels", _EVENTS),
         ("moe_cells", _CELLS),
         ("matched_collectives", _COLLECTIVES),
+        ("kernel_classes", None),
+        ("graph_launches", ("dur_ns",)),
+        ("devices", _GPUS),
     )
     trace.read_ahead(*wanted, *(_SCHEDULE if with_schedule else ()))
     schedule = _read_schedule(trace) if with_schedule else None
@@ -356,7 +362,7 @@ def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
     is one process on one GPU, and helpers launch no experts.
     """
     gpu_ids = {
-        (row["global_pid"], row["device_id"]): row["gpu_id"] for row in trace.rows("devices")
+        (pid, device): gpu for pid, device, gpu in trace.frame("devices", _GPUS).iter_rows()
     }
     ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
     return len(

@@ -39,6 +39,7 @@ _PAIRED = (
     "transfer_ns",
     "is_last",
 )
+_GRAPHS = ("graph_launches", ("dur_ns",))
 ImbalanceBy = Literal["layer", "phase", "step", "gemm"]
 
 
@@ -72,6 +73,7 @@ def collectives(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(("matched_collectives", _PAIRED), ("clocks", None), _GRAPHS)
         events = with_host(trace.frame("matched_collectives", _PAIRED), trace.hosts)
         clocks = known_clocks(trace)
         findings = _odd(trace)
@@ -105,7 +107,9 @@ def imbalance(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(("moe_cells", None), ("moe_launches", None))
+        trace.read_ahead(
+            ("moe_cells", None), ("moe_launches", None), ("moe_cell_places", None), _GRAPHS
+        )
         launches = read_launches(trace, _PHASED)
         cells = read_cells(trace, launches)
         _require_cells(trace, cells)
@@ -144,7 +148,9 @@ def phases(
             ("steps", None),
             ("moe_launches", None),
             ("moe_cells", None),
+            ("moe_cell_places", None),
             ("matched_collectives", _SUMMED),
+            _GRAPHS,
         )
         launches = read_launches(trace, _PHASED)
         steps = trusted_steps(trace.frame("steps"), launches)
