@@ -88,7 +88,7 @@ def one_of_runs(source: Source, shown: Path, runs: int) -> list[Finding]:
     ]
 
 
-def read_arms(
+def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
     labels: tuple[str, str],
     sources: tuple[Source, Source],
     *,

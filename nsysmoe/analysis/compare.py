@@ -138,8 +138,13 @@ def _breakdown(run: Run) -> list[Breakdown]:
     rows = counted.group_by(columns).agg(pl.col("launches", "total_ns").sum())
     rows = rows.sort("class", "total_ns", *columns[1:], descending=[True, True, *[False] * 4])
     return [
-        Breakdown(_GROUPS[kind], *rest, host=host_of(global_pid, run.hosts))
-        for global_pid, kind, *rest in rows.select(
-            "global_pid", *(name for name in columns if name != "global_pid"), "launches", "total_ns"
+        Breakdown(
+            _GROUPS[kind], function, process, device, launches, total, host_of(pid, run.hosts)
+        )
+        for pid, kind, function, process, device, launches, total in rows.select(
+            "global_pid",
+            *(name for name in columns if name != "global_pid"),
+            "launches",
+            "total_ns",
         ).iter_rows()
     ]

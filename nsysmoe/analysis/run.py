@@ -9,21 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.arrivals import known_clocks
 from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
+from nsysmoe.analysis.gathering import RunFiles
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
 from nsysmoe.export.files import identify
 from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
 from nsysmoe.findings import Finding
-from nsysmoe.analysis.gathering import RunFiles
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     import polars as pl
 
-    from nsysmoe.trace import Trace
-
     from nsysmoe.metrics.table1 import Value
+    from nsysmoe.trace import Trace
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
@@ -361,13 +360,13 @@ def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
     Without a map (before schema 3.17.2) each process and ordinal counts as one: a rank of vLLM's
     is one process on one GPU, and helpers launch no experts.
     """
-    gpu_ids = {
-        (pid, device): gpu for pid, device, gpu in trace.frame("devices", _GPUS).iter_rows()
-    }
+    gpu_ids = {(pid, device): gpu for pid, device, gpu in trace.frame("devices", _GPUS).iter_rows()}
     ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
     return len(
         {
-            (vm, gpu, None) if (gpu := gpu_ids.get((pid, device))) is not None else (vm, pid, device)
+            (vm, gpu, None)
+            if (gpu := gpu_ids.get((pid, device))) is not None
+            else (vm, pid, device)
             for pid, device in ranks
             for vm in [None if pid is None else pid >> 48]
         }

@@ -133,7 +133,7 @@ def run_options(function: F) -> F:
     """
 
     @functools.wraps(function)
-    def with_gathering(  # noqa: PLR0913 - one a option
+    def with_gathering(
         *values: Any,
         reading: Reading,
         as_runs: Literal["one-run", "runs"] | None,

@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, STEP, input_options, label_options, output_options, run_options
+from nsysmoe.cli.options import (
+    FILE,
+    STEP,
+    input_options,
+    label_options,
+    output_options,
+    run_options,
+)
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:

@@ -20,10 +20,10 @@ def collective_times(
         by: Whether to tell communicators apart as well; what was not paired has none.
 
     Returns:
-        ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and ``communicator``),
-        ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations), ``transfer_ns`` (last
-        arrival to first end), ``wait_ns`` (own start to last arrival), ``arrived_last``
-        (launches), the largest total first. A matched launch is wait + transfer + the skew of
+        ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and
+        ``communicator``), ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations),
+        ``transfer_ns`` (last arrival to first end), ``wait_ns`` (own start to last arrival),
+        ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer + the skew of
         the ends.
     """
     host = ["host"] if "host" in events.columns else []
@@ -55,8 +55,8 @@ def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
         residual_ns: What the clocks are sure to; smaller margins are not evidence.
 
     Returns:
-        ``communicator``, ``global_pid``, ``process``, ``device``, ``last`` (meetings), ``share`` (of the decided
-        ones of its communicator), ``switches`` (share of these whose last rank is another than
+        ``communicator``, ``global_pid``, ``process``, ``device``, ``last`` (meetings), ``share``
+        (of the decided ones of its communicator), ``switches`` (share of these whose last rank is another than
         in the one before), the most frequent first.
     """
     # Processes of two hosts may share a number.

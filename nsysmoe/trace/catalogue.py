@@ -130,9 +130,7 @@ class Catalogue:
             wanted = self._planned(query, without)
         return {table: frozenset(columns) for table, columns in wanted.items()}
 
-    def kept(
-        self, query: str, *views: str, without: frozenset[str] = frozenset()
-    ) -> list[str]:
+    def kept(self, query: str, *views: str, without: frozenset[str] = frozenset()) -> list[str]:
         """Return the kept tables that a query stands on, each after those that it stands on.
 
         Args:
@@ -334,9 +332,7 @@ def _as_source(name: str, columns: dict[str, str]) -> Script:
     """Return the script of an empty table with the columns of a view."""
     listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
     text = f"create table {name} ({listed});"
-    return Script(
-        name, text, is_source=True, is_kept=False, leader=None, references=frozenset()
-    )
+    return Script(name, text, is_source=True, is_kept=False, leader=None, references=frozenset())
 
 
 def _scripts() -> dict[str, str]:

@@ -7,17 +7,18 @@ one another, whatever their clocks say: how far the ends are apart is how far th
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     import polars as pl
     from numpy.typing import NDArray
 
-    Ends = Mapping[int, Mapping[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]]]
+    Series = Mapping[tuple[int, int], tuple[NDArray[np.int64], NDArray[np.int64]]]
 
 # Files of one machine share its clock: only what is more than a ring takes is a clock that is off.
 SAME_CLOCK_NS = 25_000
@@ -91,7 +92,7 @@ def align_files(ends: pl.DataFrame, machines: Sequence[int]) -> list[FileClock]:
     return [known.get(file, FileClock(file)) for file in range(len(machines))]
 
 
-def _by_rank(ends: pl.DataFrame) -> dict[int, dict[int, Ends]]:
+def _by_rank(ends: pl.DataFrame) -> dict[int, dict[int, Series]]:
     """Return file to rank to (series, launches) to ordinals and ends, in order."""
     found: dict[int, dict[int, dict[tuple[int, int], tuple[NDArray[np.int64], ...]]]] = {}
     keys = ["file", "rank", "series", "launches"]
@@ -105,7 +106,7 @@ def _by_rank(ends: pl.DataFrame) -> dict[int, dict[int, Ends]]:
 
 def _fitted(
     file: int,
-    ranks: Mapping[int, Mapping[int, Ends]],
+    ranks: Mapping[int, Mapping[int, Series]],
     known: Mapping[int, FileClock],
     machines: Sequence[int],
 ) -> FileClock | None:
@@ -131,7 +132,7 @@ def _fitted(
 
 
 def _differences(
-    ours: Ends, theirs: Ends, clock: FileClock
+    ours: Series, theirs: Series, clock: FileClock
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """Return our ends, and how far theirs are before them, of the series that two ranks share."""
     times, apart = [], []

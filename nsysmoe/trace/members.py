@@ -82,9 +82,7 @@ def look_at(job: MemberJob) -> Member:
     Raises:
         NsysmoeError: The file cannot be used.
     """
-    with open_trace(
-        job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads
-    ) as trace:
+    with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads) as trace:
         export, gpus = trace.row("export_info"), trace.rows("gpus")
         devices = trace.rows("devices") if trace.has_kernels() else []
         tables = trace.source_rows() if job.with_tables else {}

@@ -199,7 +199,7 @@ class MergedStore:
         """Have the parts worked out that queries need."""
         wanted = self._demand(*queries)
         second = {part: wanted.pop(part) for part in SECOND & wanted.keys()}
-        needed = [(_MEETINGS, *_MEETING_VIEWS)]
+        needed: list[tuple[str, ...]] = [(_MEETINGS, *_MEETING_VIEWS)]
         if second:
             needed += [(f"select * from {table}", table) for table in GIVEN]
         for part, columns in self._demand(*needed).items():
@@ -329,9 +329,10 @@ class MergedStore:
     def _show(self, part: str) -> None:
         """Put a part behind the name of its view: times on one clock, ids of one numbering."""
         there = self._columns_of(part)
+        kinds = catalogue().column_types(part).items()
+        told = {name: _expression(part, name, kind) for name, kind in kinds if name in there}
         listed = ", ".join(
-            f"{_expression(part, name, kind) if name in there else f'null::{kind}'} as {_quoted(name)}"
-            for name, kind in catalogue().column_types(part).items()
+            f"{told.get(name, f'null::{kind}')} as {_quoted(name)}" for name, kind in kinds
         )
         joins = "inner join run.files as files on parts.file = files.file"
         if high := next((name for name in ("global_pid", "vm_id") if name in there), None):
@@ -488,8 +489,11 @@ def _reader(schema: Any, batches: Iterable[Any]) -> Any:
 
 def _expression(part: str, name: str, kind: str) -> str:
     """Return what a column of a part is over all files."""
-    if name == "kernel_id":
-        return f"parts.kernel_id + (parts.file::bigint << {_FILE_BITS})"
+    numbered = {
+        "kernel_id": f"parts.kernel_id + (parts.file::bigint << {_FILE_BITS})",
+        "nccl_communicator": "communicators.overall",
+        **({"name_id": "names.number"} if part in NAMED else {}),
+    }
     if name in {"global_pid", "global_tid", "vm_id"}:
         low = f"coalesce(parts.{name}, (parts.file::bigint + 1) << 24) & {(1 << 48) - 1}"
         return f"(coalesce(machines.machine, files.machine) << 48) | ({low})"
@@ -499,11 +503,7 @@ def _expression(part: str, name: str, kind: str) -> str:
         # A duration is as long on every clock: what the correction adds to it is none of its own.
         start = f"parts.{_WITH[name]}"
         return f"{_on_one_clock(start)} + (parts.{name} - {start})"
-    if name == "name_id" and part in NAMED:
-        return "names.number"
-    if name == "nccl_communicator":
-        return "communicators.overall"
-    return f"parts.{_quoted(name)}::{kind}"
+    return numbered.get(name, f"parts.{_quoted(name)}::{kind}")
 
 
 def _on_one_clock(time: str) -> str:

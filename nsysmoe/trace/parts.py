@@ -102,9 +102,7 @@ def make_parts(job: PartJob) -> Parts:
         NsysmoeError: The file cannot be used.
     """
     begin = time.perf_counter()
-    with open_trace(
-        job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads
-    ) as trace:
+    with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads) as trace:
         for table, given in job.given:
             trace.give(table, given)
         trace.read_views(job.wanted)
@@ -118,8 +116,7 @@ def make_parts(job: PartJob) -> Parts:
             files,
             tuple(trace.view_rows(_FUNCTIONS)) if named else (),
             tuple(
-                (number, text)
-                for text, number in (trace.view_rows(_COMMUNICATORS) if met else ())
+                (number, text) for text, number in (trace.view_rows(_COMMUNICATORS) if met else ())
             ),
             tuple(trace.findings()),
             time.perf_counter() - begin,

@@ -379,9 +379,7 @@ def make(
     kept = set(known.kept(text, *views, without=given))
     for name in known.reached(*views, without=given):
         script = known.scripts[name]
-        if name not in made and (
-            name in kept if script.is_kept else script.references <= made
-        ):
+        if name not in made and (name in kept if script.is_kept else script.references <= made):
             connection.execute(script.text).fetchall()
             made.add(name)
 

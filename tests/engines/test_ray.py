@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ from fixtures.split import Clock, split
 from nsysmoe.analysis.gathering import Gathering, RunFiles, only_run
 from nsysmoe.engines.on_ray import RayCluster
 from nsysmoe.errors import InputError
-from tests.conftest import DP2
+from tests.conftest import DP2, ROOT
 from tests.engines.tasks import Marked, doubled, killed_once, refused
 from tests.engines.test_engines import kill_when_noted
 
@@ -111,7 +110,6 @@ def test_the_command_runs_on_a_cluster(cluster: str, nodes: Path, tmp_path: Path
             [*command, *more],
             capture_output=True,
             check=True,
-            env={**os.environ, "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"},
         )
         return json.loads(run.stdout)
 
@@ -123,7 +121,7 @@ def test_the_command_runs_on_a_cluster(cluster: str, nodes: Path, tmp_path: Path
 
 
 def test_without_a_cluster_the_message_says_how_to_start_one(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
 
@@ -132,4 +130,27 @@ def test_without_a_cluster_the_message_says_how_to_start_one(
 
     monkeypatch.setattr(ray, "init", no_cluster)
     with pytest.raises(InputError, match=r"no Ray cluster at auto .*ray start --head"):
-        RayCluster("auto")
+        RayCluster("auto").map(doubled, range(2))
+    sys.stdout.write("still here")
+    assert capsys.readouterr().out == "still here"
+
+
+def test_a_lost_worker_says_nothing_on_stdout(cluster: str, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path\n"
+        "from nsysmoe.engines.on_ray import RayCluster\n"
+        "from tests.engines.tasks import Marked, killed_once\n"
+        "from tests.engines.test_engines import kill_when_noted\n"
+        "folder = sys.argv[1]; kill_when_noted(Path(folder))\n"
+        "jobs = [Marked(folder, number) for number in range(3)]\n"
+        "print(RayCluster(sys.argv[2]).map(killed_once, jobs))\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program, str(tmp_path), cluster],
+        capture_output=True,
+        check=True,
+        cwd=ROOT,
+        text=True,
+    )
+    assert run.stdout == "[0, 1, 2]\n"
+    assert (tmp_path / "1.pid").exists()

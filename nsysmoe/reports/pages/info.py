@@ -25,7 +25,16 @@ def info_page(info: Info) -> Document:
         _table("GPUs of the host", ("GPU", "Bus", "Memory (GiB)", "SMs", "Model"), _gpus(info)),
         _table(
             "Processes and their devices",
-            ("Host", "Process", "Device", "GPU", "Kernels", "First start (s)", "Last end (s)", "Program"),
+            (
+                "Host",
+                "Process",
+                "Device",
+                "GPU",
+                "Kernels",
+                "First start (s)",
+                "Last end (s)",
+                "Program",
+            ),
             _devices(info),
         ),
         _table(

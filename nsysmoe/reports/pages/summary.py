@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nsysmoe.metrics.table1 import METRICS
 from nsysmoe.reports.document import Column, Document, Row, Table
@@ -35,7 +35,7 @@ def summary_page(summary: Summary) -> Document:
     )
     records = [{"process": None, "device": None, **asdict(m)} for m in summary.metrics]
     for device in summary.devices:
-        where = {"process": device.process, "device": device.device}
+        where: dict[str, Any] = {"process": device.process, "device": device.device}
         where |= {"host": device.host} if device.host is not None else {}
         records += [{**where, **asdict(metric)} for metric in device.metrics]
     return Document(
