@@ -23,8 +23,8 @@ def collective_times(
         ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and
         ``communicator``), ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations),
         ``transfer_ns`` (last arrival to first end), ``wait_ns`` (own start to last arrival),
-        ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer + the skew of
-        the ends.
+        ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer +
+        the skew of the ends.
     """
     host = ["host"] if "host" in events.columns else []
     keys = ["function", *host, "global_pid", "process_id", "device_id", *([by] if by else [])]
@@ -56,8 +56,8 @@ def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
 
     Returns:
         ``communicator``, ``global_pid``, ``process``, ``device``, ``last`` (meetings), ``share``
-        (of the decided ones of its communicator), ``switches`` (share of these whose last rank is another than
-        in the one before), the most frequent first.
+        (of the decided ones of its communicator), ``switches`` (share of these whose last rank is
+        another than in the one before), the most frequent first.
     """
     # Processes of two hosts may share a number.
     rank = pl.struct("global_pid", "device_id")
