@@ -85,14 +85,14 @@ class Parts:
         functions: Rows of ``kernel_functions``, where a part refers to names.
         communicators: Number to text, where a part refers to communicators.
         findings: What was odd about the file.
-        seconds: Wall time that it took.
+        cpu_s: What it took of all cores, s.
     """
 
     files: dict[str, str]
     functions: tuple[tuple[Any, ...], ...] = ()
     communicators: tuple[tuple[int, str], ...] = ()
     findings: tuple[Finding, ...] = field(default=())
-    seconds: float = 0.0
+    cpu_s: float = 0.0
 
 
 def make_parts(job: PartJob) -> Parts:
@@ -101,7 +101,7 @@ def make_parts(job: PartJob) -> Parts:
     Raises:
         NsysmoeError: The file cannot be used.
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads) as trace:
         for table, given in job.given:
             trace.give(table, given)
@@ -119,7 +119,7 @@ def make_parts(job: PartJob) -> Parts:
                 (number, text) for text, number in (trace.view_rows(_COMMUNICATORS) if met else ())
             ),
             tuple(trace.findings()),
-            time.perf_counter() - begin,
+            time.process_time() - begin,
         )
 
 
