@@ -10,7 +10,6 @@ that takes most: all that `nsysmoe compare` reads of one side.
 from __future__ import annotations
 
 import argparse
-import os
 import random
 import resource
 import sqlite3
@@ -125,16 +124,18 @@ class Timed:
         self.written = 0
 
     def threads(self, jobs: int) -> int:
+        """Return what the engine does."""
         return self._engine.threads(jobs)
 
     def map(self, task: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
+        """Do the work and note what it took."""
         begin = time.perf_counter()
         found = self._engine.map(task, jobs)
         each = [getattr(one, "cpu_s", 0.0) for one in found]
         self.took.append((task.__name__, time.perf_counter() - begin, each))
         for one in found:
             paths = getattr(one, "files", {}).values()
-            self.written += sum(os.stat(path).st_size for path in paths)
+            self.written += sum(Path(path).stat().st_size for path in paths)
         return found
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.bound import bound
     from nsysmoe.analysis.compare import compare
     from nsysmoe.analysis.comparison import Comparison
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
@@ -46,6 +47,7 @@ _HOMES = {
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
+    "Gathering": ("nsysmoe.analysis.gathering", "Gathering"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
     "Trace": ("nsysmoe.trace", "Trace"),
     "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
@@ -67,6 +69,7 @@ __all__ = [
     "ClassMap",
     "Comparison",
     "Finding",
+    "Gathering",
     "NsysmoeError",
     "Trace",
     "WhatIfChange",

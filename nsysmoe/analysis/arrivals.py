@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.findings import Finding
+
 if TYPE_CHECKING:
     import polars as pl
 
     from nsysmoe.trace import Trace
 
+# The share of waiting from which on what the clocks cannot tell is most of it.
+_MUCH = 0.2
 # The share of meetings from which on one rank is the last.
 _STABLE = 0.8
 
@@ -37,6 +41,32 @@ def known_clocks(trace: Trace) -> pl.DataFrame:
         if clock.reference is not None
     ]
     return pl.concat([clocks, pl.DataFrame(rows, schema_overrides=clocks.schema)], how="diagonal")
+
+
+def unsure_waits(waits: pl.Series, clocks: pl.DataFrame, source: str) -> list[Finding]:
+    """Say how much waiting is of waits that the clocks of several files cannot tell from none.
+
+    Args:
+        waits: Waiting of ranks in meetings, ns.
+        clocks: What ``known_clocks`` returned.
+        source: What was read.
+    """
+    residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
+    real = waits.drop_nulls()
+    total, short = int(real.sum()), real.filter(real < residual)
+    if not total:
+        return []
+    part = int(short.sum()) / total
+    return [
+        Finding(
+            "waits_below_residual",
+            "warning" if part > _MUCH else "info",
+            f"{part:.1%} of the waiting in {source} is of waits shorter than the "
+            f"{residual / 1e3:,.1f} us to which the clocks of its files agree: no evidence by "
+            "themselves",
+            {"source": source, "residual_ns": residual, "waits": short.len(), "time_ratio": part},
+        )
+    ]
 
 
 def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] | None:

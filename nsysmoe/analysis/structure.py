@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.arrivals import arrivals, arrivals_text, known_clocks
+from nsysmoe.analysis.arrivals import arrivals, arrivals_text, known_clocks, unsure_waits
 from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
 from nsysmoe.analysis.gathering import only_run
 from nsysmoe.analysis.hosts import with_host
@@ -78,12 +78,16 @@ def collectives(
         clocks = known_clocks(trace)
         findings = _odd(trace)
 
+    import polars as pl  # noqa: PLC0415
+
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
 
     rows = collective_times(events, by).to_dicts()
     named = events.filter(events["communicator_source"] == "nvtx").height > 0
     unmatched = _unmatched(str(run.path), rows, inferred=not named)
-    findings = [*_last_to_arrive(events, clocks), *unmatched, *findings]
+    waits = events.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]
+    unsure = unsure_waits(waits, clocks, str(run.path)) if trace.members else []
+    findings = [*_last_to_arrive(events, clocks), *unsure, *unmatched, *findings]
     return Measured(str(run.path), tuple(rows), tuple(findings))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.analysis.arrivals import known_clocks, unsure_waits
 from nsysmoe.analysis.gathering import only_run
 from nsysmoe.analysis.hosts import with_host
 from nsysmoe.errors import MissingDataError
@@ -69,6 +70,7 @@ def waits(
     with run.opened(class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(("wait_ledger", None), ("collective_steps", None), ("moe_launches", None))
         ledger = trace.frame("wait_ledger")
+        clocks = known_clocks(trace) if trace.members else None
         steps = trace.frame("collective_steps", ("kernel_id", "phase"))
         launches = trace.frame("moe_launches", ("global_pid", "device_id", "layer", "start_ns"))
         findings, hosts = trace.findings(), trace.hosts
@@ -85,6 +87,8 @@ def waits(
         with_phase,
     )
 
+    if clocks is not None:
+        findings += unsure_waits(ledger["wait_ns"], clocks, str(run.path))
     known = with_layer(with_phase(ledger, steps), launches).rename(
         {
             "function": "collective",

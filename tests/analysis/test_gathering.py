@@ -183,6 +183,9 @@ def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:
     residual = findings["clocks_of_files"].evidence["residual_ns"]
     assert f"{residual / 1e3:,.1f} us" in findings["clocks_of_files"].message
     assert findings["last_to_arrive"].evidence["residual_ns"] >= residual
+    unsure = findings["waits_below_residual"].evidence
+    assert unsure["residual_ns"] >= residual
+    assert unsure["waits"] > 0
 
 
 def test_copies_in_a_folder_are_runs(tmp_path: Path) -> None:
