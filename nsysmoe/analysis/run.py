@@ -53,19 +53,6 @@ _LEDGER = (
 )
 _GPUS = ("global_pid", "device_id", "gpu_id")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
-_GAPS = (
-    "global_pid",
-    "process_id",
-    "device_id",
-    "phase",
-    "start_ns",
-    "end_ns",
-    "blocked_ns",
-    "calling_ns",
-    "outside_ns",
-    "launched_ns",
-    "unknown_ns",
-)
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
@@ -80,7 +67,8 @@ _SCHEDULE = (
     ("host_gaps", None),
     ("device_steps", _STEPS),
     ("wait_ledger", _LEDGER),
-    ("idle_gaps", _GAPS),
+    ("idle_causes", None),
+    ("silent_gaps", None),
 )
 
 
@@ -99,7 +87,7 @@ class Schedule:
         stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
         ledger: View ``wait_ledger`` with ``phase``.
-        gaps: View ``idle_gaps``.
+        gaps: View ``idle_causes``.
         attribution: How phases are known (``attribution.attribution``).
     """
 
@@ -331,7 +319,6 @@ def _read_schedule(trace: Trace) -> Schedule:
 
     launches = read_launches(trace)
     steps = trace.frame("collective_steps")
-    gaps = trace.frame("idle_gaps", _GAPS)
     return Schedule(
         launches=launches,
         cells=read_cells(trace, launches),
@@ -340,18 +327,19 @@ def _read_schedule(trace: Trace) -> Schedule:
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
-        stalls=_read_stalls(trace, gaps),
+        stalls=_read_stalls(trace),
         clocks=known_clocks(trace),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
-        gaps=gaps,
+        gaps=trace.frame("idle_causes"),
         attribution=attribution(launches),
     )
 
 
-def _read_stalls(trace: Trace, idle: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:
     from nsysmoe.metrics.stalls import distorting_events  # noqa: PLC0415 - polars
 
-    return distorting_events(trace.frame("host_gaps"), idle, trace.frame("device_steps", _STEPS))
+    idle, steps = trace.frame("silent_gaps"), trace.frame("device_steps", _STEPS)
+    return distorting_events(trace.frame("host_gaps"), idle, steps)
 
 
 def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:

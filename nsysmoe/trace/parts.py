@@ -42,7 +42,15 @@ FIRST = frozenset(
 )
 # Worked out of each file once it is known which collectives met, and which phase MoE kernels are
 # in: both take all ranks.
-SECOND = frozenset({"main.device_steps", "main.device_time", "main.idle_gaps"})
+SECOND = frozenset(
+    {
+        "main.device_steps",
+        "main.device_time",
+        "main.idle_causes",
+        "main.idle_gaps",
+        "main.silent_gaps",
+    }
+)
 GIVEN = ("main.moe_launches", "main.matched_collectives")
 # Parts whose names and communicators are numbered file by file.
 NAMED = frozenset({"staging.stg_collective_events", "main.moe_kernels"})

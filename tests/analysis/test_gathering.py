@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 VIEWS = (
     "kernel_classes", "moe_launches", "moe_cells", "moe_cell_places", "matched_collectives",
     "collective_steps", "device_time", "steps", "rearrangements", "code_loads", "host_gaps",
-    "device_steps", "wait_ledger", "idle_gaps", "clocks", "graph_launches", "devices", "processes",
+    "device_steps", "wait_ledger", "idle_gaps", "idle_causes", "silent_gaps", "clocks",
+    "graph_launches", "devices", "processes",
 )  # fmt: skip
 WHOLE = {
     "dp2": DP2 / "eplb_on.sqlite",
