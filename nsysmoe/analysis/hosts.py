@@ -16,14 +16,18 @@ def host_of(global_pid: int | None, hosts: Mapping[int, str]) -> str | None:
 
 
 def with_host(
-    frame: pl.DataFrame, hosts: Mapping[int, str], process: str = "global_pid"
+    frame: pl.DataFrame,
+    hosts: Mapping[int, str],
+    process: str = "global_pid",
+    name: str = "host",
 ) -> pl.DataFrame:
-    """Add column ``host``; the frame as it is where the run has one host alone.
+    """Add a column with the host; the frame as it is where the run has one host alone.
 
     Args:
         frame: Rows with the process in column ``process``.
         hosts: As ``Trace`` has it.
         process: The column that tells the process.
+        name: What the new column is called.
     """
     if not hosts:
         return frame
@@ -31,5 +35,5 @@ def with_host(
 
     machine = pl.col(process) // (1 << 48)
     return frame.with_columns(
-        machine.replace_strict(dict(hosts), return_dtype=pl.String, default=None).alias("host")
+        machine.replace_strict(dict(hosts), return_dtype=pl.String, default=None).alias(name)
     )

@@ -96,9 +96,13 @@ def describe(
             export=_export(trace),
             cuda_graphs=graphs,
             kernels=_span(devices) if has_kernels else None,
-            gpus=tuple(sorted(trace.rows("gpus"), key=lambda gpu: gpu["gpu_id"])),
+            gpus=tuple(
+                {**gpu, **_host(gpu["vm_id"], trace)}
+                for gpu in sorted(trace.rows("gpus"), key=lambda gpu: (gpu["vm_id"], gpu["gpu_id"]))
+            ),
             devices=tuple(
-                {**device, **_host(device, trace)} for device in sorted(devices, key=_by_host)
+                {**device, **_host(device["global_pid"], trace)}
+                for device in sorted(devices, key=_by_host)
             ),
             processes=tuple(sorted(processes, key=lambda row: row["global_pid"] or 0)),
             classes=tuple(classes),
@@ -121,8 +125,8 @@ def _by_host(device: dict[str, Any]) -> tuple[int, int, int]:
     return (pid >> 48, device["device_id"], pid)
 
 
-def _host(device: dict[str, Any], trace: Trace) -> dict[str, Any]:
-    return {"host": host_of(device["global_pid"], trace.hosts)} if trace.hosts else {}
+def _host(serialised: int | None, trace: Trace) -> dict[str, Any]:
+    return {"host": host_of(serialised, trace.hosts)} if trace.hosts else {}
 
 
 def _export(trace: Trace) -> dict[str, Any]:

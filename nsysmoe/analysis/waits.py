@@ -108,8 +108,9 @@ def _rows(frame: pl.DataFrame, hosts: Mapping[int, str]) -> list[dict[str, Any]]
     process = "late_global_pid"
     if process not in frame.columns:
         return frame.to_dicts()
-    named = with_host(frame, hosts, process).drop(process)
+    # A cause is called host, too.
+    named = with_host(frame, hosts, process, "late_host").drop(process)
     if hosts:
-        others = [name for name in named.columns if name != "host"]
-        named = named.select("host", *others).rename({"host": "late_host"})
+        others = [name for name in named.columns if name != "late_host"]
+        named = named.select("late_host", *others)
     return named.to_dicts()

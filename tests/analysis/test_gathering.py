@@ -18,6 +18,7 @@ from nsysmoe.analysis.summary import summarize
 from nsysmoe.analysis.waits import waits
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, QueryError
+from nsysmoe.metrics.waits import CAUSES
 from tests.conftest import DP2, FOUR_GPUS, GRAPHS
 
 if TYPE_CHECKING:
@@ -171,6 +172,8 @@ def test_one_process_id_on_two_hosts_stays_two(tmp_path: Path) -> None:
     known = summarize(WHOLE["dp2"])
     assert [one.metrics for one in found.devices] == [one.metrics for one in known.devices]
     late = waits(tmp_path, "rank").rows
+    assert all(sum(row[cause] for cause in CAUSES) == row["wait_ns"] for row in late)
+    assert CliRunner().invoke(main, ["waits", str(tmp_path), "--by", "rank"]).exit_code == 0
     assert {(row["late_host"], row["late_process"]) for row in late} == {("n1", 77), ("n2", 77)}
     assert {row["host"] for row in collectives(tmp_path).rows} == {"n1", "n2"}
     told = describe(tmp_path)

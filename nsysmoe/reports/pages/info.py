@@ -22,7 +22,9 @@ def info_page(info: Info) -> Document:
             _files(info),
             text_columns=2,
         ),
-        _table("GPUs of the host", ("GPU", "Bus", "Memory (GiB)", "SMs", "Model"), _gpus(info)),
+        _table(
+            "GPUs of the host", ("Host", "GPU", "Bus", "Memory (GiB)", "SMs", "Model"), _gpus(info)
+        ),
         _table(
             "Processes and their devices",
             (
@@ -95,6 +97,7 @@ def _hosts(info: Info) -> str:
 def _gpus(info: Info) -> list[tuple[str, ...]]:
     return [
         (
+            gpu.get("host") or info.export["host"] or numbers.UNKNOWN,
             str(gpu["gpu_id"]),
             gpu["bus_location"] or numbers.UNKNOWN,
             numbers.decimal(gpu["memory_bytes"] / 2**30 if gpu["memory_bytes"] else None),
