@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.correlation import correlation as correlate
     from nsysmoe.analysis.doctor import doctor
     from nsysmoe.analysis.figures import figures
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.analysis.host import host
     from nsysmoe.analysis.info import describe
     from nsysmoe.analysis.kernels import kernel_table
@@ -74,6 +75,7 @@ _HOMES = {
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
     "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
+    "Gathering": ("nsysmoe.analysis.gathering", "Gathering"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
     "Layout": ("nsysmoe.analysis.sizing", "Layout"),
     "SizeLimits": ("nsysmoe.analysis.sizing", "Limits"),
@@ -114,6 +116,7 @@ __all__ = [
     "Cluster",
     "Comparison",
     "Finding",
+    "Gathering",
     "Layout",
     "Memory",
     "NsysmoeError",

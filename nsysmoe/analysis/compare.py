@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.arm import Arm, read_arms
 from nsysmoe.analysis.comparison import Breakdown, Comparison, Side
+from nsysmoe.analysis.hosts import host_of
 from nsysmoe.analysis.latency import latency_rows
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
-from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.analysis.run import Run
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
@@ -28,28 +29,32 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     quick: bool = False,
+    gathering: Gathering | None = None,
 ) -> Comparison:
     """Compare two arms of one workload; they load at once, a thread each.
 
     Args:
         baseline: A ``.sqlite`` export, a report, or a kernel summary as CSV; a folder or a glob
-            pattern of several, or a sequence of them: each file is a run.
+            pattern of several, or a sequence of them: ranks of one run where the data say so,
+            else a run each.
         candidate: The same for the other arm.
         baseline_label: How to call the first arm.
         candidate_label: How to call the second.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports reports; the one on PATH where left out.
         quick: Whether to read kernels alone, and leave steps, phases and intervals over steps out.
+        gathering: How several files are read, and where.
 
     Raises:
         NsysmoeError: An input cannot be used, or holds no MoE kernel.
     """
     arms = read_arms(
         (baseline_label, candidate_label),
-        (runs_of(baseline), runs_of(candidate)),
+        (baseline, candidate),
         is_quick=quick,
         class_map=class_map,
         nsys=nsys,
+        gathering=gathering,
     )
     return compare_arms(*arms)
 
@@ -133,8 +138,13 @@ def _breakdown(run: Run) -> list[Breakdown]:
     rows = counted.group_by(columns).agg(pl.col("launches", "total_ns").sum())
     rows = rows.sort("class", "total_ns", *columns[1:], descending=[True, True, *[False] * 4])
     return [
-        Breakdown(_GROUPS[kind], *rest)
-        for kind, *rest in rows.select(*columns, "launches", "total_ns")
-        .drop("global_pid")
-        .iter_rows()
+        Breakdown(
+            _GROUPS[kind], function, process, device, launches, total, host_of(pid, run.hosts)
+        )
+        for pid, kind, function, process, device, launches, total in rows.select(
+            "global_pid",
+            *(name for name in columns if name != "global_pid"),
+            "launches",
+            "total_ns",
+        ).iter_rows()
     ]

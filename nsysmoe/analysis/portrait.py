@@ -116,6 +116,12 @@ def portray(label: str, run: Run) -> Portrait:
     )
 
 
+def without_replay(portrait: Portrait) -> Portrait:
+    """Say what a run of several files is shown without: both take all kernels of all files."""
+    note = "A run of several files is shown without a timeline and without a replay."
+    return replace(portrait, reduced=(*portrait.reduced, note))
+
+
 def add_whatif(
     portrait: Portrait, run: Run, *, class_map: ClassMap | None = None, nsys: str | None = None
 ) -> Portrait:

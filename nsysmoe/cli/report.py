@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, STEP, input_options, label_options, output_options
+from nsysmoe.cli.options import (
+    FILE,
+    STEP,
+    input_options,
+    label_options,
+    output_options,
+    run_options,
+)
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.portrait import Choice
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("report")
@@ -44,6 +51,7 @@ if TYPE_CHECKING:
     help="With --routing: redundant experts of a layer, over all GPUs.",
 )
 @input_options
+@run_options
 @output_options
 def command(
     baseline: Path,
@@ -55,7 +63,7 @@ def command(
     run: Path | None,
     gpus: int | None,
     redundant: int,
-    reading: Reading,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """Everything about two arms, on one page that opens offline.
@@ -88,7 +96,13 @@ def command(
             # Times are those of the run that stands for the baseline.
             trace = found.portraits[0].source if run is not None else None
             advice = advise(
-                routing, trace=trace, run=run, gpus=gpus, redundant=redundant, **reading
+                routing,
+                trace=trace,
+                run=run,
+                gpus=gpus,
+                redundant=redundant,
+                class_map=reading["class_map"],
+                nsys=reading["nsys"],
             )
         page = report_page(found.comparison, found.portraits, advice)
     beside = [path for path in (routing, run) if path is not None]

@@ -26,6 +26,8 @@ _ALLOWED_TABLE_FUNCTIONS = {"range", "generate_series", "unnest"}
 def close_connection(connection: DuckDBPyConnection) -> None:
     """Shut a connection off from files, network, extensions and its own settings, for good."""
     for setting in (
+        # It would be drawn on stdout, in the middle of a report.
+        "set enable_progress_bar = false",
         "set autoinstall_known_extensions = false",
         "set autoload_known_extensions = false",
         "set allow_community_extensions = false",

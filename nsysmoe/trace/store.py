@@ -16,7 +16,7 @@ import duckdb
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Column, Demand, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
@@ -82,13 +82,8 @@ class Store:
         self._resolved: set[tuple[str, str]] = set()
         self._is_checked = False
         self._made: set[str] = set()
-        # Where DuckDB expects few rows an ASOF join compares each with all: it expects wrongly of
-        # what a kept table will hold, and 20,000 kernels took 12 s.
-        config: dict[str, str | bool | int | float | list[str]] = {"asof_loop_join_threshold": 0}
-        if threads is not None:
-            config["threads"] = threads
-        self.connection = duckdb.connect(":memory:", config=config)
-        close_connection(self.connection)
+        self._given: frozenset[str] = frozenset()
+        self.connection = connected(threads)
         self._create_sources()
 
     def relation(self, query: str, *views: str) -> duckdb.DuckDBPyRelation:
@@ -106,6 +101,21 @@ class Store:
         self.read_for((query, *views))
         self._make(query, *views)
         return self.connection.sql(query)
+
+    def give(self, table: str, rows: object) -> None:
+        """Put a kept table's rows there that were worked out elsewhere, over several files.
+
+        Args:
+            table: Its full name, e.g. ``main.matched_collectives``.
+            rows: A frame or table of Arrow's, with the columns that will be asked for.
+        """
+        self.connection.register("incoming", rows)
+        try:
+            self.connection.execute(f"create table {table} as from incoming")
+        finally:
+            self.connection.unregister("incoming")
+        self._made.add(table)
+        self._given |= {table}
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query of our own over what has been read already."""
@@ -150,7 +160,7 @@ class Store:
         leaders = catalogue().leaders(*views)
         if _NCCL_RANGES in leaders.values() and _NCCL_RANGES not in self._loaded:
             self._load_nccl_ranges()
-        return frozenset(
+        return self._given | frozenset(
             table
             for table, leader in leaders.items()
             if not self.fetch(f"select exists (from {leader})")[0][0]
@@ -327,15 +337,7 @@ class Store:
 
     def _make(self, query: str, *views: str) -> None:
         """Make the views that a query reads, and fill the kept tables that it stands on."""
-        kept = set(catalogue().kept(query, *views))
-        scripts = catalogue().scripts
-        for name in catalogue().reached(*views):
-            script = scripts[name]
-            if name not in self._made and (
-                name in kept if script.is_kept else script.references <= self._made
-            ):
-                self.connection.execute(script.text).fetchall()
-                self._made.add(name)
+        make(self.connection, catalogue(), self._made, (query, *views), self._given)
 
 
 class _Stream:
@@ -346,6 +348,43 @@ class _Stream:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self._frame.__arrow_c_stream__(requested_schema)
+
+
+def connected(threads: int | None) -> duckdb.DuckDBPyConnection:
+    """Return an empty DuckDB in memory, shut off from files and network."""
+    # Where DuckDB expects few rows an ASOF join compares each with all: it expects wrongly of
+    # what a kept table will hold, and 20,000 kernels took 12 s.
+    config: dict[str, str | bool | int | float | list[str]] = {"asof_loop_join_threshold": 0}
+    if threads is not None:
+        config["threads"] = threads
+    connection = duckdb.connect(":memory:", config=config)
+    close_connection(connection)
+    return connection
+
+
+def make(
+    connection: duckdb.DuckDBPyConnection,
+    known: Catalogue,
+    made: set[str],
+    query: tuple[str, ...],
+    given: frozenset[str] = frozenset(),
+) -> None:
+    """Make the views that a query reads, and fill the kept tables that it stands on.
+
+    Args:
+        connection: Where they are made.
+        known: What they are.
+        made: What is there already; what is made is added.
+        query: A SELECT, and the views that it reads.
+        given: Kept tables that were filled otherwise, whatever they stand on.
+    """
+    text, *views = query
+    kept = set(known.kept(text, *views, without=given))
+    for name in known.reached(*views, without=given):
+        script = known.scripts[name]
+        if name not in made and (name in kept if script.is_kept else script.references <= made):
+            connection.execute(script.text).fetchall()
+            made.add(name)
 
 
 def no_kernels(path: Path, export: SqliteExport) -> MissingDataError:
