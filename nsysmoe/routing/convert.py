@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 _NO_LABELS = Labels()
 # What a captured run keeps; the first is made from the second.
 PARQUET, ARRAYS = "routing.parquet", "routing.npz"
+# Logs of layers, and of ranks, that are one run together.
+_OF_ONE_RUN = ("gate_logs_", "router_trace_rank")
 SUFFIXES = (".npz", ".npy", ".json", ".jsonl", ".pt", ".csv", ".parquet")
 
 
@@ -81,7 +83,7 @@ def _named(path: Path, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame
     import polars as pl  # noqa: PLC0415 - slow to import
 
     folder = path.absolute().parent
-    run = folder.name if path.stem.startswith("gate_logs_") else None
+    run = folder.name if path.stem.startswith(_OF_ONE_RUN) else None
     if path.name == ARRAYS:
         run = f"{folder.parent.name}/{folder.name}"
     for batch in batches:

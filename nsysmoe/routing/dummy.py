@@ -53,8 +53,9 @@ class DummyFilter:
         """Take the next route, and yield those that are decided, each with whether it is dummy."""
         stream = self._streams.setdefault((request, layer), _Stream())
         if row.token <= stream.last or stream.last < 0:
-            # A batch begins; the keys of the one before come again.
-            yield from self._release(stream, is_whole=stream.in_head)
+            # A batch begins. The keys of the one before come again, unless its step tells it apart.
+            again = stream.in_head and stream.head[0].step == row.step
+            yield from self._release(stream, is_whole=again)
             stream.in_head = True
         elif stream.in_head and row[1:3] != stream.head[0][1:3]:
             yield from self._release(stream, is_whole=False)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 # A line of a batch of 65,536 tokens with eight experts takes 4 MB.
 _LONGEST_LINE = 64 << 20
-_EXPERTS = ("topk_ids", "topk_experts", "topk_indices", "experts", "indices")
+_EXPERTS = ("topk_ids", "topk_experts", "topk_indices", "top_indices", "experts", "indices")
 _WEIGHTS = ("topk_weights", "weights", "probs")
 _LAYERS = ("layer", "layer_number", "layer_id")
 _STEPS = ("step", "iteration", "batch_id", "forward_pass_id")
@@ -27,6 +27,8 @@ _REQUESTS = ("req_id", "request_id", "request")
 _TOKENS = ("token_idx", "token", "position")
 _PADDINGS = ("padding", "is_padding", "is_pad")
 _COUNTS = ("tokens_per_expert", "expert_loads", "logical_count")
+# Megatron numbers the layers of each head of multi-token prediction anew.
+_HEAD, _HEAD_LAYERS = "mtp_idx", 1000
 
 
 def jsonl_level(path: Path) -> Level:
@@ -50,10 +52,10 @@ def read_counts(path: Path) -> Iterator[pl.DataFrame]:
         counts = _first(line, _COUNTS)
         if counts is None:
             continue
-        layer, step = _first(line, _LAYERS), _first(line, _STEPS)
+        layer, step = _layer(line, number, path), _first(line, _STEPS)
         if not isinstance(counts, list) or not all(_is_count(value) for value in counts):
             raise InputError(f"{path}, line {number}: counts of experts must be whole numbers")
-        rows += [(step, layer or 0, expert, count) for expert, count in enumerate(counts)]
+        rows += [(step, layer, expert, count) for expert, count in enumerate(counts)]
         if len(rows) >= BATCH_ROWS:
             yield _frame(rows, ("step", "layer", "expert", "tokens"), path, "counts")
             rows = []
@@ -103,9 +105,7 @@ class _Batch:
 
     def feed(self, line: dict[str, Any], number: int, dummies: DummyFilter) -> None:
         """Add the routes of a line that are decided, and those before it that it decides."""
-        request, layer = str(_first(line, _REQUESTS) or "0"), _first(line, _LAYERS) or 0
-        if not isinstance(layer, int):
-            raise InputError(f"{self.path}, line {number}: the layer must be a number")
+        request, layer = _request(line), _layer(line, number, self.path)
         for row in self.routes(line, number):
             if row.padding:
                 # Padding is equal routes as well, and no dummy: the log says what it is.
@@ -117,6 +117,8 @@ class _Batch:
     def routes(self, line: dict[str, Any], number: int) -> Iterator[Route]:
         """Yield the routes of a line: one of a token, or those of a batch."""
         experts, weights = _first(line, _EXPERTS), _first(line, _WEIGHTS)
+        if experts == [] and line.get("num_tokens") == 0:
+            return
         if not isinstance(experts, list) or not experts:
             raise InputError(f"{self.path}, line {number}: a route must be a list of experts")
         first = _first(line, _TOKENS) or 0
@@ -209,6 +211,26 @@ def _object(text: bytes, number: int, path: Path) -> dict[str, Any]:
 
 def _first(line: dict[str, Any], names: tuple[str, ...]) -> Any:
     return next((line[name] for name in names if line.get(name) is not None), None)
+
+
+def _request(line: dict[str, Any]) -> str:
+    """Return the request of a line; of a batch, whose requests are not told, the rank."""
+    request = _first(line, _REQUESTS)
+    if request is None and _is_whole(line.get("rank")):
+        return f"rank{line['rank']}"
+    return str(request or "0")
+
+
+def _layer(line: dict[str, Any], number: int, path: Path) -> int:
+    """Return the layer of a line, 0 where it tells none.
+
+    Layers of the heads of multi-token prediction stand behind all others, from 1000 for the first
+    head, from 2000 for the second.
+    """
+    layer, head = _first(line, _LAYERS) or 0, line.get(_HEAD)
+    if not isinstance(layer, int):
+        raise InputError(f"{path}, line {number}: the layer must be a number")
+    return layer + _HEAD_LAYERS * (head + 1) if _is_whole(head) else layer
 
 
 def _weights(shares: Any, count: int) -> tuple[float, ...] | None:

@@ -117,6 +117,42 @@ def test_router_traces_hold_a_batch_a_line(tmp_path: Path) -> None:
     assert rows_of(counted).select("step", "expert", "tokens").rows() == [(1, 0, 4), (1, 1, 0)]
 
 
+def megatron(rank: int, step: int, layer: int, routes: list[list[int]], **more: Any) -> Any:
+    """A line as Megatron-LM's router tracer writes it (core/transformer/moe/router_trace.py)."""
+    block = {"block": "mtp" if more else "decoder", "layer": layer, "rank": rank}
+    size = {"num_tokens": len(routes), "topk": 2, "top_indices": routes}
+    return {"step": step, "stage": "pre_dispatch", **block, **size, **more}
+
+
+def test_megatron_traces_of_ranks_are_one_run(tmp_path: Path) -> None:
+    folder = tmp_path / "traces"
+    folder.mkdir()
+    lines(
+        folder / "router_trace_rank0.jsonl",
+        megatron(0, 0, 3, [[5, 1], [5, 1]]),
+        megatron(0, 0, 0, [[2, 4], [0, 1]], mtp_idx=0),
+        # Two equal routes again: the step tells that they are not the same tokens once more.
+        megatron(0, 1, 3, [[5, 1]]),
+        megatron(0, 1, 0, [[7, 6]], mtp_idx=1),
+        megatron(0, 2, 3, []),
+    )
+    lines(folder / "router_trace_rank1.jsonl", megatron(1, 0, 3, [[0, 7]]))
+    done = convert([folder], tmp_path / "o.parquet")
+    assert (done.level, done.files, done.rows, done.dummy_rows) == ("tokens", 2, 14, 0)
+    found = pl.read_parquet(tmp_path / "o.parquet")
+    assert found["run"].unique().to_list() == ["traces"]
+    columns = ("request", "step", "layer", "token", "k", "expert")
+    assert sorted(found.select(columns).rows()) == [
+        ("rank0", 0, 3, 0, 0, 5), ("rank0", 0, 3, 0, 1, 1),
+        ("rank0", 0, 3, 1, 0, 5), ("rank0", 0, 3, 1, 1, 1),
+        ("rank0", 0, 1000, 0, 0, 2), ("rank0", 0, 1000, 0, 1, 4),
+        ("rank0", 0, 1000, 1, 0, 0), ("rank0", 0, 1000, 1, 1, 1),
+        ("rank0", 1, 3, 0, 0, 5), ("rank0", 1, 3, 0, 1, 1),
+        ("rank0", 1, 2000, 0, 0, 7), ("rank0", 1, 2000, 0, 1, 6),
+        ("rank1", 0, 3, 0, 0, 0), ("rank1", 0, 3, 0, 1, 7),
+    ]  # fmt: skip
+
+
 def test_dummy_runs_are_dropped_and_counted(tmp_path: Path) -> None:
     dummy = [route_line(token, [3, 5]) for token in range(40)]
     real = [route_line(token, [token % 7, 7]) for token in range(6)]
