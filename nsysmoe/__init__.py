@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.placement import Memory
     from nsysmoe.analysis.placement import evaluate as evaluate_placement
     from nsysmoe.analysis.placement import plan as plan_placement
+    from nsysmoe.analysis.routed_placement import evaluate_routed as evaluate_routed_placement
     from nsysmoe.analysis.routed_placement import plan_routed as plan_routed_placement
     from nsysmoe.analysis.routing_load import Beside
     from nsysmoe.analysis.routing_load import load as load_routing
@@ -63,6 +64,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "routing_balance": ("nsysmoe.analysis.balance", "balance"),
     "plan_placement": ("nsysmoe.analysis.placement", "plan"),
+    "evaluate_routed_placement": ("nsysmoe.analysis.routed_placement", "evaluate_routed"),
     "plan_routed_placement": ("nsysmoe.analysis.routed_placement", "plan_routed"),
     "load_routing": ("nsysmoe.analysis.routing_load", "load"),
     "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
@@ -136,6 +138,7 @@ __all__ = [
     "describe",
     "doctor",
     "evaluate_placement",
+    "evaluate_routed_placement",
     "figures",
     "generate_workload",
     "host",

@@ -225,23 +225,27 @@ def _of_chance(grounds: Grounds) -> tuple[bool, str]:
     return rows["now"]["critical"] <= _NOISE * rows["uniform_router"]["critical"], sentence
 
 
-def _of_active(grounds: Grounds) -> tuple[bool, str]:
+def _of_active(grounds: Grounds) -> tuple[bool | None, str]:
     """Decode reads nearly every expert that a GPU holds: which ones those are does not matter."""
     held = grounds.shape["experts"] / grounds.shape["gpus"]
     active = grounds.shape["decode_active"]
+    if active is None:
+        return None, "Decode may read every expert of a GPU in each step: the log tells no steps."
     decode = grounds.times.get(("decode", "now"))
     whole = grounds.times.get(("all", "now"))
     share = decode["critical_ns"] / whole["critical_ns"] if decode and whole else None
     part = "" if share is None else f", {share:.0%} of critical MoE time,"
     sentence = (
-        f"Decode{part} reads {active or 0:.2f} of the {held:.2f} experts that a GPU holds in each "
+        f"Decode{part} reads {active:.2f} of the {held:.2f} experts that a GPU holds in each "
         "step, whichever they are: no placement makes that fewer, redundant experts make it more."
     )
-    return active is not None and active >= _NEARLY_ALL * held, sentence
+    return active >= _NEARLY_ALL * held, sentence
 
 
-def _of_host(grounds: Grounds) -> tuple[bool, str]:
+def _of_host(grounds: Grounds) -> tuple[bool | None, str]:
     """MoE time is not what the run waits for."""
+    if not grounds.bounds:
+        return None, "The time may be bound by the host, not by experts: that takes a trace."
     late = sum(row["window_ns"] for row in grounds.bounds if row["bound"] in _HOST_BOUND)
     whole = sum(row["window_ns"] for row in grounds.bounds)
     share = late / whole if whole else 0.0
@@ -253,7 +257,7 @@ def _of_host(grounds: Grounds) -> tuple[bool, str]:
 
 
 # When EPLB would not help, whatever loads say.
-_LIMITS: dict[str, Callable[[Grounds], tuple[bool, str]]] = {
+_LIMITS: dict[str, Callable[[Grounds], tuple[bool | None, str]]] = {
     "one_expert_a_gpu": _one_expert,
     "within_chance": _of_chance,
     "active_experts": _of_active,

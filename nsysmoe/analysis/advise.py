@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -120,9 +120,11 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
     """Plan from one half of the steps and judge on the other, both ways round.
 
     Args:
-        routing: A routing log; with a trace the experts that vLLM returned.
+        routing: A routing log; for times the experts that vLLM returned (``.npz``).
         trace: The trace of the run, which gives times.
-        run: Its record; trace and record go together.
+        run: Its record, which tells which tokens ran in which step; None for the one that lies
+            beside the trace (``off.run.json`` of ``off.sqlite``, or ``run.json``). Without one
+            the trace tells GPUs and what bounds the time, and no times of plans.
         gpus: GPUs that share the experts; None for those of the trace.
         redundant: Experts of a layer that live twice, over all GPUs.
         rearranged: A trace in which experts were rearranged, for what that costs.
@@ -136,10 +138,7 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         NsysmoeError: An input cannot be used.
     """
     reading = {"class_map": class_map, "nsys": nsys}
-    if trace is not None and run is not None:
-        work = _traced(Path(routing), Path(trace), Path(run), gpus, reading)
-    else:
-        work = _logged(Path(routing), gpus)
+    work = _workload(Path(routing), trace, run, gpus, reading)
     if len(work.cube) < 2:
         raise MissingDataError(f"{routing} holds one {work.unit}: nothing is left to judge on")
     experts = work.cube.shape[2]
@@ -151,7 +150,7 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
     times = None
     if work.arm is not None:
         times = _times(work, costs, halves, redundant)
-    bounds, moved = _of_traces(None if work.arm is None else trace, rearranged, reading)
+    bounds, moved = _of_traces(trace, rearranged, reading)
     shape = {
         "gpus": work.gpus,
         "redundant": redundant,
@@ -192,6 +191,51 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         sentences=tuple(sentences),
         findings=work.findings,
     )
+
+
+def _workload(
+    routing: Path,
+    trace: str | Path | None,
+    run: str | Path | None,
+    gpus: int | None,
+    reading: dict[str, Any],
+) -> _Workload:
+    """Read a log, with the trace and the record of its run where they are there."""
+    from nsysmoe.routing import record_beside  # noqa: PLC0415 - imports polars
+
+    if trace is None:
+        return _logged(routing, gpus)
+    record = run
+    if record is None and routing.suffix == ".npz":
+        record = record_beside(Path(trace))
+    if record is not None:
+        return _traced(routing, Path(trace), Path(record), gpus, reading)
+    work = _logged(routing, gpus or _ranks(Path(trace), reading))
+    return replace(work, findings=(*_no_record(Path(trace)), *work.findings))
+
+
+def _ranks(trace: Path, reading: dict[str, Any]) -> int:
+    """Return the GPUs of a trace that ran experts."""
+    from nsysmoe.trace import open_trace  # noqa: PLC0415
+
+    with open_trace(trace, **reading) as opened:
+        ranks = int(opened.frame("moe_launches", ("rank",))["rank"].n_unique())
+    if not ranks:
+        raise MissingDataError(f"{trace} has no kernels of experts: give --gpus")
+    return ranks
+
+
+def _no_record(trace: Path) -> list[Finding]:
+    return [
+        Finding(
+            "no_record",
+            "warning",
+            f"which tokens ran in which step of {trace} is not known, so that plans have loads and "
+            "no times: that takes the experts that vLLM returned (.npz) and the record of the run "
+            "(--run)",
+            {"source": str(trace)},
+        )
+    ]
 
 
 def _logged(routing: Path, gpus: int | None) -> _Workload:

@@ -96,6 +96,30 @@ def judge_locality(
     return Locality(traffic, devices[0] + devices[1], _local(whole, experts, cluster))
 
 
+def judge_map(
+    routes: TokenRoutes, plain: Map, map_: Map, cluster: Cluster, copy_bytes: float | None
+) -> tuple[dict[str, Any], ...]:
+    """Count copies for all requests under contiguous experts and under a map: ``traffic``.
+
+    Args:
+        routes: Tokens of the log.
+        plain: Contiguous experts, shape [layers, experts].
+        map_: The map, shape [layers, slots].
+        cluster: Its GPUs, slots and nodes.
+        copy_bytes: Bytes of a token's hidden state.
+    """
+    experts = plain.shape[1]
+    begun, rest = (_part(routes, None, is_first=first) for first in (True, False))
+    counted = {}
+    for requests in (DEALT, GROUPED):
+        for what, each in (("contiguous", plain), ("this map", map_)):
+            homes = _dealt(begun.count, cluster.nodes, is_random=False)
+            if requests == GROUPED:
+                homes = _grouped(begun, each, cluster, experts)
+            counted[what, requests] = [_copies(rest, homes, each, cluster, experts)]
+    return _rows(counted, copy_bytes, len(routes.layers))
+
+
 def _part(routes: TokenRoutes, fold: int | None, *, is_first: bool | None = None) -> _Part:
     """Return every other request, or all of them; of their tokens the first ones, or the rest."""
     import numpy as np  # noqa: PLC0415

@@ -222,18 +222,30 @@ def evaluate(map_path: str | Path, loads: str | Path, gpus: int | None = None) -
         PlacementError: Map and loads do not fit each other.
         InputError: A file is of another form.
     """
-    from nsysmoe.routing.loads import read_loads, read_map  # noqa: PLC0415 - numpy
+    from nsysmoe.routing.loads import read_loads  # noqa: PLC0415 - numpy
 
-    map_, told = read_map(Path(map_path))
+    map_, count = map_for(map_path, gpus)
     judged = read_loads(Path(loads))
-    if gpus is None and told is None:
-        raise MissingDataError(f"{map_path} does not tell how many GPUs there are: give --gpus")
-    count = gpus or told or 1
     layers = layer_rows(map_, judged, count)
     sentence = sentence_of(f"Under {Path(map_path).name}", layers, is_held_out=False)
     return PlacementAnswer(
         str(loads), str(map_path), layers, (), sentence, (), before=loads_before(judged, count)
     )
+
+
+def map_for(map_path: str | Path, gpus: int | None) -> tuple[NDArray[np.int64], int]:
+    """Return a map of any form, shape [layers, slots], and the GPUs that share its slots.
+
+    Raises:
+        MissingDataError: Nothing tells the GPUs.
+        InputError: The file holds no map.
+    """
+    from nsysmoe.routing.loads import read_map  # noqa: PLC0415 - numpy
+
+    map_, told = read_map(Path(map_path))
+    if gpus is None and told is None:
+        raise MissingDataError(f"{map_path} does not tell how many GPUs there are: give --gpus")
+    return map_, gpus or told or 1
 
 
 def loads_before(loads: NDArray[np.float64], gpus: int) -> tuple[list[float], ...]:
@@ -286,7 +298,7 @@ def sentence_of(what: str, layers: tuple[dict[str, Any], ...], *, is_held_out: b
     beside = ""
     if None not in plain:
         beside = f" ({sum(plain) / mean - 1:.1%} with contiguous experts)"
-    start = what[:1].upper() + what[1:]
+    start = "EPLB" if what == "eplb" else what[:1].upper() + what[1:]
     return (
         f"{start}: the busiest GPU carries {busiest / mean - 1:.1%} more than the mean{where}"
         f"{beside}; balancedness {mean / busiest:.4f} over {len(layers)} "

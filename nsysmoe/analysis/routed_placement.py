@@ -11,6 +11,7 @@ from nsysmoe.analysis.placement import (
     PlacementAnswer,
     layer_rows,
     loads_before,
+    map_for,
     not_used,
     paying,
     replica_rows,
@@ -20,7 +21,7 @@ from nsysmoe.analysis.placement import (
 )
 from nsysmoe.errors import MissingDataError, PlacementError
 from nsysmoe.findings import Finding
-from nsysmoe.placement.cluster import ROUTED_ALGORITHMS
+from nsysmoe.placement.cluster import ROUTED_ALGORITHMS, Cluster
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from nsysmoe.analysis.locality import Locality
-    from nsysmoe.placement.cluster import Algorithm, Cluster, RoutedAlgorithm
+    from nsysmoe.placement.cluster import Algorithm, RoutedAlgorithm
     from nsysmoe.routing.tokens import TokenRoutes
 
     Floats = NDArray[np.float64]
@@ -109,7 +110,61 @@ def plan_routed(
     )
 
 
-def _read(path: Path, cluster: Cluster, algorithm: str) -> _Log:
+def evaluate_routed(
+    map_path: str | Path,
+    routing: str | Path,
+    gpus: int | None = None,
+    *,
+    nodes: int = 1,
+    copy_bytes: float | None = None,
+) -> PlacementAnswer:
+    """Judge a map on all steps and requests of a routing log.
+
+    Args:
+        map_path: A plan of ours, a bare ``physical_to_logical_map``, or a run's record.
+        routing: A routing log of any form.
+        gpus: Devices; None where the plan tells them.
+        nodes: Servers; with two and more, copies between them are counted, where a request runs
+            told by the first part of its tokens.
+        copy_bytes: Bytes of a token's hidden state; None leaves bytes unknown.
+
+    Raises:
+        MissingDataError: Nothing tells the GPUs, or the log holds no choice.
+        PlacementError: Map and log do not fit each other.
+        InputError: A file is of another form.
+    """
+    from nsysmoe.analysis.locality import judge_map  # noqa: PLC0415
+    from nsysmoe.placement.simple import contiguous  # noqa: PLC0415 - numpy
+
+    map_, count = map_for(map_path, gpus)
+    cluster = Cluster(count, map_.shape[1], nodes)
+    log = _read(Path(routing), cluster, "contiguous", int(map_.max()) + 1)
+    loads = log.cube.sum(axis=0)
+    layers = layer_rows(map_, loads, count)
+    cluster.check(loads.shape[1])
+    plain = contiguous(len(loads), loads.shape[1], loads.shape[1])
+    makers: dict[str, Callable[[Floats], Map]] = {"this map": lambda _: map_}
+    before = loads_before(loads, count)
+    if before:
+        makers = {"contiguous": lambda _: plain} | makers
+    traffic: tuple[dict[str, Any], ...] = ()
+    if log.routes is not None and loads.shape[1] % nodes == 0:
+        traffic = judge_map(log.routes, plain, map_, cluster, copy_bytes)
+    return PlacementAnswer(
+        log.source,
+        str(map_path),
+        layers,
+        (),
+        sentence_of(f"Under {Path(map_path).name}", layers, is_held_out=False),
+        log.findings,
+        before=before,
+        activity=tuple(_activity(log.decode, makers, cluster)) if before else (),
+        traffic=traffic,
+    )
+
+
+def _read(path: Path, cluster: Cluster, algorithm: str, experts: int | None = None) -> _Log:
+    """Read a log; with ``experts`` (at least) to judge a map, else for plans, which need halves."""
     from nsysmoe.analysis.routing_load import count_logs  # noqa: PLC0415 - polars
     from nsysmoe.metrics.held_out import step_cube  # noqa: PLC0415
 
@@ -117,20 +172,21 @@ def _read(path: Path, cluster: Cluster, algorithm: str) -> _Log:
     counts = counted.counts
     if counts["step"].null_count():
         counts = _steps(path)
-    cube = step_cube(counts, counted.experts)
-    if len(cube) < 2:
+    width = max(counted.experts, experts or 0)
+    cube = step_cube(counts, width)
+    if len(cube) < 2 and experts is None:
         raise MissingDataError(
             f"{path} tells one step: nothing is left to judge a plan on; give its loads to --loads"
         )
     decode, findings = cube, list(counted.findings)
     routes = _tokens(path, cluster, algorithm)
     if routes is not None and routes.has_phases:
-        decode = step_cube(_steps(path, "decode"), counted.experts)
+        decode = step_cube(_steps(path, "decode"), width)
     elif algorithm == "active":
         findings.append(_no_phases(path))
     if routes is not None and not routes.has_requests and cluster.nodes > 1:
         findings.append(_no_requests(path))
-    if len(decode) < 2:
+    if len(decode) < 2 and experts is None:
         raise MissingDataError(f"{path} tells one decode step: nothing is left to judge a plan on")
     return _Log(str(path), cube, decode, routes, tuple(findings))
 

@@ -18,7 +18,11 @@ if TYPE_CHECKING:
 @click.command("advise")
 @click.option("--routing", type=FILE, required=True, help="A routing log of any form.")
 @click.option("--trace", type=FILE, help="The trace of that run, which gives times.")
-@click.option("--run", type=FILE, help="The record of that run: lengths, maps.")
+@click.option(
+    "--run",
+    type=FILE,
+    help="The record of that run: lengths, maps.  [default: the run.json beside the trace]",
+)
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
@@ -51,12 +55,13 @@ def command(
     \b
     Example:
       nsysmoe advise --routing off.routed.npz --trace off.sqlite --run off.run.json
+      nsysmoe advise --routing routes.parquet --gpus 8 --redundant 16
     """
     from nsysmoe.analysis.advise import advise
     from nsysmoe.reports.pages.advise import advice_page
 
-    if (trace is None) != (run is None):
-        raise click.UsageError("--trace and --run go together")
+    if trace is None and run is not None:
+        raise click.UsageError("--run goes with --trace: it tells what ran in each step of one")
     with working(f"Reading {routing}"):
         found = advise(
             routing,

@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 _COUNT = click.IntRange(min=1)
 _AMOUNT = click.FloatRange(min=0, min_open=True)
+_nodes = click.option("--nodes", type=_COUNT, default=1, show_default=True, help="Servers.")
+_token_size = click.option(
+    "--token-bytes",
+    type=_AMOUNT,
+    help="A token's hidden state as it is sent.  [default: by --config, 16 bits a number]",
+)
 
 
 @click.group("placement")
@@ -52,12 +58,8 @@ def command() -> None:
 @click.option(
     "--expert-bytes", type=_AMOUNT, help="Weights of one expert of a layer.  [default: by --config]"
 )
-@click.option(
-    "--token-bytes",
-    type=_AMOUNT,
-    help="A token's hidden state as it is sent.  [default: by --config, 16 bits a number]",
-)
-@click.option("--nodes", type=_COUNT, default=1, show_default=True, help="Servers.")
+@_token_size
+@_nodes
 @click.option(
     "--groups",
     type=_COUNT,
@@ -139,20 +141,51 @@ def plan(
     required=True,
     help="A plan, a physical_to_logical_map as JSON, or a run's record.",
 )
-@click.option("--loads", type=FILE, required=True, help="Loads to judge it on.")
+@click.option("--loads", type=FILE, help="Loads to judge it on: a line a layer.")
+@click.option("--routing", type=FILE, help="A routing log in place of loads: steps, tokens.")
 @click.option("--gpus", type=_COUNT, help="GPUs that share the experts.  [default: by the plan]")
+@_nodes
+@_token_size
+@click.option("--config", type=FILE, help="The model's config.json: size of tokens.")
 @output_options
-def evaluate(map_path: Path, loads: Path, gpus: int | None, printer: Printer) -> None:
+def evaluate(
+    map_path: Path,
+    loads: Path | None,
+    routing: Path | None,
+    gpus: int | None,
+    nodes: int,
+    token_bytes: float | None,
+    config: Path | None,
+    printer: Printer,
+) -> None:
     """Say what each device carries under a map of experts.
+
+    With a routing log also what decode steps read, and with nodes what tokens send between them.
 
     \b
     Example:
       nsysmoe placement evaluate --map plan.json --loads other-steps.csv
+      nsysmoe placement evaluate --map plan.json --routing other-run.parquet
     """
-    from nsysmoe.analysis.placement import evaluate as ask
     from nsysmoe.reports.pages.placement import placement_page
 
-    printer.show(placement_page(ask(map_path, loads, gpus)), (map_path, loads))
+    if (loads is None) == (routing is None):
+        raise click.UsageError("give --loads or --routing, one of them")
+    if routing is not None:
+        from nsysmoe.analysis.routed_placement import evaluate_routed
+
+        with working(f"Reading {routing}"):
+            sent = token_bytes or _token_bytes(config)
+            found = evaluate_routed(map_path, routing, gpus, nodes=nodes, copy_bytes=sent)
+    else:
+        from nsysmoe.analysis.placement import evaluate as ask
+
+        assert loads is not None  # noqa: S101 - one of the two is given
+        if nodes > 1:
+            raise click.UsageError("--nodes needs --routing: loads do not tell tokens")
+        found = ask(map_path, loads, gpus)
+    inputs = [path for path in (map_path, loads, routing, config) if path is not None]
+    printer.show(placement_page(found), inputs)
 
 
 def _check(loads: Path | None, routing: Path | None, algorithm: str, held_out: Path | None) -> None:

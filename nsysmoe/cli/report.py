@@ -37,11 +37,15 @@ if TYPE_CHECKING:
 @click.option(
     "--routing", type=FILE, help="The baseline's routing log: adds loads, placements and advice."
 )
-@click.option("--run", type=FILE, help="With --routing: the baseline's record, for times.")
+@click.option(
+    "--run",
+    type=FILE,
+    help="With --routing: the baseline's record, for times.  [default: the run.json beside it]",
+)
 @click.option(
     "--gpus",
     type=click.IntRange(min=1),
-    help="With --routing and no --run: GPUs that share experts.",
+    help="With --routing and no --run: GPUs that share experts.  [default: the trace's]",
 )
 @click.option(
     "--redundant",
@@ -93,8 +97,8 @@ def command(
         )
         advice = None
         if routing is not None:
-            # Times are those of the run that stands for the baseline.
-            trace = found.portraits[0].source if run is not None else None
+            # Times are those of the run that stands for the baseline, on its own GPUs.
+            trace = found.portraits[0].source if run is not None or gpus is None else None
             advice = advise(
                 routing,
                 trace=trace,

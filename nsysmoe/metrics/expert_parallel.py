@@ -95,5 +95,6 @@ def active_blocks(
     steps, layers, _ = loads.shape
     rows = slot_rows(map_, loads)
     blocks = rows > 0 if block_rows is None else -(-rows // block_rows)
-    counted: NDArray[np.int64] = blocks.reshape(steps, layers, gpus, -1).sum(axis=-1)
+    each = map_.shape[1] // gpus
+    counted: NDArray[np.int64] = blocks.reshape(steps, layers, gpus, each).sum(axis=-1)
     return counted

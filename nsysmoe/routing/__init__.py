@@ -3,7 +3,7 @@
 from nsysmoe.routing.experts import Placement, PlacementHistory, contiguous
 from nsysmoe.routing.log import RoutingLog, read_vllm_log
 from nsysmoe.routing.model import ModelShape, read_model
-from nsysmoe.routing.run import RunRecord, read_run
+from nsysmoe.routing.run import RunRecord, read_run, record_beside
 from nsysmoe.routing.schedule import replay
 
 __all__ = [
@@ -16,5 +16,6 @@ __all__ = [
     "read_model",
     "read_run",
     "read_vllm_log",
+    "record_beside",
     "replay",
 ]

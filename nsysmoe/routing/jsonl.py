@@ -230,7 +230,7 @@ def _layer(line: dict[str, Any], number: int, path: Path) -> int:
     layer, head = _first(line, _LAYERS) or 0, line.get(_HEAD)
     if not isinstance(layer, int):
         raise InputError(f"{path}, line {number}: the layer must be a number")
-    return layer + _HEAD_LAYERS * (head + 1) if _is_whole(head) else layer
+    return layer if head is None or not _is_whole(head) else layer + _HEAD_LAYERS * (head + 1)
 
 
 def _weights(shares: Any, count: int) -> tuple[float, ...] | None:

@@ -71,6 +71,15 @@ def read_run(path: Path) -> RunRecord:
     )
 
 
+def record_beside(trace: Path) -> Path | None:
+    """Return the record that lies beside a trace: ``off.run.json`` of ``off.sqlite``, or run.json.
+
+    None where there is none.
+    """
+    names = (f"{trace.stem}.run.json", "run.json")
+    return next((path for path in map(trace.with_name, names) if path.is_file()), None)
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """Read a file that holds one JSON object.
 

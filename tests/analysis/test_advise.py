@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -246,7 +247,27 @@ def test_the_command(tmp_path: Path) -> None:
     page = tmp_path / "a.html"
     assert run("--gpus", "2", "-o", str(page)).exit_code == 0
     assert "Work of the busiest GPUs" in page.read_text(encoding="utf-8")
-    assert "go together" in run("--trace", "x.sqlite").output
+    assert "--run goes with --trace" in run("--gpus", "2", "--run", "x.json").output
+
+
+def test_the_record_beside_the_trace_is_found(graphs: Advice, tmp_path: Path) -> None:
+    trace = GRAPHS / "eplb_off.sqlite"
+    assert advise(ROUTED, trace=trace) == graphs
+    # Without one the trace still tells the GPUs, and what bounds the time.
+    alone = tmp_path / "alone.sqlite"
+    shutil.copy(trace, alone)
+    found = advise(ROUTED, trace=alone)
+    assert (found.shape["gpus"], found.shape["unit"], found.times) == (2, "request", ())
+    assert [finding.code for finding in found.findings] == ["no_record", "no_steps"]
+    limits = {limit["code"]: limit["applies"] for limit in found.limits}
+    assert (limits["active_experts"], limits["host_bound"]) == (None, False)
+
+
+def test_what_nobody_knows_is_no_zero(tmp_path: Path) -> None:
+    found = advise(logged(tmp_path / "a.csv", np.tile([40, 40, 10, 10], (8, 2, 1))), gpus=2)
+    (host,) = (limit for limit in found.limits if limit["code"] == "host_bound")
+    assert host["applies"] is None
+    assert "%" not in host["sentence"]
 
 
 def test_what_is_saved_by_hand() -> None:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from nsysmoe.analysis.placement import Memory
-from nsysmoe.analysis.routed_placement import plan_routed
+from nsysmoe.analysis.routed_placement import evaluate_routed, plan_routed
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError, PlacementError
 from nsysmoe.placement.cluster import Cluster
@@ -133,6 +133,50 @@ def test_a_memory_budget_decides_the_slots(tmp_path: Path) -> None:
     assert "of which 2 pay" in found.also[0]
 
 
+def written(path: Path, map_: list[list[int]]) -> Path:
+    path.write_text(json.dumps(map_), encoding="utf-8")
+    return path
+
+
+def test_a_map_is_judged_on_a_log_by_what_decode_reads(tmp_path: Path) -> None:
+    together = [[1, 1, 0, 0, 1, 1, 0, 0], [0, 0, 17, 1, 0, 0, 1, 1]]
+    log = steps(tmp_path / "a.csv", [[together[kind]] for kind in (0, 1, 1)])
+    found = evaluate_routed(written(tmp_path / "m.json", [[0, 2, 1, 3, 4, 6, 5, 7]]), log, 4)
+    rows = {row["what"]: row for row in found.activity}
+    # Neighbours are active together; 17 rows of one expert are two blocks.
+    assert rows["contiguous"]["blocks"] == pytest.approx((2 + 3 + 3) / 3)
+    assert rows["this map"]["blocks"] == pytest.approx((1 + 2 + 2) / 3)
+    assert rows["this map"]["active"] == 1
+    assert found.layers[0]["device_loads"] == [35, 3, 3, 3]
+    assert found.before == ([2, 36, 2, 4],)
+    assert found.held_out == found.traffic == ()
+
+
+def test_a_map_is_judged_on_a_log_by_what_leaves_a_node(tmp_path: Path) -> None:
+    log = requests(tmp_path / "a.csv", phases=True)
+    map_ = written(tmp_path / "m.json", [[0, 2, 4, 6, 1, 3, 5, 7]] * 2)
+    rows = by_key(evaluate_routed(map_, log, 2, nodes=2, copy_bytes=100))
+    # Kinds choose even experts or odd ones: a token leaves wherever its request is not at home.
+    kinds = dict.fromkeys(range(24), 0)
+    for line in log.read_text(encoding="utf-8").splitlines()[1:]:
+        kinds[int(line.split(",")[0])] = int(line.split(",")[-1]) % 2
+    away = sum(kind != request % 2 for request, kind in kinds.items()) / 24
+    assert rows["this map", "dealt"]["token_copies"] == pytest.approx(away)
+    assert rows["this map", "dealt"]["choice_copies"] == pytest.approx(2 * away)
+    # As many requests run on each node: those of the larger kind that are too many do not fit.
+    left = abs(sum(kinds.values()) - 12) / 24
+    assert rows["this map", "grouped"]["token_copies"] == pytest.approx(left)
+    assert rows["this map", "grouped"]["bytes"] == pytest.approx(left * 2 * 2 * 100)
+
+
+def test_a_map_may_hold_experts_that_the_log_never_names(tmp_path: Path) -> None:
+    log = steps(tmp_path / "a.csv", [[[3, 1]]])
+    found = evaluate_routed(written(tmp_path / "m.json", [[0, 3, 1, 2]]), log, 2)
+    assert found.layers[0]["device_loads"] == [3, 1]
+    with pytest.raises(PlacementError, match="2 layers"):
+        evaluate_routed(written(tmp_path / "n.json", [[0, 1]] * 2), log, 2)
+
+
 def test_what_cannot_be_answered_says_why(tmp_path: Path) -> None:
     counts = steps(tmp_path / "a.csv", [[[1, 2]]] * 3)
     with pytest.raises(InputError, match="counts"):
@@ -168,6 +212,17 @@ def test_the_command(tmp_path: Path) -> None:
         main, ["placement", "evaluate", "--map", str(map_), "--loads", str(loads), "--gpus", "4"]
     )
     assert judged.exit_code == 0
+    judge = ["placement", "evaluate", "--map", str(map_)]
+    on_log = CliRunner().invoke(
+        main, [*judge, "--routing", str(log), "--gpus", "4", "--nodes", "2", "--format", "json"]
+    )
+    assert {row["what"] for row in json.loads(on_log.stdout)["traffic"]} == {
+        "contiguous",
+        "this map",
+    }
+    on_loads = [*judge, "--loads", str(loads), "--gpus", "4", "--nodes", "2"]
+    assert "--nodes needs --routing" in CliRunner().invoke(main, on_loads).output
+    assert "--loads or --routing" in CliRunner().invoke(main, judge).output
     assert run(*shape, "--slots", "8", "-o", plain).exit_code == 0
     page = plain.read_text(encoding="utf-8")
     assert "before and after" in page

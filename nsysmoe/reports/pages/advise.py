@@ -104,11 +104,12 @@ def advice_pictures(advice: Advice) -> tuple[Picture, ...]:
     )
 
 
+_APPLIES = {True: "yes", False: "no", None: "unknown"}
+
+
 def _limits(advice: Advice) -> Table:
     """Return when EPLB would not help, and whether that is so here."""
-    rows = tuple(
-        Row(("yes" if limit["applies"] else "no", limit["sentence"])) for limit in advice.limits
-    )
+    rows = tuple(Row((_APPLIES[limit["applies"]], limit["sentence"])) for limit in advice.limits)
     return Table("When EPLB would not help", (Column("Here", "left"), Column("If", "left")), rows)
 
 

@@ -31,13 +31,12 @@ _COLUMNS = (
 
 _ACTIVITY_NOTE = (
     "Blocks: Σ over the experts of a GPU of ⌈rows / 16⌉, what a decode step reads; means over "
-    "layers and held-out steps of the GPU with most."
+    "layers and steps of the GPU with most."
 )
 _TRAFFIC_NOTE = (
     "Token copies: other nodes that hold an expert that the token chose, each once; choice copies: "
     "choices of experts on other nodes. Both a token and layer, of tokens after those that say "
-    "where a request runs, in requests that the plan has not seen. Bytes: token copies over all "
-    "layers, dispatched and combined."
+    "where a request runs. Bytes: token copies over all layers, dispatched and combined."
 )
 _REPLICAS_NOTE = (
     "A number of redundant experts pays where it saves 1 % and more of the busiest GPUs' load "
@@ -87,8 +86,8 @@ def placement_page(answer: PlacementAnswer) -> Document:
                     Picture(
                         "Copies between nodes",
                         lambda: _draw_traffic(answer),
-                        "On requests that the plans have not seen. Dealt: requests run on nodes in "
-                        "turn; grouped: where the experts of their first tokens live.",
+                        f"Copies of a token{_unseen(answer, 'requests')}. Dealt: requests run on "
+                        "nodes in turn; grouped: where the experts of their first tokens live.",
                     )
                 ]
                 if answer.traffic
@@ -169,7 +168,12 @@ def _activity(answer: PlacementAnswer) -> list[Table]:
         )
         for row in answer.activity
     )
-    return [Table("What decode reads on held-out steps", columns, rows)]
+    return [Table(f"What decode reads{_unseen(answer, 'steps')}", columns, rows)]
+
+
+def _unseen(answer: PlacementAnswer, what: str) -> str:
+    """Say that plans are judged on what they were not made from; a map that was given is not."""
+    return f" on held-out {what}" if answer.held_out else ""
 
 
 def _traffic(answer: PlacementAnswer) -> list[Table]:
@@ -194,7 +198,7 @@ def _traffic(answer: PlacementAnswer) -> list[Table]:
         )
         for row in answer.traffic
     )
-    return [Table("Copies between nodes on held-out requests", columns, rows)]
+    return [Table(f"Copies between nodes{_unseen(answer, 'requests')}", columns, rows)]
 
 
 def _replicas(answer: PlacementAnswer) -> list[Table]:
@@ -222,6 +226,8 @@ def _replicas(answer: PlacementAnswer) -> list[Table]:
 
 
 def _table(caption: str, layers: tuple[dict[str, Any], ...]) -> Table:
+    # Null in every layer where experts do not divide among the GPUs.
+    shown = len(_COLUMNS) - (layers[0]["contiguous_max_load"] is None)
     rows = tuple(
         Row(
             (
@@ -230,8 +236,8 @@ def _table(caption: str, layers: tuple[dict[str, Any], ...]) -> Table:
                 numbers.decimal(sum(layer["device_loads"]) / len(layer["device_loads"])),
                 f"{layer['balancedness']:.4f}",
                 numbers.decimal(layer["contiguous_max_load"]),
-            )
+            )[:shown]
         )
         for number, layer in enumerate(layers)
     )
-    return Table(caption, _COLUMNS, rows)
+    return Table(caption, _COLUMNS[:shown], rows)
