@@ -81,6 +81,7 @@ def command(
           -o report.html
     """
     from nsysmoe.analysis.advise import advise
+    from nsysmoe.analysis.balance import balance
     from nsysmoe.analysis.report import report
     from nsysmoe.reports.pages.report import report_page
 
@@ -95,7 +96,7 @@ def command(
             step=step,
             **reading,
         )
-        advice = None
+        known = None
         if routing is not None:
             # Times are those of the run that stands for the baseline, on its own GPUs.
             trace = found.portraits[0].source if run is not None or gpus is None else None
@@ -108,6 +109,7 @@ def command(
                 class_map=reading["class_map"],
                 nsys=reading["nsys"],
             )
-        page = report_page(found.comparison, found.portraits, advice)
+            known = (advice, balance([routing]))
+        page = report_page(found.comparison, found.portraits, known)
     beside = [path for path in (routing, run) if path is not None]
     printer.show(page, (*found.comparison.sources, *beside))

@@ -250,7 +250,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert "--run goes with --trace" in run("--gpus", "2", "--run", "x.json").output
 
 
-def test_the_record_beside_the_trace_is_found(graphs: Advice, tmp_path: Path) -> None:
+def test_the_record_beside_the_trace_is_found(graphs: Any, tmp_path: Path) -> None:
     trace = GRAPHS / "eplb_off.sqlite"
     assert advise(ROUTED, trace=trace) == graphs
     # Without one the trace still tells the GPUs, and what bounds the time.

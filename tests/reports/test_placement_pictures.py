@@ -61,6 +61,8 @@ def test_a_report_with_routing_holds_the_advice(page: Path) -> None:
         "Load of each device by layer, before and after",
         "Expected critical MoE time by placement",
         "When EPLB would not help",
+        "A uniform router&#39;s imbalance by batch size",
+        "Over the run the busiest expert of a layer",
     ):
         assert part in text
     found = json.loads(report("--format", "json").stdout)

@@ -77,12 +77,7 @@ def _pictures(balance: Balance) -> tuple[Picture, ...]:
             lambda: _heat(balance),
             "Relative to the mean of the layer: 1 is a fair share.",
         ),
-        Picture(
-            "A uniform router's imbalance by batch size",
-            lambda: _curve(balance),
-            "What chance alone gives falls with the square root of the batch; the log's own "
-            "points stand above it by as much as the router prefers some experts.",
-        ),
+        sweep_picture(balance),
     ]
     if balance.devices is not None:
         found.insert(
@@ -276,6 +271,16 @@ def _capacity(balance: Balance) -> Table:
     )
     least = numbers.decimal(balance.needed_factor)
     return Table(f"What a capacity factor would drop; {least} drops nothing", columns, rows)
+
+
+def sweep_picture(balance: Balance) -> Picture:
+    """Return the curve of a uniform router over batch sizes, with the log's own points."""
+    return Picture(
+        "A uniform router's imbalance by batch size",
+        lambda: _curve(balance),
+        "What chance alone gives falls with the square root of the batch; the log's own points "
+        "stand above it by as much as the router prefers some experts.",
+    )
 
 
 def _sweep(balance: Balance) -> Table:

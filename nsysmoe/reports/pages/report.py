@@ -15,6 +15,7 @@ from nsysmoe.reports.pages.advise import (
     advice_pictures,
     advice_tables,
 )
+from nsysmoe.reports.pages.balance import sweep_picture
 from nsysmoe.reports.pages.comparison import (
     cause_tables,
     counted_note,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from nsysmoe.analysis.advise import Advice
+    from nsysmoe.analysis.balance import Balance
     from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.analysis.portrait import Portrait
 
@@ -103,19 +105,21 @@ _WATERFALL_NOTE = (
 
 
 def report_page(
-    comparison: Comparison, portraits: tuple[Portrait, Portrait], advice: Advice | None = None
+    comparison: Comparison,
+    portraits: tuple[Portrait, Portrait],
+    routing: tuple[Advice, Balance] | None = None,
 ) -> Document:
     """Return the whole report of two arms, with advice where the baseline's routing is known."""
     page = _two_arms(comparison, portraits)
-    return page if advice is None else _with_advice(page, advice)
+    return page if routing is None else _with_routing(page, *routing)
 
 
-def _with_advice(page: Document, advice: Advice) -> Document:
+def _with_routing(page: Document, advice: Advice, balance: Balance) -> Document:
     """Put the advice after what was measured: its verdict, tables and pictures."""
     said = Table(
         "Advice by the baseline's routing",
         (Column("What it stands on", "left"),),
-        tuple(Row((sentence,)) for sentence in advice.sentences[1:]),
+        tuple(Row((sentence,)) for sentence in (*advice.sentences[1:], balance.sentence)),
     )
     return replace(
         page,
@@ -124,7 +128,7 @@ def _with_advice(page: Document, advice: Advice) -> Document:
         data={**page.data, "advice": advice_data(advice)},
         findings=(*page.findings, *advice.findings),
         notes=(*page.notes, advice_note(advice)),
-        pictures=(*page.pictures, *advice_pictures(advice)),
+        pictures=(*page.pictures, *advice_pictures(advice), sweep_picture(balance)),
     )
 
 
