@@ -12,6 +12,7 @@ from nsysmoe.routing.jsonl import jsonl_level, read_counts, read_routes
 from nsysmoe.routing.labels import Labels
 from nsysmoe.routing.sglang import read_recorder
 from nsysmoe.routing.tables import read_table, table_level
+from nsysmoe.routing.tensorrt import META, read_statistics, statistics_of
 from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _NO_LABELS = Labels()
 PARQUET, ARRAYS = "routing.parquet", "routing.npz"
 # Logs of layers, and of ranks, that are one run together.
 _OF_ONE_RUN = ("gate_logs_", "router_trace_rank")
-SUFFIXES = (".npz", ".npy", ".json", ".jsonl", ".pt", ".csv", ".parquet")
+SUFFIXES = (".npz", ".npy", ".json", ".jsonl", ".pt", ".safetensors", ".csv", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,8 @@ def open_log(path: Path, *, keep_dummy: bool = False) -> Source:
         batches = read_counts(path) if level == "counts" else lines
     elif path.suffix == ".pt":
         level, batches = read_recorder(path)
+    elif path.suffix == ".safetensors":
+        level, batches = read_statistics(path)
     elif path.suffix in {".csv", ".parquet"}:
         level = table_level(path)
         batches = read_table(path, level)
@@ -83,7 +86,8 @@ def _named(path: Path, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame
     import polars as pl  # noqa: PLC0415 - slow to import
 
     folder = path.absolute().parent
-    run = folder.name if path.stem.startswith(_OF_ONE_RUN) else None
+    is_part = path.stem.startswith(_OF_ONE_RUN) or path.suffix == ".safetensors"
+    run = folder.name if is_part else None
     if path.name == ARRAYS:
         run = f"{folder.parent.name}/{folder.name}"
     for batch in batches:
@@ -104,6 +108,9 @@ def logs_of(paths: Sequence[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in paths:
+        if path.name == META and path.is_file():
+            found += statistics_of(path.parent)
+            continue
         if not path.is_dir():
             found.append(path)
             continue
@@ -116,6 +123,8 @@ def logs_of(paths: Sequence[Path]) -> list[Path]:
 
 def _inside(folder: Path) -> list[Path]:
     entries = sorted(folder.iterdir())
+    if (folder / META).is_file():
+        return statistics_of(folder)
     if kept := _kept(folder):
         return kept
     found = [each for each in entries if each.suffix in SUFFIXES]

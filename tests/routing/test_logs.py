@@ -153,6 +153,57 @@ def test_megatron_traces_of_ranks_are_one_run(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def statistics(folder: Path, name: str, tensors: dict[str, Any]) -> None:
+    """Write what TensorRT-LLM's ExpertStatistic saves."""
+    numpy = pytest.importorskip("safetensors.numpy", reason="nsysmoe[tensorrt] is not installed")
+    folder.mkdir(exist_ok=True)
+    meta = {"num_experts": 4, "num_experts_per_token": 2}
+    (folder / "meta_info.json").write_text(json.dumps(meta), encoding="utf-8")
+    numpy.save_file(
+        {key: np.array(value, dtype=np.int32) for key, value in tensors.items()},
+        folder / f"{name}.safetensors",
+    )
+
+
+def test_statistics_of_tensorrt_ranks_are_added_up(tmp_path: Path) -> None:
+    folder = tmp_path / "expert_statistic"
+    statistics(folder, "rank0", {"10_3": [1, 0, 2, 1], "9_3": [0, 0, 0, 4]})
+    statistics(folder, "rank1", {"10_3": [3, 1, 0, 0]})
+    for given in (folder, folder / "meta_info.json"):
+        done = convert([given], tmp_path / "o.parquet")
+        assert (done.level, done.files, done.rows) == ("counts", 2, 12)
+        found = pl.read_parquet(tmp_path / "o.parquet")
+        assert found["run"].unique().to_list() == ["expert_statistic"]
+        summed = count_choices([found.select("run", "step", "layer", "expert", "tokens")])
+        assert summed.filter(step=10)["tokens"].to_list() == [4, 1, 2, 1]
+        assert summed.filter(step=9).select("layer", "tokens").rows()[-1] == (3, 4)
+
+
+def test_choices_of_tensorrt_are_read_where_they_were_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    statistics(folder, "rank0", {"1_0": [1, 1, 1, 1]})
+    statistics(folder, "cooccurrence_rank0", {"1_0": [[1] * 4] * 4})
+    statistics(folder, "token_selected_experts_rank0", {"1_0": [[3, 1], [0, 2]]})
+    done = convert([folder], tmp_path / "o.parquet")
+    assert (done.level, done.files, done.rows) == ("tokens", 1, 4)
+    columns = ("run", "request", "step", "layer", "token", "k", "expert")
+    assert pl.read_parquet(tmp_path / "o.parquet").select(columns).rows()[1:3] == [
+        ("s", "rank0", 1, 0, 0, 1, 1), ("s", "rank0", 1, 0, 1, 0, 0),
+    ]  # fmt: skip
+
+
+def test_what_is_no_statistic_of_tensorrt_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "s"
+    statistics(folder, "rank0", {"model.layers.0.weight": [1]})
+    assert "not iteration_layer" in refused(folder / "rank0.safetensors")
+    statistics(folder, "rank0", {"1_0": [[1]]})
+    assert "2 axes" in refused(folder / "rank0.safetensors")
+    (folder / "rank0.safetensors").write_bytes(b"\xff" * 40)
+    assert "cannot be read as safetensors" in refused(folder / "rank0.safetensors")
+    (folder / "rank0.safetensors").unlink()
+    assert "no rank*.safetensors" in run("load", folder, "-o", tmp_path / "o.parquet").output
+
+
 def test_dummy_runs_are_dropped_and_counted(tmp_path: Path) -> None:
     dummy = [route_line(token, [3, 5]) for token in range(40)]
     real = [route_line(token, [token % 7, 7]) for token in range(6)]
