@@ -17,21 +17,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """One process: wall time in s, peak memory of its largest process in MiB."""
+    """One process: wall time and that of processors in s, peak memory of the largest in MiB."""
 
     seconds: float
     peak_mib: float
+    processor_seconds: float
 
 
 def run(commands: Sequence[Sequence[str]], *, at_once: bool = False) -> Run:
     """Run commands, one after the other or at once, and return what they took together."""
     start = time.perf_counter()
     with ThreadPoolExecutor(len(commands) if at_once else 1) as threads:
-        peak = max(threads.map(_peak_of, commands))
-    return Run(time.perf_counter() - start, peak / 1024)
+        used = list(threads.map(_used_by, commands))
+    seconds = time.perf_counter() - start
+    peak = max(usage.ru_maxrss for usage in used)
+    return Run(seconds, peak / 1024, sum(usage.ru_utime + usage.ru_stime for usage in used))
 
 
-def _peak_of(command: Sequence[str]) -> int:
+def _used_by(command: Sequence[str]) -> resource.struct_rusage:
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         error = process.stderr.read() if process.stderr else b""
         _, status, usage = os.wait4(process.pid, 0)
@@ -39,7 +42,7 @@ def _peak_of(command: Sequence[str]) -> int:
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} failed: {error.decode(errors='replace')}")
     assert isinstance(usage, resource.struct_rusage)
-    return usage.ru_maxrss
+    return usage
 
 
 def side_by_side(candidates: dict[str, Sequence[Sequence[str]]], rounds: int) -> None:

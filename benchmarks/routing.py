@@ -47,7 +47,11 @@ def main() -> None:
             "padding": ("padding", str(table)),
         }.items():
             taken = run([(*program, *command)])
-            print(f"{what:9} {taken.seconds:8.1f} s {taken.peak_mib:8.0f} MiB", flush=True)
+            print(
+                f"{what:9} {taken.seconds:8.1f} s, {taken.processor_seconds:8.1f} s of processors, "
+                f"{taken.peak_mib:6.0f} MiB",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Map = NDArray[np.int64]
 
 PLANS: tuple[Algorithm, ...] = ("eplb", "best")
+# Tokens that stand for a batch where a log tells neither steps nor requests.
+_WINDOW = 256
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Advice:
     Attributes:
         source: The routing log.
         shape: ``gpus``, ``redundant``, ``experts``, ``layers``, ``steps``, ``unit`` of a step
-            (``step`` or ``request``).
+            (``step``, ``request`` or ``window``).
         loads: One a way to place: ``what`` (``now``; ``eplb``, what turning it on does; ``best``;
             ``active``, which balances what steps cost; ``eplb_plain``, EPLB without redundant
             experts where there are any; ``perfect_balance``, ``uniform_router``), ``critical``
@@ -239,7 +241,7 @@ def _no_record(trace: Path) -> list[Finding]:
 
 
 def _logged(routing: Path, gpus: int | None) -> _Workload:
-    """Read a log alone; requests stand for steps where it tells none."""
+    """Read a log alone; requests stand for steps where it tells none, or windows of the one."""
     from nsysmoe.analysis.routing_load import count_logs  # noqa: PLC0415 - polars
     from nsysmoe.metrics.held_out import step_cube  # noqa: PLC0415
     from nsysmoe.placement.simple import contiguous  # noqa: PLC0415
@@ -250,7 +252,11 @@ def _logged(routing: Path, gpus: int | None) -> _Workload:
     unit, findings = "step", counted.findings
     if counted.counts["step"].null_count():
         counted = count_logs([routing], by_request=True)
-        unit, findings = "request", (*_no_steps(routing), *counted.findings)
+        unit, stands = "request", "each request stands"
+        if counted.counts["run"].n_unique() < 2:
+            counted = count_logs([routing], window=_WINDOW)
+            unit, stands = "window", f"each {_WINDOW} consecutive tokens stand"
+        findings = (*_no_steps(routing, stands), *counted.findings)
     experts = -(-counted.experts // gpus) * gpus
     cube = step_cube(counted.counts, experts)
     now = contiguous(cube.shape[1], experts, experts)
@@ -471,13 +477,13 @@ def _of_traces(
     return bounds, moved
 
 
-def _no_steps(routing: Path) -> list[Finding]:
+def _no_steps(routing: Path, stands: str) -> list[Finding]:
     return [
         Finding(
             "no_steps",
             "warning",
-            f"{routing} does not tell which tokens ran in which step: each request stands for a "
-            "step, which is not the batch that ran; give --trace and --run",
+            f"{routing} does not tell which tokens ran in which step: {stands} for a step, which "
+            "is not the batch that ran; give --trace and --run",
             {"source": str(routing)},
         )
     ]

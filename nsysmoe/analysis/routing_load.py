@@ -189,6 +189,7 @@ def count_logs(  # noqa: PLR0913 - how logs are counted, by keyword
     experts: int | None = None,
     keep_dummy: bool = False,
     by_request: bool = False,
+    window: int | None = None,
     by: str | None = None,
     beside: Beside = _NOTHING_BESIDE,
 ) -> Counted:
@@ -199,6 +200,7 @@ def count_logs(  # noqa: PLR0913 - how logs are counted, by keyword
         experts: Logical experts of a layer; None for the highest of the logs plus one.
         keep_dummy: Count rows of the engine's dummy runs too.
         by_request: Let each request stand for a run of its own.
+        window: Let so many consecutive tokens of a request stand for a step.
         by: A column more to count by: ``phase`` or ``domain``.
         beside: Files that tell it where the logs do not.
 
@@ -213,7 +215,7 @@ def count_logs(  # noqa: PLR0913 - how logs are counted, by keyword
         open_log(log, keep_dummy=keep_dummy) for log in logs_of([Path(path) for path in paths])
     ]
     more = () if by is None else (by,)
-    widest = _Widest(beside.read(), more, by_request=by_request)
+    widest = _Widest(beside.read(), more, by_request=by_request, window=window)
     counts = count_choices(widest.watch(sources), (*KEY, *more))
     name = ", ".join(str(path) for path in paths)
     total = int(counts["tokens"].sum())
@@ -242,10 +244,13 @@ def count_logs(  # noqa: PLR0913 - how logs are counted, by keyword
 class _Widest:
     """The most experts of a token, seen while batches go by."""
 
-    def __init__(self, labels: Labels, more: tuple[str, ...], *, by_request: bool) -> None:
+    def __init__(
+        self, labels: Labels, more: tuple[str, ...], *, by_request: bool, window: int | None
+    ) -> None:
         self.labels = labels
         self.more = more
-        self.by_request = by_request
+        self.by_request = by_request or window is not None
+        self.window = window
         self.top_k: int | None = None
 
     def watch(self, sources: Sequence[Source]) -> Iterator[pl.DataFrame]:
@@ -257,18 +262,19 @@ class _Widest:
                     highest = int(batch["k"].max()) + 1  # type: ignore[arg-type]
                     self.top_k = max(self.top_k or 1, highest)
                     if self.by_request:
-                        yield _as_runs(batch)
+                        yield _as_runs(batch, self.window)
                         continue
                 names = ["run", "step", "layer", "expert", *self.more]
                 yield batch.select(names + (["tokens"] if source.level == "counts" else []))
 
 
-def _as_runs(batch: pl.DataFrame) -> pl.DataFrame:
-    """Call each request a run; requests without a name stay together."""
+def _as_runs(batch: pl.DataFrame, window: int | None) -> pl.DataFrame:
+    """Call each request a run, and windows of its tokens steps; those without a name are one."""
     import polars as pl  # noqa: PLC0415 - slow to import
 
     run = pl.concat_str("run", pl.col("request").fill_null(""), separator="/")
-    return batch.select(run.alias("run"), "step", "layer", "expert")
+    step = pl.col("step") if window is None else pl.col("token") // window
+    return batch.select(run.alias("run"), step.alias("step"), "layer", "expert")
 
 
 def thinned_steps(every: int, rest: str = "; sums over the run are of all") -> tuple[Finding, ...]:

@@ -98,6 +98,20 @@ def test_one_expert_a_gpu_has_nowhere_to_go(tmp_path: Path) -> None:
     assert advise(path, gpus=2, redundant=2).is_worth
 
 
+def test_windows_of_the_only_request_stand_for_steps(tmp_path: Path) -> None:
+    # 600 tokens of one request: three windows.
+    chosen = np.array([0, 1] * 150 + [2, 3] * 50 + [0, 1] * 100)
+    rows = "\n".join(f"{token},0,0,{expert}" for token, expert in enumerate(chosen.tolist()))
+    (tmp_path / "a.csv").write_text(f"token,layer,k,expert\n{rows}\n", encoding="utf-8")
+    found = advise(tmp_path / "a.csv", gpus=2)
+    assert (found.shape["unit"], found.shape["steps"]) == ("window", 3)
+    assert found.expert_loads == ((250, 250, 50, 50),)
+    by_window = [chosen[first : first + 256] for first in (0, 256, 512)]
+    busiest = sum(max((each < 2).sum(), (each >= 2).sum()) for each in by_window)
+    assert by_what(found)["now"]["critical"] == busiest
+    assert "256 consecutive tokens stand" in found.findings[0].message
+
+
 def test_what_cannot_be_answered_says_why(tmp_path: Path) -> None:
     path = logged(tmp_path / "a.csv", [[[1, 2]]])
     with pytest.raises(MissingDataError, match="nothing is left to judge on"):
@@ -252,7 +266,11 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_the_record_beside_the_trace_is_found(graphs: Any, tmp_path: Path) -> None:
     trace = GRAPHS / "eplb_off.sqlite"
-    assert advise(ROUTED, trace=trace) == graphs
+    found = advise(ROUTED, trace=trace)
+    assert found.loads == graphs.loads
+    assert [row["critical_ns"] for row in found.times] == pytest.approx(
+        [row["critical_ns"] for row in graphs.times]
+    )
     # Without one the trace still tells the GPUs, and what bounds the time.
     alone = tmp_path / "alone.sqlite"
     shutil.copy(trace, alone)
