@@ -424,7 +424,7 @@ def _of_requests(settings: Sequence[dict[str, Any]], read: _Read) -> list[Findin
         found.append(
             Finding(
                 "repeated_requests", "warning",
-                f"up to {most} requests are needed and {used} are there: they come again, and "
+                f"up to {most} requests are needed, and the log has {used}: they come again, and "
                 "sorted batches hold copies, which need too little padding",
                 {"needed": most, "requests": used},
             )

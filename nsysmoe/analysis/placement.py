@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 # A slot a GPU more that saves less of the busiest GPUs' load is not worth its memory.
 _WORTH = 0.01
+_ACRONYMS = ("eplb", "lpt")
 # Numbers of slots that are planned for at most.
 _MOST_ROWS = 17
 
@@ -298,7 +299,7 @@ def sentence_of(what: str, layers: tuple[dict[str, Any], ...], *, is_held_out: b
     beside = ""
     if None not in plain:
         beside = f" ({sum(plain) / mean - 1:.1%} with contiguous experts)"
-    start = "EPLB" if what == "eplb" else what[:1].upper() + what[1:]
+    start = what.upper() if what in _ACRONYMS else what[:1].upper() + what[1:]
     return (
         f"{start}: the busiest GPU carries {busiest / mean - 1:.1%} more than the mean{where}"
         f"{beside}; balancedness {mean / busiest:.4f} over {len(layers)} "
