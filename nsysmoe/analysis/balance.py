@@ -308,7 +308,8 @@ def _sentence(measures: Sequence[dict[str, Any]], shape: dict[str, int | None]) 
         if is_clear
         else "that is what chance gives: nothing for a placement to mend"
     )
-    return f"{text}: {reason} ({shape['layers']} layers, {shape['experts']} experts)."
+    layers = f"{shape['layers']} layer{'' if shape['layers'] == 1 else 's'}"
+    return f"{text}: {reason} ({layers}, {shape['experts']} experts)."
 
 
 def _unknown_k(top_k: int | None) -> list[Finding]:
