@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
+    from nsysmoe.resources import configure
     from nsysmoe.trace import Trace, catalogue
     from nsysmoe.trace import open_trace as open  # noqa: A004 - nsysmoe.open, as in gzip.open
 
@@ -52,6 +53,7 @@ _HOMES = {
     "bound": ("nsysmoe.analysis.bound", "bound"),
     "catalogue": ("nsysmoe.trace", "catalogue"),
     "compare": ("nsysmoe.analysis.compare", "compare"),
+    "configure": ("nsysmoe.resources", "configure"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
     "host": ("nsysmoe.analysis.host", "host"),
@@ -74,6 +76,7 @@ __all__ = [
     "bound",
     "catalogue",
     "compare",
+    "configure",
     "default_class_map",
     "describe",
     "evaluate_placement",

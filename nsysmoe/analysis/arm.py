@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
 from nsysmoe.findings import Finding
+from nsysmoe.resources import resources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,24 +45,21 @@ class Arm:
         return [run.values for run in self.runs]
 
 
-def read_arm(
-    label: str, paths: Sequence[Path], *, is_quick: bool, threads: int, **options: Any
-) -> Arm:
+def read_arm(label: str, paths: Sequence[Path], *, is_quick: bool, **options: Any) -> Arm:
     """Read the runs of an arm, one after the other: memory is that of one at a time.
 
     Args:
         label: How to call the arm.
         paths: A file each.
         is_quick: Whether to leave API calls and ranges unread, and steps and phases unknown.
-        threads: Threads that DuckDB may use.
-        options: ``class_map`` and ``nsys``, as ``read_run`` takes them.
+        options: ``class_map``, ``nsys`` and limits, as ``read_run`` takes them.
 
     Raises:
         NsysmoeError: A run cannot be used, or holds no MoE kernel.
     """
     runs = []
     for path in paths:
-        run = read_run(path, threads=threads, with_schedule=not is_quick, **options)
+        run = read_run(path, with_schedule=not is_quick, **options)
         require_moe_kernels(run)
         runs.append(run)
     return Arm(label, tuple(runs))
@@ -97,17 +94,16 @@ def read_arms(
     with ThreadPoolExecutor(3) as threads:
         # Importing takes a fifth of a second of one core, which loading leaves idle at first.
         threads.submit(_import_frames)
-        # Two arms share the cores.
-        cores = max(1, (os.cpu_count() or 2) // 2)
+        share = resources().shared(2)
         first, second = (
             threads.submit(
                 read_arm,
                 label,
                 files,
                 is_quick=is_quick,
-                threads=cores,
                 class_map=class_map,
                 nsys=nsys,
+                **share,
             )
             for label, files in zip(labels, paths, strict=True)
         )

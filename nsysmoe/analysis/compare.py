@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.arm import Arm, read_arms
 from nsysmoe.analysis.comparison import Breakdown, Comparison, Side
+from nsysmoe.analysis.kept import kept_answer
 from nsysmoe.analysis.latency import latency_rows
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
 from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
+    from nsysmoe.analysis.arm import Arm
     from nsysmoe.analysis.run import Run
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
@@ -44,14 +46,28 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
     Raises:
         NsysmoeError: An input cannot be used, or holds no MoE kernel.
     """
-    arms = read_arms(
-        (baseline_label, candidate_label),
-        (runs_of(baseline), runs_of(candidate)),
-        is_quick=quick,
+    labels = (baseline_label, candidate_label)
+    files = (runs_of(baseline), runs_of(candidate))
+    kept = kept_answer(
+        "comparison",
+        [path for arm in files for path in arm],
+        *labels,
+        len(files[0]),
+        quick,
         class_map=class_map,
         nsys=nsys,
     )
-    return compare_arms(*arms)
+    if kept is not None and (values := kept.get()) is not None:
+        found = Comparison.from_dict(values)
+        # Records of runs lie beside the traces, and may have come since.
+        return replace(found, latency=latency_rows(found.baseline.sources, found.candidate.sources))
+    from nsysmoe.analysis.arm import read_arms  # noqa: PLC0415 - DuckDB, and polars
+
+    arms = read_arms(labels, files, is_quick=quick, class_map=class_map, nsys=nsys)
+    comparison = compare_arms(*arms)
+    if kept is not None:
+        kept.put(comparison.to_dict())
+    return comparison
 
 
 def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:

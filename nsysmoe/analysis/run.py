@@ -260,8 +260,8 @@ def read_run(
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
-    threads: int | None = None,
     with_schedule: bool = False,
+    **limits: int,
 ) -> Run:
     """Read one run.
 
@@ -269,9 +269,9 @@ def read_run(
         path: A ``.sqlite`` export, a report, or a kernel summary as CSV.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
-        threads: Threads that DuckDB may use; one for each core where left out.
         with_schedule: Whether to read steps, phases and what GPUs did with their time as well:
             API calls and ranges beside the kernels.
+        limits: ``threads`` and ``memory_bytes``, as ``open_trace`` takes them.
 
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
@@ -280,7 +280,7 @@ def read_run(
     class_map = class_map or default_class_map()
     if identify(path) == "csv":
         return _run_of_csv(path, class_map)
-    with open_trace(path, class_map=class_map, nsys=nsys, threads=threads) as trace:
+    with open_trace(path, class_map=class_map, nsys=nsys, **limits) as trace:
         return run_of_trace(trace, with_schedule=with_schedule)
 
 

@@ -39,6 +39,7 @@ COMMANDS = (
     "sql",
     "views",
     "render",
+    "cache",
 )
 _DEBUG = "NSYSMOE_DEBUG"
 
@@ -108,6 +109,7 @@ SUMMARIES = {
     "sql": "Ask the views anything, in SQL.",
     "views": "The views and columns that sql can ask.",
     "render": "A saved comparison in another format.",
+    "cache": "Answers kept between calls: list, clear.",
 }
 
 

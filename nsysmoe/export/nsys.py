@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def find_nsys(nsys: str | None = None) -> str | None:
     """Return the path of ``nsys``, or None where there is none to run."""
     return shutil.which(nsys or "nsys")
+
+
+def exporter(nsys: str | None) -> str:
+    """Return a text that tells one nsys from another; empty where there is none."""
+    if (program := find_nsys(nsys)) is None:
+        return ""
+    status = Path(program).stat()
+    return f"{program} {status.st_size} {status.st_mtime_ns}"
 
 
 def _said(*command: str) -> str:

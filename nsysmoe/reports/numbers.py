@@ -57,3 +57,11 @@ def change(ratio: float | None) -> str:
 def identifier(value: int | None) -> str:
     """Format a process or device number."""
     return UNKNOWN if value is None else str(value)
+
+
+def size(number: int) -> str:
+    """Format a number of bytes in the largest decimal unit of which there is one."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number} B"

@@ -6,26 +6,30 @@ the export, and looked over before anybody sees them.
 
 from __future__ import annotations
 
+import tempfile
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import astuple
+from contextlib import ExitStack
+from dataclasses import astuple, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Column, Demand, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Column, Demand, body_of, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import polars as pl
 
     from nsysmoe.classes import ClassMap
-    from nsysmoe.export.sqlite import SqliteExport
+    from nsysmoe.export.tables import Export
 
 KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
 _STRINGS = "nsys.StringIds"
@@ -60,6 +64,19 @@ _CONDITIONS = {
 }
 
 
+# What is small is held in memory as it is; on disk, tables are compressed and leave memory.
+_SMALL_BYTES = 64 * 10**6
+_PREFIX = "nsysmoe-trace-"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one trace may use: threads (one for each core where None), and bytes of memory."""
+
+    threads: int | None
+    memory_bytes: int
+
+
 class Store:
     """The DuckDB of one export, with the views of ``sql/`` over whatever has been read.
 
@@ -70,9 +87,7 @@ class Store:
         connection: DuckDB, shut off from everything but what was read.
     """
 
-    def __init__(
-        self, path: Path, export: SqliteExport, class_map: ClassMap, threads: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, export: Export, class_map: ClassMap, limits: Limits) -> None:
         self.path = path
         self._export = export
         self._class_map = class_map
@@ -80,14 +95,39 @@ class Store:
         self._resolved: set[tuple[str, str]] = set()
         self._is_checked = False
         self._made: set[str] = set()
+        self._place = ExitStack()
+        # A trace that nobody closes goes with its process, and so does its folder.
+        weakref.finalize(self, self._place.close)
         # Where DuckDB expects few rows an ASOF join compares each with all: it expects wrongly of
         # what a kept table will hold, and 20,000 kernels took 12 s.
-        config: dict[str, str | bool | int | float | list[str]] = {"asof_loop_join_threshold": 0}
-        if threads is not None:
-            config["threads"] = threads
-        self.connection = duckdb.connect(":memory:", config=config)
-        close_connection(self.connection)
+        config: dict[str, str | bool | int | float | list[str]] = {
+            "asof_loop_join_threshold": 0,
+            "memory_limit": f"{limits.memory_bytes}B",
+        }
+        if limits.threads is not None:
+            config["threads"] = limits.threads
+        folder = self._folder()
+        place = ":memory:" if export.size < _SMALL_BYTES else str(folder / "trace.duckdb")
+        self.connection = duckdb.connect(place, config=config)
+        close_connection(self.connection, folder / "spilled")
         self._create_sources()
+
+    def _folder(self) -> Path:
+        """Make the folder of what does not fit into memory; the disk of ``TMPDIR`` has it."""
+        parent = Path(tempfile.gettempdir())
+        sweep(parent, _PREFIX)
+        try:
+            return self._place.enter_context(held_folder(parent, _PREFIX))
+        except OSError as error:
+            raise InputError(
+                f"nothing can be written to {parent} ({error.strerror}); name another folder by "
+                "TMPDIR"
+            ) from error
+
+    def close(self) -> None:
+        """Free memory and disk."""
+        self.connection.close()
+        self._place.close()
 
     def relation(self, query: str, *views: str) -> duckdb.DuckDBPyRelation:
         """Return a query's answer, after reading what it needs.
@@ -325,13 +365,17 @@ class Store:
     def _make(self, query: str, *views: str) -> None:
         """Make the views that a query reads, and fill the kept tables that it stands on."""
         kept = set(catalogue().kept(query, *views))
-        scripts = catalogue().scripts
+        scripts, empty = catalogue().scripts, self._empty(*views)
         for name in catalogue().reached(*views):
             script = scripts[name]
             if name not in self._made and (
                 name in kept if script.is_kept else script.references <= self._made
             ):
-                self.connection.execute(script.text).fetchall()
+                self.connection.execute(
+                    f"create table {name} as select * from ({body_of(script)}) as q limit 0"
+                    if name in empty
+                    else script.text
+                ).fetchall()
                 self._made.add(name)
 
 
@@ -345,7 +389,7 @@ class _Stream:
         return self._frame.__arrow_c_stream__(requested_schema)
 
 
-def no_kernels(path: Path, export: SqliteExport) -> MissingDataError:
+def no_kernels(path: Path, export: Export) -> MissingDataError:
     """Return the error for an export without kernels: why there are none, and the fix."""
     if launches := export.count_rows("CUPTI_ACTIVITY_KIND_GRAPH_TRACE"):
         return MissingDataError(
