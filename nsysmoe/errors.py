@@ -41,3 +41,11 @@ class CaptureError(NsysmoeError):
 
 class PlacementError(NsysmoeError):
     """Experts cannot be placed as asked, or a map does not fit the loads."""
+
+
+class TrafficError(NsysmoeError):
+    """A replay of requests cannot start, or cannot go on."""
+
+
+class WatchError(NsysmoeError):
+    """What is to be watched, or the thresholds for it, cannot be used."""

@@ -18,6 +18,24 @@ _BINARY = {"TIB": 2**40, "GIB": 2**30, "MIB": 2**20, "KIB": 2**10}
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What some reading may use.
+
+    Attributes:
+        threads: Threads; one for each core where None.
+        memory_bytes: What tables and queries may hold before they go to disk.
+    """
+
+    threads: int | None
+    memory_bytes: int
+
+    def shared(self, parts: int) -> Limits:
+        """Return what each of some readings may use that go on at once."""
+        cores = self.threads or os.cpu_count() or parts
+        return Limits(max(1, cores // parts), max(LEAST_MEMORY, self.memory_bytes // parts))
+
+
+@dataclass(frozen=True)
 class Resources:
     """Limits of this process.
 
@@ -32,18 +50,9 @@ class Resources:
     memory_bytes: int | None = None
     has_cache: bool = True
 
-    @property
-    def memory(self) -> int:
-        """Bytes that tables and queries may hold."""
-        return self.memory_bytes or DEFAULT_MEMORY
-
-    def shared(self, parts: int) -> dict[str, int]:
-        """Return what each of some traces that are read at once may use, by keyword."""
-        cores = self.threads or os.cpu_count() or parts
-        return {
-            "threads": max(1, cores // parts),
-            "memory_bytes": max(LEAST_MEMORY, self.memory // parts),
-        }
+    def limits(self, threads: int | None = None, memory_bytes: int | None = None) -> Limits:
+        """Return what one reading may use: what is given, the rest as of this process."""
+        return Limits(threads or self.threads, memory_bytes or self.memory_bytes or DEFAULT_MEMORY)
 
 
 # What leaves a process, with Python, its libraries and results, below 1 GB.

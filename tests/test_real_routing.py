@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from nsysmoe.analysis.advise import advise
 from nsysmoe.analysis.roofline import roofline
 from nsysmoe.analysis.routed import Inputs
 from nsysmoe.analysis.routing_cost import Explanation, explain
@@ -94,3 +95,35 @@ def test_decode_is_bound_by_bandwidth_and_prefill_by_computation(name: str, tmp_
     assert 0.84 < phases["decode"]["limit_ratio"] < 0.88
     assert phases["prefill"]["bandwidth_bound_ratio"] < 0.3
     assert 0.45 < phases["prefill"]["limit_ratio"] < 0.55
+
+
+@pytest.mark.parametrize(("name", "saved", "measured"), [(EAGER, 5.7, -1.1), (GRAPH, 13.0, 11.7)])
+def test_advice_on_off_holds_what_on_measured(
+    name: str, saved: float, measured: float, tmp_path: Path
+) -> None:
+    """The eager pair cut its prompts into other steps: predicted to gain, it measured a loss."""
+    off, on = (arm(tmp_path, name, each) for each in ("eplb_off", "eplb_on"))
+    found = advise(off.routed, trace=off.trace, run=off.run, rearranged=None)
+    single = found.single_runs
+    assert single is not None
+    assert single["saved_ns"] / 1e6 == pytest.approx(saved, abs=0.1)
+    before, after = (
+        next(
+            row for row in explain(each).sums if (row["phase"], row["what"]) == ("all", "measured")
+        )
+        for each in (off, on)
+    )
+    if name == EAGER:
+        # All cells of both; steps that no map is known for are left out under graphs.
+        change = (before["critical_ns"] - after["critical_ns"]) / 1e6
+        assert change == pytest.approx(measured, abs=0.1)
+    assert single["low_ns"] < measured * 1e6 < single["high_ns"]
+    # Nobody waits for experts where the host launches them one by one.
+    assert found.is_worth is (name == GRAPH)
+
+
+def test_rearranging_is_weighed_where_a_trace_shows_it(tmp_path: Path) -> None:
+    off, on = (arm(tmp_path, GRAPH, each) for each in ("eplb_off", "eplb_on"))
+    found = advise(off.routed, trace=off.trace, run=off.run, rearranged=on.trace)
+    assert [round(row["stall_ns"] / 1e6, 1) for row in found.rearrangements] == [17.9]
+    assert "pay back in 70 steps" in " ".join(found.sentences)

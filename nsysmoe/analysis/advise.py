@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.advice_words import Grounds, verdict
 from nsysmoe.errors import MissingDataError, RoutingError
 from nsysmoe.findings import Finding
 from nsysmoe.placement.cluster import Cluster
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     import numpy as np
     import polars as pl
     from numpy.typing import NDArray
 
+    from nsysmoe.analysis.advice_times import Times
     from nsysmoe.analysis.routed import RoutedArm
     from nsysmoe.classes import ClassMap
     from nsysmoe.placement.cluster import Algorithm
@@ -25,12 +25,6 @@ if TYPE_CHECKING:
     Map = NDArray[np.int64]
 
 PLANS: tuple[Algorithm, ...] = ("eplb", "best")
-PHASES = ("all", "decode", "prefill")
-# Below that a gain is not worth the memory, the moves and the risk.
-_WORTH = 0.01
-# An imbalance of the run's own beyond chance: more than a tenth above it.
-_NOISE = 1.1
-_HOST_BOUND = ("host", "sync", "latency")
 
 
 @dataclass(frozen=True)
@@ -41,13 +35,28 @@ class Advice:
         source: The routing log.
         shape: ``gpus``, ``redundant``, ``experts``, ``layers``, ``steps``, ``unit`` of a step
             (``step`` or ``request``).
-        loads: One a way to place: ``what`` (``now``, ``eplb``, ``best``, ``perfect_balance``,
-            ``uniform_router``), ``critical`` (sum of the busiest GPU, in choices),
-            ``wasted_share``, ``active`` (mean active experts of the GPU with most; null where
-            not placed), ``saved`` against now with ``low`` and ``high``.
+        loads: One a way to place: ``what`` (``now``; ``eplb``, what turning it on does; ``best``;
+            ``active``, which balances what steps cost; ``eplb_plain``, EPLB without redundant
+            experts where there are any; ``perfect_balance``, ``uniform_router``), ``critical``
+            (sum of the busiest GPU, in choices), ``wasted_share``, ``active`` (mean active experts
+            of the GPU with most; null where not placed), ``saved`` against now with ``low`` and
+            ``high``.
         times: The same in time, from a trace: ``phase``, ``what``, ``critical_ns``,
             ``excess_ns``, ``saved_ns``, ``saved``, ``low``, ``high``; empty without one.
         bound: What bounds each phase of the trace: rows of ``analysis.bound``; empty without.
+        single_runs: What one run with EPLB against one without may measure (``low_ns`` to
+            ``high_ns`` saved, 95 %), and why: ``metrics.single_runs``; None without a trace.
+        tax: ``phases``: rows of ``metrics.replicas.tax``, EPLB's plan with redundant experts
+            against its plan without; ``break_even_prompt_tokens``. None without either.
+        rearrangements: Those of the traces at hand: rows of
+            ``metrics.rearrangement.rearrangement_effects``.
+        moves: ``experts`` that EPLB's plan brings to a GPU that does not hold them now, of
+            ``slots`` over all layers.
+        limits: When EPLB would not help: ``code`` (``one_expert_a_gpu``, ``within_chance``,
+            ``active_experts``, ``host_bound``), ``applies``, ``sentence``.
+        expert_loads: Choices of each expert, [layers][experts].
+        device_loads: By ``now``, ``eplb`` and ``best`` the choices of each GPU on held-out steps,
+            [layers][gpus].
         map: The best plan of all steps, [layers][slots].
         is_worth: Whether to turn EPLB on.
         sentences: The verdict, then the reasons and when it would not help.
@@ -59,6 +68,13 @@ class Advice:
     loads: tuple[dict[str, Any], ...]
     times: tuple[dict[str, Any], ...]
     bound: tuple[dict[str, Any], ...]
+    single_runs: dict[str, Any] | None
+    tax: dict[str, Any] | None
+    rearrangements: tuple[dict[str, Any], ...]
+    moves: dict[str, int]
+    limits: tuple[dict[str, Any], ...]
+    expert_loads: tuple[tuple[float, ...], ...]
+    device_loads: dict[str, list[list[float]]]
     map: tuple[tuple[int, ...], ...]
     is_worth: bool
     sentences: tuple[str, ...]
@@ -97,6 +113,7 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
     run: str | Path | None = None,
     gpus: int | None = None,
     redundant: int = 0,
+    rearranged: str | Path | None = None,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
 ) -> Advice:
@@ -108,6 +125,7 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         run: Its record; trace and record go together.
         gpus: GPUs that share the experts; None for those of the trace.
         redundant: Experts of a layer that live twice, over all GPUs.
+        rearranged: A trace in which experts were rearranged, for what that costs.
         class_map: Kernel classes.
         nsys: The nsys that exports a report.
 
@@ -126,10 +144,14 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         raise MissingDataError(f"{routing} holds one {work.unit}: nothing is left to judge on")
     experts = work.cube.shape[2]
     cluster = Cluster(work.gpus, experts + redundant)
-    maps = _plans(work, cluster)
-    loads = _loads(work, maps)
-    times = [] if work.arm is None else _times(work.arm, maps, work)
-    bounds = [] if trace is None or work.arm is None else _bounds(trace, reading)
+    costs = None if work.arm is None else _fit(work.arm)
+    halves = _halves(work, cluster, costs)
+    judged = {name: _judged(work, maps) for name, maps in halves.items()}
+    loads = _loads(work, judged)
+    times = None
+    if work.arm is not None:
+        times = _times(work, costs, halves, redundant)
+    bounds, moved = _of_traces(None if work.arm is None else trace, rearranged, reading)
     shape = {
         "gpus": work.gpus,
         "redundant": redundant,
@@ -137,14 +159,34 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         "layers": work.cube.shape[1],
         "steps": len(work.cube),
         "unit": work.unit,
+        "decode_active": _decode_active(work),
     }
-    is_worth, sentences = _verdict(shape, loads, times, bounds)
+    grounds = Grounds(
+        shape=shape,
+        loads={row["what"]: row for row in loads},
+        times={} if times is None else {(row["phase"], row["what"]): row for row in times.rows},
+        bounds=bounds,
+        moves=_moves(work, halves["eplb"][0]),
+        single_runs=None if times is None else times.single_runs,
+        tax=None if times is None else times.tax,
+        rearrangements=moved,
+    )
+    is_worth, sentences, limits = verdict(grounds)
     return Advice(
         source=str(routing),
         shape=shape,
         loads=tuple(loads),
-        times=tuple(times),
+        times=() if times is None else times.rows,
         bound=tuple(bounds),
+        single_runs=grounds.single_runs,
+        tax=grounds.tax,
+        rearrangements=tuple(moved),
+        moves=grounds.moves,
+        limits=tuple(limits),
+        expert_loads=tuple(tuple(row) for row in work.cube.sum(axis=0).tolist()),
+        device_loads={
+            name: judged[name][0].sum(axis=0).tolist() for name in ("now", "eplb", "best")
+        },
         map=tuple(tuple(row) for row in _final(work, cluster)),
         is_worth=is_worth,
         sentences=tuple(sentences),
@@ -201,13 +243,84 @@ def _traced(
     return _Workload(cube, phases, now, arm.ranks, top_k, "step", arm, arm.findings)
 
 
-def _plans(work: _Workload, cluster: Cluster) -> list[dict[str, Map]]:
-    """Return for each half of the steps the plans that were made from the other."""
-    from nsysmoe.placement.plan import place  # noqa: PLC0415 - numpy
+def _fit(arm: RoutedArm) -> pl.DataFrame:
+    from nsysmoe.analysis.advice_times import fit  # noqa: PLC0415
 
-    folds = work.folds()
-    seen = [work.cube[folds != fold].sum(axis=0) for fold in (0, 1)]
-    return [{name: place(loads, cluster, name) for name in PLANS} for loads in seen]
+    return fit(arm)
+
+
+def _halves(work: _Workload, cluster: Cluster, costs: pl.DataFrame | None) -> dict[str, list[Map]]:
+    """Return by placement the maps for each half of the steps, made from the other."""
+    from nsysmoe.analysis.advice_times import step_costs  # noqa: PLC0415
+    from nsysmoe.placement.activity import blocks_cost, place_by_steps  # noqa: PLC0415
+    from nsysmoe.placement.plan import place  # noqa: PLC0415
+
+    cost = blocks_cost(len(work.cube))
+    if work.arm is not None and costs is not None:
+        cost = step_costs(work.arm, costs)
+    others = [work.folds() != fold for fold in (0, 1)]
+    seen = [work.cube[other].sum(axis=0) for other in others]
+    maps = {"now": [work.now, work.now]}
+    maps |= {name: [place(loads, cluster, name) for loads in seen] for name in PLANS}
+    maps["active"] = [
+        place_by_steps(work.cube[other], cluster.gpus, cluster.slots, cost.taken(other))
+        for other in others
+    ]
+    experts = work.cube.shape[2]
+    if cluster.slots > experts and experts % cluster.gpus == 0:
+        plain = Cluster(cluster.gpus, experts)
+        maps["eplb_plain"] = [place(loads, plain, "eplb") for loads in seen]
+    return maps
+
+
+def _times(
+    work: _Workload, costs: pl.DataFrame | None, halves: dict[str, list[Map]], redundant: int
+) -> Times:
+    from nsysmoe.analysis.advice_times import judge_times  # noqa: PLC0415
+
+    assert work.arm is not None  # noqa: S101 - asked for with a trace alone
+    assert costs is not None  # noqa: S101 - fitted with it
+    plans = {name: maps for name, maps in halves.items() if name != "now"}
+    return judge_times(
+        work.arm, costs, plans, work.folds(), redundant="eplb_plain" in plans and redundant > 0
+    )
+
+
+def _moves(work: _Workload, map_: Map) -> dict[str, int]:
+    """Count the experts of a plan that their GPU does not hold now, GPUs named as they fit best.
+
+    Plans do not care which GPU is which: a GPU of the plan stands where most of its experts are,
+    given away greedily.
+    """
+    import numpy as np  # noqa: PLC0415
+
+    moved = 0
+    gpus = work.gpus
+    for before, after in zip(work.now, map_, strict=True):
+        held = [set(part.tolist()) for part in np.split(before, gpus)]
+        wanted = [part.tolist() for part in np.split(after, gpus)]
+        kept = np.array([[sum(expert in have for expert in want) for have in held]
+                         for want in wanted])  # fmt: skip
+        for _ in range(gpus):
+            want, have = np.unravel_index(kept.argmax(), kept.shape)
+            moved += len(wanted[want]) - int(kept[want, have])
+            kept[want], kept[:, have] = -1, -1
+    return {"experts": moved, "slots": int(map_.size)}
+
+
+def _decode_active(work: _Workload) -> float | None:
+    """Return the mean active experts of the GPU with most of them in decode steps, as placed now.
+
+    Steps whose phase is not known count; requests that stand for steps do not tell.
+    """
+    from nsysmoe.metrics.expert_parallel import active_experts  # noqa: PLC0415 - numpy
+
+    if work.unit != "step":
+        return None
+    cube = work.cube if work.phases is None else work.cube[work.phases == "decode"]
+    if not len(cube):
+        return None
+    return float(active_experts(cube, work.now, work.gpus).max(axis=2).mean())
 
 
 def _final(work: _Workload, cluster: Cluster) -> list[list[int]]:
@@ -217,14 +330,11 @@ def _final(work: _Workload, cluster: Cluster) -> list[list[int]]:
     return found
 
 
-def _loads(work: _Workload, maps: list[dict[str, Map]]) -> list[dict[str, Any]]:
+def _loads(work: _Workload, judged: dict[str, tuple[Cube, float]]) -> list[dict[str, Any]]:
     """Judge each placement on the steps that its plan has not seen, in choices."""
     from nsysmoe.metrics.expert_parallel import step_cost  # noqa: PLC0415 - numpy
     from nsysmoe.metrics.held_out import saved  # noqa: PLC0415
 
-    every = {"now": [work.now, work.now]}
-    every |= {name: [half[name] for half in maps] for name in PLANS}
-    judged = {name: _judged(work, halves) for name, halves in every.items()}
     busiest = {name: devices.max(axis=2).sum(axis=1) for name, (devices, _) in judged.items()}
     rows = []
     for name, (devices, active) in judged.items():
@@ -294,198 +404,27 @@ def _uniform_critical(work: _Workload, unseen: Cube, mean: Cube) -> float:
     return float(np.nansum(factors * mean))
 
 
-def _times(arm: RoutedArm, maps: list[dict[str, Map]], work: _Workload) -> list[dict[str, Any]]:
-    """Judge each placement in time: a fit on the trace, applied to steps held out of its plan."""
-    import polars as pl  # noqa: PLC0415 - slow to import
+def _of_traces(
+    trace: str | Path | None, rearranged: str | Path | None, reading: dict[str, Any]
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what bounds each phase of the trace, and the rearrangements of it or of the other."""
+    from nsysmoe.analysis.bound import bound_rows  # noqa: PLC0415
+    from nsysmoe.analysis.diagnosis.eplb import rearranged as rearrangements  # noqa: PLC0415
+    from nsysmoe.analysis.run import read_run  # noqa: PLC0415
 
-    from nsysmoe.metrics.routing_cost import fit_costs, predict, whole_cells  # noqa: PLC0415
-
-    costs = fit_costs(arm.launches.filter(~arm.launches["is_padded"]))
-    if costs.is_empty():
-        raise MissingDataError(
-            f"{arm.source} has fewer than eight launches of any kind of MoE kernel: too few to fit"
-        )
-    steps = arm.launches["step"].unique().sort()
-    halves = [steps.filter(pl.Series(work.folds() == fold)) for fold in (0, 1)]
-    launches = {"now": arm.launches}
-    for name in PLANS:
-        moved = (_moved(arm, half[name], work.gpus) for half in maps)
-        launches[name] = pl.concat(
-            frame.filter(pl.col("step").is_in(unseen.implode()))
-            for frame, unseen in zip(moved, halves, strict=True)
-        )
-    frames = {
-        name: whole_cells(predict(costs, each), "predicted_ns") for name, each in launches.items()
-    }
-    return [row for phase in PHASES for row in _phase_times(phase, frames)]
-
-
-def _moved(arm: RoutedArm, map_: Map, gpus: int) -> pl.DataFrame:
-    from nsysmoe.analysis.routing_cost import with_placement  # noqa: PLC0415
-    from nsysmoe.routing import Placement, PlacementHistory  # noqa: PLC0415
-
-    placement = Placement(map_, gpus)
-    return with_placement(arm, PlacementHistory(placement, placement))
-
-
-def _phase_times(phase: str, frames: dict[str, pl.DataFrame]) -> list[dict[str, Any]]:
-    """Sum what the slowest rank takes, as measured, predicted now, and under each plan."""
-    from nsysmoe.metrics.held_out import saved  # noqa: PLC0415
-    from nsysmoe.metrics.routing_cost import critical  # noqa: PLC0415
-
-    here = {
-        name: frame if phase == "all" else frame.filter(frame["phase"] == phase)
-        for name, frame in frames.items()
-    }
-    if here["now"].is_empty():
-        return []
-    predicted = ("predicted_ns", "spread_ns")
-    sums = {name: critical(frame, *predicted) for name, frame in here.items()}
-    now = sums["now"]["critical_ns"]
-    steps = {name: _by_step(frame) for name, frame in here.items()}
-    phases = here["now"].select("step", "phase").unique().sort("step")["phase"].to_numpy()
-    found = [_time_row(phase, "measured", critical(here["now"], "dur_ns"), None, None)]
-    for name, each in sums.items():
-        interval = saved(steps["now"], steps[name], phases)[1]
-        found.append(_time_row(phase, name, each, now, interval))
-    ideal = {"critical_ns": sums["now"]["mean_ns"], "excess_ns": 0.0}
-    found.append(_time_row(phase, "perfect_balance", ideal, now, None))
-    return found
-
-
-def _by_step(launches: pl.DataFrame) -> Cube:
-    """Return the sum of the slowest rank of each cell, by step."""
-    import polars as pl  # noqa: PLC0415
-
-    return (
-        launches.group_by("step", "ordinal")
-        .agg(pl.col("predicted_ns").max())
-        .group_by("step")
-        .agg(pl.col("predicted_ns").sum())
-        .sort("step")["predicted_ns"]
-        .to_numpy()
-    )
-
-
-def _time_row(
-    phase: str,
-    what: str,
-    sums: dict[str, float],
-    now: float | None,
-    interval: tuple[float, float] | None,
-) -> dict[str, Any]:
-    low, high = interval or (None, None)
-    return {
-        "phase": phase,
-        "what": what,
-        "critical_ns": sums["critical_ns"],
-        "excess_ns": sums["excess_ns"],
-        "saved_ns": None if now is None else now - sums["critical_ns"],
-        "saved": None if not now else 1 - sums["critical_ns"] / now,
-        "low": low,
-        "high": high,
-    }
-
-
-def _bounds(trace: str | Path, reading: dict[str, Any]) -> list[dict[str, Any]]:
-    from nsysmoe.analysis.bound import bound  # noqa: PLC0415
-
-    return [
-        {key: row[key] for key in ("phase", "window_ns", "bound", "shares", "balance_ratio")}
-        for row in bound(trace, **reading).rows
-    ]
-
-
-def _verdict(
-    shape: dict[str, Any],
-    loads: list[dict[str, Any]],
-    times: list[dict[str, Any]],
-    bounds: list[dict[str, Any]],
-) -> tuple[bool, list[str]]:
-    """Say whether it is worth it, then why, then when not."""
-    by_load = {row["what"]: row for row in loads}
-    by_time = {(row["phase"], row["what"]): row for row in times}
-    judged = by_time.get(("all", "best"), by_load["best"])
-    is_certain = judged["low"] is not None and judged["low"] > 0
-    is_worth = bool(judged["saved"] >= _WORTH and is_certain)
-    reasons: list[Callable[[], str | None]] = [
-        lambda: _of_loads(by_load, shape),
-        lambda: _one_expert(shape),
-        lambda: _of_chance(by_load),
-        lambda: _of_phases(by_time),
-        lambda: _of_bounds(bounds),
-    ]
-    said = [text for reason in reasons if (text := reason()) is not None]
-    return is_worth, [_lead(judged, shape, is_worth=is_worth), *said]
-
-
-def _lead(judged: dict[str, Any], shape: dict[str, Any], *, is_worth: bool) -> str:
-    """Say by how much, with its uncertainty."""
-    what = "critical MoE time" if "saved_ns" in judged else "the busiest GPUs' load"
-    verb, sign = ("would save", 1) if judged["saved"] >= 0 else ("would add", -1)
-    amount = f" ({abs(judged['saved_ns']) / 1e6:,.2f} ms)" if "saved_ns" in judged else ""
-    ends = [] if judged["low"] is None else sorted((sign * judged["low"], sign * judged["high"]))
-    beside = f", 95 % interval {ends[0]:.1%} to {ends[1]:.1%}" if ends else ""
-    start = "EPLB is worth turning on" if is_worth else "EPLB is not worth turning on"
-    return (
-        f"{start} for this workload: the best plan with {shape['redundant']} redundant experts on "
-        f"{shape['gpus']} GPUs {verb} {abs(judged['saved']):.1%} of {what}{amount} on "
-        f"{shape['steps']:,} {shape['unit']}s, each held out of its plan{beside}."
-    )
-
-
-def _of_loads(rows: dict[str, dict[str, Any]], shape: dict[str, Any]) -> str:
-    now, best = rows["now"]["wasted_share"], rows["best"]["wasted_share"]
-    chance = rows["uniform_router"]["wasted_share"]
-    return (
-        f"Waiting for the busiest of {shape['gpus']} GPUs wastes {now:.1%} of their work now, "
-        f"{best:.1%} with the best plan, {rows['eplb']['wasted_share']:.1%} with EPLB's, and "
-        f"{chance:.1%} if the router were perfectly uniform."
-    )
-
-
-def _one_expert(shape: dict[str, Any]) -> str | None:
-    if shape["experts"] > shape["gpus"] or shape["redundant"]:
-        return None
-    return "One expert a GPU leaves nothing to rearrange without redundant experts."
-
-
-def _of_chance(rows: dict[str, dict[str, Any]]) -> str | None:
-    if rows["now"]["critical"] > _NOISE * rows["uniform_router"]["critical"]:
-        return None
-    return (
-        "The imbalance is about what chance gives at this batch size, which no placement mends: "
-        "larger batches would."
-    )
-
-
-def _of_phases(rows: dict[tuple[str, str], dict[str, Any]]) -> str | None:
-    """Say what each phase gains: decode pays for active experts, prefill for tokens."""
-    parts = [
-        f"{phase} {-row['saved']:+.1%}"
-        for phase in PHASES[1:]
-        if (row := rows.get((phase, "best"))) is not None
-    ]
-    if not parts:
-        return None
-    decode = rows.get(("decode", "best"))
-    text = f"Critical MoE time by phase: {', '.join(parts)}"
-    if decode is not None and decode["saved"] < -_WORTH:
-        text += "; decode reads every active expert, so more of them on a GPU cost it"
-    return f"{text}."
-
-
-def _of_bounds(bounds: list[dict[str, Any]]) -> str | None:
-    """Say where MoE time is not what the run waits for."""
-    late = [row for row in bounds if row["bound"] in _HOST_BOUND]
-    whole = sum(row["window_ns"] for row in bounds)
-    share = sum(row["window_ns"] for row in late) / whole if whole else 0.0
-    if share < 0.5:
-        return None
-    return (
-        f"{share:.0%} of the time is bound by the host, not by experts: wall time will hardly "
-        "follow until launches are faster (CUDA graphs)."
-    )
+    bounds: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    if trace is not None:
+        run = read_run(trace, with_schedule=True, **reading)
+        assert run.time_causes is not None  # noqa: S101 - asked for with its schedule
+        keys = ("phase", "window_ns", "bound", "shares", "balance_ratio")
+        bounds = [{key: row[key] for key in keys} for row in bound_rows(run.time_causes, "phase")]
+        moved = rearrangements(run)
+    if rearranged is not None:
+        moved = rearrangements(read_run(rearranged, with_schedule=True, **reading))
+        if not moved:
+            raise MissingDataError(f"{rearranged} shows no rearrangement of experts")
+    return bounds, moved
 
 
 def _no_steps(routing: Path) -> list[Finding]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.gathering import gathered, how_read
 from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
 from nsysmoe.findings import Finding
 from nsysmoe.resources import resources
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from nsysmoe.analysis.gathering import Gathering, RunFiles
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
     from nsysmoe.metrics.table1 import Value
@@ -23,10 +25,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Arm:
-    """The runs of one configuration, in the order given; at least one."""
+    """The runs of one configuration, in the order given; at least one.
+
+    ``findings`` say how several files were read.
+    """
 
     label: str
     runs: tuple[Run, ...]
+    findings: tuple[Finding, ...] = ()
 
     @functools.cached_property
     def representative(self) -> Run:
@@ -45,12 +51,12 @@ class Arm:
         return [run.values for run in self.runs]
 
 
-def read_arm(label: str, paths: Sequence[Path], *, is_quick: bool, **options: Any) -> Arm:
+def read_arm(label: str, sources: Sequence[RunFiles], *, is_quick: bool, **options: Any) -> Arm:
     """Read the runs of an arm, one after the other: memory is that of one at a time.
 
     Args:
         label: How to call the arm.
-        paths: A file each.
+        sources: The files of each run.
         is_quick: Whether to leave API calls and ranges unread, and steps and phases unknown.
         options: ``class_map``, ``nsys`` and limits, as ``read_run`` takes them.
 
@@ -58,11 +64,11 @@ def read_arm(label: str, paths: Sequence[Path], *, is_quick: bool, **options: An
         NsysmoeError: A run cannot be used, or holds no MoE kernel.
     """
     runs = []
-    for path in paths:
-        run = read_run(path, with_schedule=not is_quick, **options)
+    for source in sources:
+        run = read_run(source, with_schedule=not is_quick, **options)
         require_moe_kernels(run)
         runs.append(run)
-    return Arm(label, tuple(runs))
+    return Arm(label, tuple(runs), how_read(sources))
 
 
 def one_of_runs(source: Source, shown: Path, runs: int) -> list[Finding]:
@@ -79,33 +85,36 @@ def one_of_runs(source: Source, shown: Path, runs: int) -> list[Finding]:
     ]
 
 
-def read_arms(
+def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
     labels: tuple[str, str],
-    paths: tuple[Sequence[Path], Sequence[Path]],
+    sources: tuple[Source, Source],
     *,
     is_quick: bool = False,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> tuple[Arm, Arm]:
     """Read two arms side by side, a thread each.
 
-    Takes and raises what ``read_arm`` does.
+    Takes and raises what ``read_arm`` does; ``sources`` and ``gathering`` are those of
+    ``gathered``.
     """
+    files = [gathered(source, gathering, class_map=class_map, nsys=nsys) for source in sources]
     with ThreadPoolExecutor(3) as threads:
         # Importing takes a fifth of a second of one core, which loading leaves idle at first.
         threads.submit(_import_frames)
-        share = resources().shared(2)
+        share = resources().limits().shared(2)
         first, second = (
             threads.submit(
                 read_arm,
                 label,
-                files,
+                runs,
                 is_quick=is_quick,
                 class_map=class_map,
                 nsys=nsys,
-                **share,
+                **vars(share),
             )
-            for label, files in zip(labels, paths, strict=True)
+            for label, runs in zip(labels, files, strict=True)
         )
         return first.result(), second.result()
 

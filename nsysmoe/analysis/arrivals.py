@@ -4,11 +4,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.findings import Finding
+
 if TYPE_CHECKING:
     import polars as pl
 
+    from nsysmoe.trace import Trace
+
+# The share of waiting from which on what the clocks cannot tell is most of it.
+_MUCH = 0.2
 # The share of meetings from which on one rank is the last.
 _STABLE = 0.8
+
+
+def known_clocks(trace: Trace) -> pl.DataFrame:
+    """Return view ``clocks``, and a row without a rank for each file of several.
+
+    What the clocks of files agree to bounds what can be said of ranks that share no collective
+    with the first one, too.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    clocks = trace.frame("clocks")
+    if not trace.members:
+        return clocks
+    rows = [
+        {
+            "meetings": clock.meetings,
+            "zero_ns": clock.zero_ns,
+            "offset_ns": clock.offset_ns,
+            "drift_ppm": clock.drift_ppm,
+            "residual_ns": clock.residual_ns,
+            "is_applied": clock.is_applied,
+        }
+        for clock in trace.file_clocks
+        if clock.reference is not None
+    ]
+    return pl.concat([clocks, pl.DataFrame(rows, schema_overrides=clocks.schema)], how="diagonal")
+
+
+def unsure_waits(waits: pl.Series, clocks: pl.DataFrame, source: str) -> list[Finding]:
+    """Say how much waiting is of waits that the clocks of several files cannot tell from none.
+
+    Args:
+        waits: Waiting of ranks in meetings, ns.
+        clocks: What ``known_clocks`` returned.
+        source: What was read.
+    """
+    residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
+    real = waits.drop_nulls()
+    total, short = int(real.sum()), real.filter(real < residual)
+    if not total:
+        return []
+    part = int(short.sum()) / total
+    return [
+        Finding(
+            "waits_below_residual",
+            "warning" if part > _MUCH else "info",
+            f"{part:.1%} of the waiting in {source} is of waits shorter than the "
+            f"{residual / 1e3:,.1f} us to which the clocks of its files agree: no evidence by "
+            "themselves",
+            {"source": source, "residual_ns": residual, "waits": short.len(), "time_ratio": part},
+        )
+    ]
 
 
 def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] | None:
@@ -16,7 +74,7 @@ def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] 
 
     Args:
         collectives: View ``matched_collectives``.
-        clocks: View ``clocks``.
+        clocks: What ``known_clocks`` returned.
 
     Returns:
         ``rank``, ``share``, ``pattern`` (stable, rotating or in stretches), ``decided`` and
@@ -30,16 +88,18 @@ def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] 
     rows = last_arrivals(events, residual).to_dicts()
     if not rows:
         return None
+    first = (rows[0]["global_pid"], rows[0]["device"])
+    for row in rows:
+        del row["global_pid"]
     decided = sum(row["last"] for row in rows)
     meetings = events.filter("is_last").select("name_id", "ordinal", "communicator").n_unique()
     ranks = {
-        (row["process_id"], row["device_id"]): row["rank"] for row in clocks.iter_rows(named=True)
+        (row["global_pid"], row["device_id"]): row["rank"] for row in clocks.iter_rows(named=True)
     }
-    first = rows[0]
     return {
-        "rank": ranks.get((first["process"], first["device"])),
-        "share": first["share"],
-        "pattern": _pattern(first["share"], first["switches"], len(rows)),
+        "rank": ranks.get(first),
+        "share": rows[0]["share"],
+        "pattern": _pattern(rows[0]["share"], rows[0]["switches"], len(rows)),
         "decided": decided,
         "undecided": meetings - decided,
         "residual_ns": residual,

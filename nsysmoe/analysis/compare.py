@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.comparison import Breakdown, Comparison, Side
+from nsysmoe.analysis.hosts import host_of
 from nsysmoe.analysis.kept import kept_answer
 from nsysmoe.analysis.latency import latency_rows
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
@@ -14,6 +16,7 @@ from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.arm import Arm
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.analysis.run import Run
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
@@ -30,18 +33,21 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     quick: bool = False,
+    gathering: Gathering | None = None,
 ) -> Comparison:
     """Compare two arms of one workload; they load at once, a thread each.
 
     Args:
         baseline: A ``.sqlite`` export, a report, or a kernel summary as CSV; a folder or a glob
-            pattern of several, or a sequence of them: each file is a run.
+            pattern of several, or a sequence of them: ranks of one run where the data say so,
+            else a run each.
         candidate: The same for the other arm.
         baseline_label: How to call the first arm.
         candidate_label: How to call the second.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports reports; the one on PATH where left out.
         quick: Whether to read kernels alone, and leave steps, phases and intervals over steps out.
+        gathering: How several files are read, and where.
 
     Raises:
         NsysmoeError: An input cannot be used, or holds no MoE kernel.
@@ -52,8 +58,10 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
         "comparison",
         [path for arm in files for path in arm],
         *labels,
+        *(_named(source) for source in (baseline, candidate)),
         len(files[0]),
         quick,
+        *(None, None) if gathering is None else (gathering.reading, gathering.engine),
         class_map=class_map,
         nsys=nsys,
     )
@@ -63,11 +71,24 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
         return replace(found, latency=latency_rows(found.baseline.sources, found.candidate.sources))
     from nsysmoe.analysis.arm import read_arms  # noqa: PLC0415 - DuckDB, and polars
 
-    arms = read_arms(labels, files, is_quick=quick, class_map=class_map, nsys=nsys)
+    arms = read_arms(
+        labels,
+        (baseline, candidate),
+        is_quick=quick,
+        class_map=class_map,
+        nsys=nsys,
+        gathering=gathering,
+    )
     comparison = compare_arms(*arms)
-    if kept is not None:
+    # A file that came to a folder meanwhile was read, and is not what the answer is kept by.
+    if kept is not None and files == (runs_of(baseline), runs_of(candidate)):
         kept.put(comparison.to_dict())
     return comparison
+
+
+def _named(source: Source) -> list[str]:
+    """Return what the user named: answers call a run of several files by it."""
+    return [str(one) for one in ([source] if isinstance(source, str | Path) else source)]
 
 
 def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
@@ -149,8 +170,13 @@ def _breakdown(run: Run) -> list[Breakdown]:
     rows = counted.group_by(columns).agg(pl.col("launches", "total_ns").sum())
     rows = rows.sort("class", "total_ns", *columns[1:], descending=[True, True, *[False] * 4])
     return [
-        Breakdown(_GROUPS[kind], *rest)
-        for kind, *rest in rows.select(*columns, "launches", "total_ns")
-        .drop("global_pid")
-        .iter_rows()
+        Breakdown(
+            _GROUPS[kind], function, process, device, launches, total, host_of(pid, run.hosts)
+        )
+        for pid, kind, function, process, device, launches, total in rows.select(
+            "global_pid",
+            *(name for name in columns if name != "global_pid"),
+            "launches",
+            "total_ns",
+        ).iter_rows()
     ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.interval import Interval
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,7 +26,10 @@ _GROUP_NAMES = {name: name for name in ("moe_kernel", "communication")}
 
 @dataclass(frozen=True)
 class Breakdown:
-    """One kernel of an arm on one device; ``device`` None means all that the input holds."""
+    """One kernel of an arm on one device; ``device`` None means all that the input holds.
+
+    ``host`` is None where the arm ran on one.
+    """
 
     group: str
     kernel: str
@@ -33,6 +37,7 @@ class Breakdown:
     device: int | None
     launches: int
     total_ns: int
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,13 @@ class Comparison:
         )
 
     def save(self, path: str | Path) -> None:
-        """Write the comparison as JSON."""
-        Path(path).write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        """Write the comparison as JSON, whole or not at all.
+
+        Raises:
+            OSError: The file cannot be written.
+        """
+        with whole_file(Path(path)) as partial:
+            partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, path: str | Path) -> Comparison:
@@ -198,8 +208,14 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
     return {
         "label": side.label,
         "sources": list(side.sources),
-        "breakdown": [asdict(row) for row in side.breakdown],
+        "breakdown": [_row_to_dict(row) for row in side.breakdown],
     }
+
+
+def _row_to_dict(row: Breakdown) -> dict[str, Any]:
+    """Return JSON values; the host of an arm that ran on one is left out."""
+    values = asdict(row)
+    return {key: value for key, value in values.items() if key != "host" or value is not None}
 
 
 def _check_types(comparison: Comparison) -> None:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
-from nsysmoe.sweep.table import ROUTING, means_by_point, numeric_column, read_table
+from nsysmoe.sweep.table import EXPECTED_SCORE, ROUTING, means_by_point, numeric_column, read_table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import polars as pl
 
     from nsysmoe.metrics.correlation import Correlation
 
 ALL = "all"
+_LARGEST = 1e150
 
 
 @dataclass(frozen=True)
@@ -63,9 +64,9 @@ class Relations:
 
 
 def correlation(  # noqa: PLR0913 - how points are made, by keyword
-    path: Path,
-    x: Sequence[str],
-    y: Sequence[str],
+    path: Path | str,
+    x: Sequence[str] = (EXPECTED_SCORE,),
+    y: Sequence[str] = ("ttft", "tpot", "throughput"),
     *,
     by: str | None = ROUTING,
     iqr: bool = True,
@@ -84,6 +85,7 @@ def correlation(  # noqa: PLR0913 - how points are made, by keyword
     Raises:
         NsysmoeError: The table cannot be read or lacks a column.
     """
+    path = Path(path)
     frame = read_table(path)
     if by is not None and by != ROUTING and by not in frame.columns:
         raise MissingDataError(f"{path} has no column {by} to group by")
@@ -112,7 +114,8 @@ def _related(frame: pl.DataFrame, group: str, x: str, y: str) -> Related:
     from nsysmoe.metrics.correlation import correlate, within_fences  # noqa: PLC0415
 
     values = [frame[name].cast(float).to_numpy() for name in (x, y)]
-    is_known = np.isfinite(values[0]) & np.isfinite(values[1])
+    # Squares of what is larger than this are beyond doubles.
+    is_known = (np.abs(values[0]) < _LARGEST) & (np.abs(values[1]) < _LARGEST)
     xs, ys = (column[is_known] for column in values)
     kept = within_fences(xs, ys)
     return Related(

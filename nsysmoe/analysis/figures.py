@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import MissingDataError
@@ -18,7 +19,6 @@ from nsysmoe.sweep.table import (
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     import polars as pl
 
@@ -77,7 +77,7 @@ class Figures:
     findings: tuple[Finding, ...]
 
 
-def figures(path: Path, *, iqr: bool = True) -> Figures:
+def figures(path: Path | str, *, iqr: bool = True) -> Figures:
     """Return the five figures of a table.
 
     Args:
@@ -87,7 +87,7 @@ def figures(path: Path, *, iqr: bool = True) -> Figures:
     Raises:
         NsysmoeError: The table cannot be read, or holds the columns of no figure.
     """
-    frame = means_by_point(read_table(path))
+    frame = means_by_point(read_table(Path(path)))
     if ROUTING not in frame.columns:
         frame = _all_together(frame)
     found = tuple(

@@ -6,18 +6,19 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.arm import one_of_runs
+from nsysmoe.analysis.gathering import gathered, how_read
+from nsysmoe.analysis.hosts import host_of
 from nsysmoe.classes import MOE_GEMM
-from nsysmoe.export.files import runs_of
-from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
     from nsysmoe.findings import Finding
     from nsysmoe.trace import Trace
 
 SCHEMA_VERSION = 1
+_VIEWS = ("devices", "processes", "kernel_classes", "graph_launches", "gpus", "diagnostics")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,10 @@ class Info:
         diagnostics: Warnings and errors that nsys left.
         findings: What to know before asking more.
         no_kernels_reason: Why no other command can use the trace; None where it holds kernels.
+        files: Of a run of several: ``source``, ``host``, ``ranks``, ``launches``,
+            ``utc_zero_ns``, and how its clock stands to the first one's: ``offset_ns`` (beyond
+            UTC), ``drift_ppm``, ``residual_ns`` (None where UTC alone is known), ``meetings``,
+            ``is_applied``. Empty for one.
     """
 
     source: str
@@ -54,6 +59,7 @@ class Info:
     diagnostics: tuple[dict[str, Any], ...]
     findings: tuple[Finding, ...]
     no_kernels_reason: str | None
+    files: tuple[dict[str, Any], ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON values."""
@@ -61,44 +67,109 @@ class Info:
 
 
 def describe(
-    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: Source,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Info:
     """Describe an export or a report; one without kernels is described with a finding.
 
-    Of a folder of runs, the first is described.
+    A folder of one run's files is described as one; of a folder of runs, the first is.
 
     Raises:
         NsysmoeError: The input is no trace, or is damaged.
     """
-    source, runs = path, runs_of(path)
-    path = runs[0]
-    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+    runs = gathered(path, gathering, class_map=class_map, nsys=nsys, with_tables=True)
+    run = runs[0]
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
         has_kernels = trace.has_kernels()
+        if has_kernels:
+            trace.read_ahead(*((view, None) for view in _VIEWS))
         devices = trace.rows("devices") if has_kernels else []
+        processes = trace.rows("processes") if has_kernels else []
         classes = _classes(trace) if has_kernels else []
         graphs = _cuda_graphs(trace, has_kernels=has_kernels)
         tables = trace.source_rows()
         return Info(
-            source=str(path),
-            export=trace.row("export_info"),
+            source=str(run.path),
+            export=_export(trace),
             cuda_graphs=graphs,
             kernels=_span(devices) if has_kernels else None,
-            gpus=tuple(sorted(trace.rows("gpus"), key=lambda gpu: gpu["gpu_id"])),
-            devices=tuple(sorted(devices, key=lambda d: (d["device_id"], d["global_pid"] or 0))),
-            processes=tuple(trace.rows("processes") if has_kernels else []),
+            gpus=tuple(
+                {**gpu, **_host(gpu["vm_id"], trace)}
+                for gpu in sorted(trace.rows("gpus"), key=lambda gpu: (gpu["vm_id"], gpu["gpu_id"]))
+            ),
+            devices=tuple(
+                {**device, **_host(device["global_pid"], trace)}
+                for device in sorted(devices, key=_by_host)
+            ),
+            processes=tuple(sorted(processes, key=lambda row: row["global_pid"] or 0)),
             classes=tuple(classes),
             tables=tables,
             other_tables=len(trace.table_names()) - len(tables),
-            diagnostics=tuple(
-                sorted(trace.rows("diagnostics"), key=lambda row: (row["severity"], -row["times"]))
-            ),
+            diagnostics=tuple(_diagnostics(trace)),
             findings=(
-                *one_of_runs(source, path, len(runs)),
-                *_findings(str(path), classes, graphs),
+                *one_of_runs(path, run.path, len(runs)),
+                *how_read(runs),
+                *_findings(str(run.path), classes, graphs),
                 *trace.findings(),
             ),
             no_kernels_reason=None if has_kernels else str(trace.no_kernels()),
+            files=tuple(_files(trace)),
         )
+
+
+def _by_host(device: dict[str, Any]) -> tuple[int, int, int]:
+    pid = device["global_pid"] or 0
+    return (pid >> 48, device["device_id"], pid)
+
+
+def _host(serialised: int | None, trace: Trace) -> dict[str, Any]:
+    return {"host": host_of(serialised, trace.hosts)} if trace.hosts else {}
+
+
+def _export(trace: Trace) -> dict[str, Any]:
+    """Return where the trace comes from; of several files, what all of them say."""
+    if not trace.members:
+        return trace.row("export_info")
+    rows = [member.export for member in trace.members]
+    return {
+        key: value if all(row[key] == value for row in rows) else None
+        for key, value in rows[0].items()
+    }
+
+
+def _diagnostics(trace: Trace) -> list[dict[str, Any]]:
+    """Return warnings and errors, those of several files added up."""
+    times: dict[tuple[str, str], int] = {}
+    for row in trace.rows("diagnostics"):
+        key = (row["severity"], row["text"])
+        times[key] = times.get(key, 0) + row["times"]
+    rows = [
+        {"severity": severity, "text": text, "times": count}
+        for (severity, text), count in times.items()
+    ]
+    return sorted(rows, key=lambda row: (row["severity"], -row["times"]))
+
+
+def _files(trace: Trace) -> list[dict[str, Any]]:
+    """Return the files of a run of several: where each is from, and how its clock stands."""
+    return [
+        {
+            "source": member.path,
+            "host": member.host,
+            "ranks": len(member.ranks),
+            "launches": member.launches,
+            "utc_zero_ns": member.utc_ns,
+            "offset_ns": clock.offset_ns,
+            "drift_ppm": clock.drift_ppm,
+            "residual_ns": clock.residual_ns,
+            "meetings": clock.meetings,
+            "is_applied": clock.is_applied,
+        }
+        for member, clock in zip(trace.members, trace.file_clocks, strict=True)
+    ]
 
 
 def _classes(trace: Trace) -> list[dict[str, Any]]:
@@ -119,9 +190,8 @@ def _cuda_graphs(trace: Trace, *, has_kernels: bool) -> dict[str, Any]:
     launches = trace.frame("graph_launches", ("dur_ns",))
     nodes = 0
     if has_kernels:
-        kernels = trace.frame("kernels", ("graph_node_id",))
-        nodes = kernels.height - kernels["graph_node_id"].null_count()
-    stated = trace.row("export_info")["cuda_graph_trace"]
+        nodes = sum(row["graph_launches"] for row in trace.rows("devices"))
+    stated = _export(trace)["cuda_graph_trace"]
     seen = "graph" if launches.height else "node" if nodes else None
     return {
         "mode": stated or seen,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,9 +14,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from nsysmoe.placement.cluster import Algorithm
+    from nsysmoe.placement.cluster import Algorithm, RoutedAlgorithm
 
-CONTIGUOUS = "contiguous"
+# A slot a GPU more that saves less of the busiest GPUs' load is not worth its memory.
+_WORTH = 0.01
+# Numbers of slots that are planned for at most.
+_MOST_ROWS = 17
 
 
 @dataclass(frozen=True)
@@ -32,6 +35,22 @@ class PlacementAnswer:
         held_out: The same without the map, on loads that the plan has not seen; empty without.
         sentence: What it comes to.
         findings: What to know before believing it.
+        also: What else to say, a sentence each.
+        before: Loads of devices with experts in order, by layer, on the loads that ``held_out``
+            is of, or ``layers``; empty where experts do not divide among the GPUs.
+        activity: What decode pays for on steps that the plans have not seen; one a way to place:
+            ``what``, ``blocks`` and ``active`` (mean over layers and steps of the GPU with most),
+            ``mean_blocks`` (of all GPUs), ``saved`` blocks against contiguous experts, ``low``,
+            ``high``. Empty without a routing log.
+        traffic: Copies between nodes for tokens that the plans have not seen; one a way to place
+            experts and requests: ``what``, ``requests`` (``dealt`` in turn or ``grouped``),
+            ``token_copies``, ``choice_copies`` (both a token and layer), ``bytes`` (a token over
+            all layers, there and back; null where not known), ``saved`` token copies against
+            contiguous experts, ``low``, ``high``. Empty with one node, or without tokens.
+        replicas: What more slots would bring, one a number of them within the memory budget:
+            ``redundant``, ``slots``, ``bytes`` (a GPU), ``critical`` (Σ over layers of the
+            busiest GPU's load), ``saved`` against none, ``gained`` against the row before,
+            ``pays``. Empty without a budget.
     """
 
     source: str
@@ -40,6 +59,24 @@ class PlacementAnswer:
     held_out: tuple[dict[str, Any], ...]
     sentence: str
     findings: tuple[Finding, ...]
+    also: tuple[str, ...] = ()
+    before: tuple[list[float], ...] = ()
+    activity: tuple[dict[str, Any], ...] = ()
+    traffic: tuple[dict[str, Any], ...] = ()
+    replicas: tuple[dict[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What redundant experts may take.
+
+    Attributes:
+        budget_bytes: Of each GPU, over all layers, beyond its share of the experts.
+        expert_bytes: Weights of one expert of one layer.
+    """
+
+    budget_bytes: float
+    expert_bytes: float
 
 
 def plan(
@@ -47,14 +84,17 @@ def plan(
     cluster: Cluster,
     algorithm: Algorithm = "best",
     held_out: str | Path | None = None,
+    memory: Memory | None = None,
 ) -> PlacementAnswer:
     """Place the experts of every layer.
 
     Args:
         loads: CSV without header, one line a layer, one column an expert.
-        cluster: Where experts can live.
+        cluster: Where experts can live; with ``memory`` its slots are those that the budget
+            allows, whatever it says.
         algorithm: One of ``placement.cluster.ALGORITHMS``.
         held_out: Loads of other steps to judge the plan on.
+        memory: What redundant experts may take.
 
     Raises:
         PlacementError: The experts cannot be placed so.
@@ -64,14 +104,109 @@ def plan(
     from nsysmoe.routing.loads import read_loads  # noqa: PLC0415
 
     seen = read_loads(Path(loads))
+    unseen = None if held_out is None else read_loads(Path(held_out))
+    judged = seen if unseen is None else unseen
+    cluster = within(cluster, memory, seen)
     map_ = place(seen, cluster, algorithm)
-    layers = _layers(map_, seen, cluster.gpus)
-    judged = () if held_out is None else _layers(map_, read_loads(Path(held_out)), cluster.gpus)
-    findings = [*_not_used(cluster, algorithm), *_in_sample(held_out)]
-    sentence = _sentence(algorithm, judged or layers, is_held_out=bool(judged))
+    layers = layer_rows(map_, seen, cluster.gpus)
+    others = () if unseen is None else layer_rows(map_, unseen, cluster.gpus)
+    rows = [] if memory is None else replica_rows(seen, judged, cluster, algorithm, memory)
     return PlacementAnswer(
-        str(loads), algorithm, layers, _without_maps(judged), sentence, tuple(findings)
+        str(loads),
+        algorithm,
+        layers,
+        without_maps(others),
+        sentence_of(algorithm, others or layers, is_held_out=bool(others)),
+        (*not_used(cluster, algorithm), *_in_sample(held_out)),
+        also=paying(rows),
+        before=loads_before(judged, cluster.gpus),
+        replicas=tuple(rows),
     )
+
+
+def within(cluster: Cluster, memory: Memory | None, loads: NDArray[np.float64]) -> Cluster:
+    """Return the cluster with the slots that the memory allows."""
+    from nsysmoe.placement.budget import slots_within  # noqa: PLC0415
+
+    if memory is None:
+        return cluster
+    layers, experts = loads.shape
+    slots = slots_within(memory.budget_bytes, memory.expert_bytes, layers, experts, cluster.gpus)
+    return replace(cluster, slots=slots)
+
+
+def replica_rows(
+    seen: NDArray[np.float64],
+    unseen: NDArray[np.float64],
+    cluster: Cluster,
+    algorithm: Algorithm,
+    memory: Memory,
+) -> list[dict[str, Any]]:
+    """Plan with every number of slots a GPU up to the budget's, and say which still pay.
+
+    Args:
+        seen: Loads that plans are made from, shape [layers, experts].
+        unseen: Loads that they are judged on.
+        cluster: With the slots that the budget allows.
+        algorithm: How to place.
+        memory: The budget.
+    """
+    from nsysmoe.placement.loads import device_loads  # noqa: PLC0415 - numpy
+    from nsysmoe.placement.plan import place  # noqa: PLC0415
+
+    layers, experts = seen.shape
+    gpus = cluster.gpus
+    fewest, most = -(-experts // gpus), cluster.slots // gpus
+    rows: list[dict[str, Any]] = []
+    for each in _spaced(fewest, most):
+        map_ = place(seen, replace(cluster, slots=each * gpus), algorithm)
+        critical = float(device_loads(map_, unseen, gpus).max(axis=1).sum())
+        none = rows[0]["critical"] if rows else critical
+        last = rows[-1]["critical"] if rows else critical
+        gained = (last - critical) / none if none else 0.0
+        rows.append(
+            {
+                "redundant": each * gpus - experts,
+                "slots": each * gpus,
+                "bytes": (each - experts / gpus) * layers * memory.expert_bytes,
+                "critical": critical,
+                "saved": 1 - critical / none if none else 0.0,
+                "gained": gained,
+                "pays": gained >= _WORTH and all(row["pays"] for row in rows[1:]),
+            }
+        )
+    return rows
+
+
+def _spaced(fewest: int, most: int) -> list[int]:
+    """Return slots a GPU from ``fewest`` to ``most``, both of them, not too many to plan."""
+    from numpy import linspace  # noqa: PLC0415
+
+    count = min(most - fewest + 1, _MOST_ROWS)
+    return sorted({round(float(each)) for each in linspace(fewest, most, count)})
+
+
+def paying(rows: list[dict[str, Any]]) -> tuple[str, ...]:
+    """Say how many replicas the budget holds and how many of them pay; nothing without rows."""
+    if not rows:
+        return ()
+    last = rows[-1]
+    pays = max((row for row in rows if row["pays"]), key=lambda row: row["slots"], default=None)
+    held = (
+        f"The memory budget holds {last['redundant']:,} redundant experts a layer "
+        f"({last['slots']:,} slots, {last['bytes'] / 1e9:,.2f} GB a GPU)"
+    )
+    if last["slots"] == rows[0]["slots"]:
+        return (f"{held}.",)
+    if pays is None:
+        return (f"{held}, none of which pays: the first saves less than {_WORTH:.0%} of the load.",)
+    if pays is last:
+        return (f"{held}, all of which pay: {last['saved']:.1%} less on the busiest GPUs.",)
+    told = (
+        f"{held}, of which {pays['redundant']:,} pay ({pays['saved']:.1%} less on the busiest "
+        f"GPUs): the next slot a GPU saves less than {_WORTH:.0%} of the load."
+    )
+    return (told,)
 
 
 def evaluate(map_path: str | Path, loads: str | Path, gpus: int | None = None) -> PlacementAnswer:
@@ -90,44 +225,57 @@ def evaluate(map_path: str | Path, loads: str | Path, gpus: int | None = None) -
     from nsysmoe.routing.loads import read_loads, read_map  # noqa: PLC0415 - numpy
 
     map_, told = read_map(Path(map_path))
+    judged = read_loads(Path(loads))
     if gpus is None and told is None:
         raise MissingDataError(f"{map_path} does not tell how many GPUs there are: give --gpus")
-    layers = _layers(map_, read_loads(Path(loads)), gpus or told or 1)
-    sentence = _sentence(f"Under {Path(map_path).name}", layers, is_held_out=False)
-    return PlacementAnswer(str(loads), str(map_path), layers, (), sentence, ())
+    count = gpus or told or 1
+    layers = layer_rows(map_, judged, count)
+    sentence = sentence_of(f"Under {Path(map_path).name}", layers, is_held_out=False)
+    return PlacementAnswer(
+        str(loads), str(map_path), layers, (), sentence, (), before=loads_before(judged, count)
+    )
 
 
-def _layers(
-    map_: NDArray[np.int64], loads: NDArray[np.float64], gpus: int
-) -> tuple[dict[str, Any], ...]:
-    from nsysmoe.placement.loads import balancedness, device_loads  # noqa: PLC0415 - numpy
+def loads_before(loads: NDArray[np.float64], gpus: int) -> tuple[list[float], ...]:
+    """Return the loads of devices with experts in order; empty where they do not divide."""
+    from nsysmoe.placement.loads import device_loads  # noqa: PLC0415 - numpy
     from nsysmoe.placement.simple import contiguous  # noqa: PLC0415
 
+    layers, experts = loads.shape
+    if experts % gpus:
+        return ()
+    return tuple(device_loads(contiguous(layers, experts, experts), loads, gpus).tolist())
+
+
+def layer_rows(
+    map_: NDArray[np.int64], loads: NDArray[np.float64], gpus: int
+) -> tuple[dict[str, Any], ...]:
+    """Return what devices carry in each layer: an answer's ``layers``."""
+    from nsysmoe.placement.loads import balancedness, device_loads  # noqa: PLC0415 - numpy
+
     devices = device_loads(map_, loads, gpus)
-    experts = loads.shape[1]
-    plain = None
-    if experts % gpus == 0:
-        plain = device_loads(contiguous(len(loads), experts, experts), loads, gpus).max(axis=1)
+    plain = loads_before(loads, gpus)
     return tuple(
         {
             "physical_to_logical_map": map_[layer].tolist(),
             "device_loads": devices[layer].tolist(),
             "max_load": float(devices[layer].max()),
             "balancedness": float(balanced),
-            "contiguous_max_load": None if plain is None else float(plain[layer]),
+            "contiguous_max_load": max(plain[layer]) if plain else None,
         }
         for layer, balanced in enumerate(balancedness(devices))
     )
 
 
-def _without_maps(layers: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+def without_maps(layers: tuple[dict[str, Any], ...]) -> tuple[dict[str, Any], ...]:
+    """Return the rows of layers without the map, which is told once."""
     return tuple(
         {key: value for key, value in layer.items() if key != "physical_to_logical_map"}
         for layer in layers
     )
 
 
-def _sentence(what: str, layers: tuple[dict[str, Any], ...], *, is_held_out: bool) -> str:
+def sentence_of(what: str, layers: tuple[dict[str, Any], ...], *, is_held_out: bool) -> str:
     """Say how much more the busiest device carries than the mean, beside contiguous experts."""
     mean = sum(sum(row["device_loads"]) / len(row["device_loads"]) for row in layers)
     busiest = sum(row["max_load"] for row in layers)
@@ -146,7 +294,8 @@ def _sentence(what: str, layers: tuple[dict[str, Any], ...], *, is_held_out: boo
     )
 
 
-def _not_used(cluster: Cluster, algorithm: Algorithm) -> list[Finding]:
+def not_used(cluster: Cluster, algorithm: Algorithm | RoutedAlgorithm) -> list[Finding]:
+    """Say where nodes and groups were given and the algorithm does not keep them."""
     if cluster.nodes == 1 and cluster.groups == 1:
         return []
     if algorithm in HIERARCHICAL and cluster.is_hierarchical:

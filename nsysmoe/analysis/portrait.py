@@ -116,6 +116,12 @@ def portray(label: str, run: Run) -> Portrait:
     )
 
 
+def without_replay(portrait: Portrait) -> Portrait:
+    """Say what a run of several files is shown without: both take all kernels of all files."""
+    note = "A run of several files is shown without a timeline and without a replay."
+    return replace(portrait, reduced=(*portrait.reduced, note))
+
+
 def add_whatif(
     portrait: Portrait, run: Run, *, class_map: ClassMap | None = None, nsys: str | None = None
 ) -> Portrait:
@@ -214,7 +220,9 @@ def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
         usual = table.join(run.distorted_steps, on="slice", how="anti")
     ranked = (usual if usual.height else table).sort("wall_ns")
     if phase is not None and choice == "median":
-        ranked = ranked.filter(pl.col("phase") == phase)
+        of_phase = ranked.filter(pl.col("phase") == phase)
+        # Every step of the phase may be distorted.
+        ranked = of_phase if of_phase.height else ranked
     worked = ranked.filter(pl.col("launches") > 0)
     ranked = worked if worked.height else ranked
     return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)

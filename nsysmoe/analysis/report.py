@@ -14,15 +14,16 @@ from nsysmoe.analysis.portrait import (
     add_whatif,
     most_frequent_phase,
     portray,
+    without_replay,
 )
 from nsysmoe.analysis.run import read_run
-from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.comparison import Comparison
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
 
@@ -44,6 +45,7 @@ def report(  # noqa: PLR0913 - what one report is made of, by keyword
     step: Choice = "median",
     class_map: ClassMap | None = None,
     nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Report:
     """Compare two arms and draw up a portrait of the representative run of each.
 
@@ -55,21 +57,26 @@ def report(  # noqa: PLR0913 - what one report is made of, by keyword
         step: The step whose timeline is drawn: a number, ``slowest`` or ``median``.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports reports; the one on PATH where left out.
+        gathering: As ``compare`` takes it.
 
     Raises:
         NsysmoeError: An input cannot be used, or has no such step.
     """
     arms = read_arms(
         (baseline_label, candidate_label),
-        (runs_of(baseline), runs_of(candidate)),
+        (baseline, candidate),
         class_map=class_map,
         nsys=nsys,
+        gathering=gathering,
     )
     phase = most_frequent_phase([arm.representative for arm in arms])
     drawn = []
     for arm in arms:
         run = arm.representative
         portrait = portray(arm.label, run)
+        if run.files:
+            drawn.append(without_replay(portrait))
+            continue
         portrait = add_whatif(portrait, run, class_map=class_map, nsys=nsys)
         drawn.append(add_timeline(portrait, run, step, phase=phase, class_map=class_map, nsys=nsys))
     return Report(compare_arms(*arms), (drawn[0], drawn[1]))

@@ -135,6 +135,41 @@ def read_arm(
     )
 
 
+def write_captured(folder: Path, run: str) -> Path | None:
+    """Write ``routing.parquet`` of a captured run, with steps where the trace tells them.
+
+    Args:
+        folder: Of the run: ``trace.sqlite``, ``run.json``, ``routing.npz``.
+        run: What to call the run in it.
+
+    Returns:
+        The file; None where vLLM returned no experts.
+
+    Raises:
+        NsysmoeError: The routing cannot be read or written.
+    """
+    from nsysmoe.routing.captured import RECORD, write_routing  # noqa: PLC0415 - imports polars
+    from nsysmoe.routing.convert import ARRAYS  # noqa: PLC0415
+
+    if not (folder / ARRAYS).is_file():
+        return None
+    trace = folder / "trace.sqlite"
+    return write_routing(folder, run, _replayed(trace, folder / RECORD) if trace.exists() else None)
+
+
+def _replayed(path: Path, record: Path) -> pl.DataFrame | None:
+    """Return which tokens ran in which step; None where the trace does not tell."""
+    from nsysmoe.routing import read_run, replay  # noqa: PLC0415 - imports polars
+
+    try:
+        with open_trace(path) as trace:
+            steps = _steps(trace)
+        return replay(steps.iter_rows(named=True), read_run(record))[0]
+    except (MissingDataError, RoutingError):
+        # Several engines, or other traffic: the choices are worth keeping without steps.
+        return None
+
+
 def count_rows(
     choices: pl.DataFrame, launches: pl.DataFrame, history: PlacementHistory
 ) -> pl.DataFrame:

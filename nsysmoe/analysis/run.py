@@ -7,18 +7,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.arrivals import known_clocks
 from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
+from nsysmoe.analysis.gathering import RunFiles
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
 from nsysmoe.export.files import identify
 from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
 from nsysmoe.findings import Finding
-from nsysmoe.trace import Trace, open_trace
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import polars as pl
 
     from nsysmoe.metrics.table1 import Value
+    from nsysmoe.trace import Trace
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
@@ -47,24 +51,14 @@ _LEDGER = (
     "previous_end_ns",
     "residual_ns",
 )
+_GPUS = ("global_pid", "device_id", "gpu_id")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
-_GAPS = (
-    "global_pid",
-    "process_id",
-    "device_id",
-    "phase",
-    "start_ns",
-    "end_ns",
-    "blocked_ns",
-    "calling_ns",
-    "outside_ns",
-    "launched_ns",
-    "unknown_ns",
-)
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
+    ("moe_cell_places", None),
     ("matched_collectives", None),
+    ("clocks", None),
     ("collective_steps", None),
     ("device_time", None),
     ("steps", None),
@@ -73,7 +67,8 @@ _SCHEDULE = (
     ("host_gaps", None),
     ("device_steps", _STEPS),
     ("wait_ledger", _LEDGER),
-    ("idle_gaps", _GAPS),
+    ("idle_causes", None),
+    ("silent_gaps", None),
 )
 
 
@@ -92,7 +87,7 @@ class Schedule:
         stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
         ledger: View ``wait_ledger`` with ``phase``.
-        gaps: View ``idle_gaps``.
+        gaps: View ``idle_causes``.
         attribution: How phases are known (``attribution.attribution``).
     """
 
@@ -129,6 +124,8 @@ class Run:
         graph_launches: CUDA graphs recorded as a whole, and their time in ns.
         schedule: When it all happened; None from a summary, or where it was not asked for.
         findings: What was odd about the input.
+        files: The files, where there are several.
+        hosts: As ``Trace`` has it.
     """
 
     path: Path
@@ -140,6 +137,8 @@ class Run:
     graph_launches: tuple[int, int] = (0, 0)
     schedule: Schedule | None = None
     findings: list[Finding] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
+    hosts: Mapping[int, str] = field(default_factory=dict)
 
     @functools.cached_property
     def durations(self) -> pl.DataFrame:
@@ -256,17 +255,17 @@ class Run:
 
 
 def read_run(
-    path: str | Path,
+    path: str | Path | RunFiles,
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     with_schedule: bool = False,
-    **limits: int,
+    **limits: int | None,
 ) -> Run:
     """Read one run.
 
     Args:
-        path: A ``.sqlite`` export, a report, or a kernel summary as CSV.
+        path: A ``.sqlite`` export, a report, or a kernel summary as CSV; or the files of a run.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
         with_schedule: Whether to read steps, phases and what GPUs did with their time as well:
@@ -276,11 +275,11 @@ def read_run(
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
     """
-    path = Path(path)
+    files = path if isinstance(path, RunFiles) else RunFiles(Path(path))
     class_map = class_map or default_class_map()
-    if identify(path) == "csv":
-        return _run_of_csv(path, class_map)
-    with open_trace(path, class_map=class_map, nsys=nsys, **limits) as trace:
+    if not files.members and identify(files.path) == "csv":
+        return _run_of_csv(files.path, class_map)
+    with files.opened(class_map=class_map, nsys=nsys, **limits) as trace:
         return run_of_trace(trace, with_schedule=with_schedule)
 
 
@@ -290,6 +289,9 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         ("moe_kernels", _EVENTS),
         ("moe_cells", _CELLS),
         ("matched_collectives", _COLLECTIVES),
+        ("kernel_classes", None),
+        ("graph_launches", ("dur_ns",)),
+        ("devices", _GPUS),
     )
     trace.read_ahead(*wanted, *(_SCHEDULE if with_schedule else ()))
     schedule = _read_schedule(trace) if with_schedule else None
@@ -302,11 +304,13 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         collective_events=(
             schedule.collectives if schedule else trace.frame("matched_collectives", _COLLECTIVES)
         ),
-        cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS),
+        cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
         gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         schedule=schedule,
         findings=trace.findings(),
+        files=tuple(Path(member.path) for member in trace.members),
+        hosts=trace.hosts,
     )
 
 
@@ -315,7 +319,6 @@ def _read_schedule(trace: Trace) -> Schedule:
 
     launches = read_launches(trace)
     steps = trace.frame("collective_steps")
-    gaps = trace.frame("idle_gaps", _GAPS)
     return Schedule(
         launches=launches,
         cells=read_cells(trace, launches),
@@ -324,18 +327,19 @@ def _read_schedule(trace: Trace) -> Schedule:
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
-        stalls=_read_stalls(trace, gaps),
-        clocks=trace.frame("clocks"),
+        stalls=_read_stalls(trace),
+        clocks=known_clocks(trace),
         ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
-        gaps=gaps,
+        gaps=trace.frame("idle_causes"),
         attribution=attribution(launches),
     )
 
 
-def _read_stalls(trace: Trace, idle: pl.DataFrame) -> dict[str, pl.DataFrame]:
+def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:
     from nsysmoe.metrics.stalls import distorting_events  # noqa: PLC0415 - polars
 
-    return distorting_events(trace.frame("host_gaps"), idle, trace.frame("device_steps", _STEPS))
+    idle, steps = trace.frame("silent_gaps"), trace.frame("device_steps", _STEPS)
+    return distorting_events(trace.frame("host_gaps"), idle, steps)
 
 
 def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
@@ -344,17 +348,15 @@ def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
     Without a map (before schema 3.17.2) each process and ordinal counts as one: a rank of vLLM's
     is one process on one GPU, and helpers launch no experts.
     """
-    gpu_ids = {
-        (row["process_id"], row["device_id"]): row["gpu_id"] for row in trace.rows("cuda_devices")
-    }
-    ranks = moe_events.select("global_pid", "process_id", "device_id").unique().iter_rows()
+    gpu_ids = {(pid, device): gpu for pid, device, gpu in trace.frame("devices", _GPUS).iter_rows()}
+    ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
     return len(
         {
-            (vm, gpu_ids[process, device])
-            if (process, device) in gpu_ids
-            else (vm, process, device)
-            for global_pid, process, device in ranks
-            for vm in [None if global_pid is None else global_pid >> 48]
+            (vm, gpu, None)
+            if (gpu := gpu_ids.get((pid, device))) is not None
+            else (vm, pid, device)
+            for pid, device in ranks
+            for vm in [None if pid is None else pid >> 48]
         }
     )
 

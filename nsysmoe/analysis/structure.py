@@ -5,18 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.arrivals import arrivals, arrivals_text
+from nsysmoe.analysis.arrivals import arrivals, arrivals_text, known_clocks, unsure_waits
 from nsysmoe.analysis.attribution import attribution, read_cells, read_launches, trusted_steps
+from nsysmoe.analysis.gathering import only_run
+from nsysmoe.analysis.hosts import with_host
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
-from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import polars as pl
 
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
     from nsysmoe.trace import Trace
 
 _PHASED = ("rank", "global_pid", "step", "layer_source")
@@ -38,6 +39,7 @@ _PAIRED = (
     "transfer_ns",
     "is_last",
 )
+_GRAPHS = ("graph_launches", ("dur_ns",))
 ImbalanceBy = Literal["layer", "phase", "step", "gemm"]
 
 
@@ -55,11 +57,12 @@ class Measured:
 
 
 def collectives(
-    path: str | Path,
+    path: Source,
     by: Literal["communicator"] | None = None,
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Measured:
     """Return transfer and waiting of each communication kernel and device (and communicator).
 
@@ -68,26 +71,33 @@ def collectives(
     Raises:
         NsysmoeError: The input cannot be used.
     """
-    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        events = trace.frame("matched_collectives", _PAIRED)
-        clocks = trace.frame("clocks")
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(("matched_collectives", _PAIRED), ("clocks", None), _GRAPHS)
+        events = with_host(trace.frame("matched_collectives", _PAIRED), trace.hosts)
+        clocks = known_clocks(trace)
         findings = _odd(trace)
+
+    import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.collectives import collective_times  # noqa: PLC0415 - imports polars
 
     rows = collective_times(events, by).to_dicts()
     named = events.filter(events["communicator_source"] == "nvtx").height > 0
-    unmatched = _unmatched(str(path), rows, inferred=not named)
-    findings = [*_last_to_arrive(events, clocks), *unmatched, *findings]
-    return Measured(str(path), tuple(rows), tuple(findings))
+    unmatched = _unmatched(str(run.path), rows, inferred=not named)
+    waits = events.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]
+    unsure = unsure_waits(waits, clocks, str(run.path)) if trace.members else []
+    findings = [*_last_to_arrive(events, clocks), *unsure, *unmatched, *findings]
+    return Measured(str(run.path), tuple(rows), tuple(findings))
 
 
 def imbalance(
-    path: str | Path,
+    path: Source,
     by: ImbalanceBy | None = None,
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Measured:
     """Return how unequal MoE work is across ranks; one row, or one for each value of ``by``.
 
@@ -99,8 +109,11 @@ def imbalance(
             different numbers.
         NsysmoeError: The input cannot be used.
     """
-    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(("moe_cells", None), ("moe_launches", None))
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(
+            ("moe_cells", None), ("moe_launches", None), ("moe_cell_places", None), _GRAPHS
+        )
         launches = read_launches(trace, _PHASED)
         cells = read_cells(trace, launches)
         _require_cells(trace, cells)
@@ -116,11 +129,15 @@ def imbalance(
         )
     known = attribution(launches)
     rows = tuple({**row, "attribution": known} for row in frame.to_dicts())
-    return Measured(str(path), rows, tuple(findings), known)
+    return Measured(str(run.path), rows, tuple(findings), known)
 
 
 def phases(
-    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: Source,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Measured:
     """Return steps, launches, MoE time and tokens by phase.
 
@@ -129,12 +146,15 @@ def phases(
     Raises:
         NsysmoeError: The input cannot be used.
     """
-    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(
             ("steps", None),
             ("moe_launches", None),
             ("moe_cells", None),
+            ("moe_cell_places", None),
             ("matched_collectives", _SUMMED),
+            _GRAPHS,
         )
         launches = read_launches(trace, _PHASED)
         steps = trusted_steps(trace.frame("steps"), launches)
@@ -148,8 +168,8 @@ def phases(
     rows = phase_times(steps, launches, cells, engines(summed)).to_dicts()
     known = attribution(launches)
     if steps.is_empty():
-        findings.append(_no_ranges(str(path), known))
-    return Measured(str(path), tuple(rows), tuple(findings), known)
+        findings.append(_no_ranges(str(run.path), known))
+    return Measured(str(run.path), tuple(rows), tuple(findings), known)
 
 
 def _odd(trace: Trace) -> list[Finding]:

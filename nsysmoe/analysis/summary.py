@@ -6,17 +6,18 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.arm import Arm, one_of_runs
+from nsysmoe.analysis.gathering import gathered, how_read
+from nsysmoe.analysis.hosts import host_of
 from nsysmoe.analysis.run import Run, read_run
 from nsysmoe.classes import COLLECTIVE
-from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import METRICS, Value, metric_values
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import polars as pl
 
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
     from nsysmoe.findings import Finding
 
 SCHEMA_VERSION = 1
@@ -33,11 +34,12 @@ class Measured:
 
 @dataclass(frozen=True)
 class DeviceSummary:
-    """The metrics of one process on one device."""
+    """The metrics of one process on one device; ``host`` where the run has several."""
 
     process: int | None
     device: int
     metrics: tuple[Measured, ...]
+    host: str | None = None
 
 
 @dataclass(frozen=True)
@@ -55,29 +57,39 @@ class Summary:
             "schema_version": SCHEMA_VERSION,
             "source": self.source,
             "metrics": [asdict(metric) for metric in self.metrics],
-            "devices": [asdict(device) for device in self.devices],
+            "devices": [_device_to_dict(device) for device in self.devices],
             "findings": [finding.to_dict() for finding in self.findings],
         }
 
 
+def _device_to_dict(device: DeviceSummary) -> dict[str, Any]:
+    """Return JSON values; the host of a run that has one is left out."""
+    values = asdict(device)
+    return {key: value for key, value in values.items() if key != "host" or value is not None}
+
+
 def summarize(
-    path: str | Path, *, class_map: ClassMap | None = None, nsys: str | None = None
+    path: Source,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Summary:
-    """Summarise one trace, report or kernel summary; of a folder of runs, the median one.
+    """Summarise one run, report or kernel summary; of a folder of runs, the median one.
 
     Takes and raises what ``read_run`` does; an input without MoE kernels is summarised with a
     finding that says so.
     """
     from nsysmoe.analysis.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the run
 
-    paths = runs_of(path)
-    runs = tuple(read_run(one, class_map=class_map, nsys=nsys) for one in paths)
+    sources = gathered(path, gathering, class_map=class_map, nsys=nsys)
+    runs = tuple(read_run(one, class_map=class_map, nsys=nsys) for one in sources)
     run = Arm(str(path), runs).representative
     return Summary(
         str(run.path),
         _measured(run.durations, run.communication),
         tuple(_devices(run)),
-        (*one_of_runs(path, run.path, len(runs)), *diagnose_one(run)),
+        (*one_of_runs(path, run.path, len(runs)), *how_read(sources), *diagnose_one(run)),
     )
 
 
@@ -95,7 +107,7 @@ def _devices(run: Run) -> list[DeviceSummary]:
     pairs = (
         pl.concat([frame.select(keys) for frame in (run.moe_events, run.collective_events)])
         .unique()
-        .sort("device_id", "global_pid")
+        .sort(pl.col("global_pid") // (1 << 48), "device_id", "global_pid")
     )
     for global_pid, process, device in pairs.iter_rows():
         here = pl.col("global_pid").eq_missing(global_pid) & (pl.col("device_id") == device)
@@ -107,7 +119,7 @@ def _devices(run: Run) -> list[DeviceSummary]:
         )
         durations = duration_statistics(run.moe_events.filter(here))
         metrics = _measured(durations, communication_totals(collectives))
-        found.append(DeviceSummary(process, device, metrics))
+        found.append(DeviceSummary(process, device, metrics, host_of(global_pid, run.hosts)))
     return found
 
 

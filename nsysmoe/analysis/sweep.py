@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 _LOG = "routing.npz"
 _SUMMARY = "summary.json"
 _FAILURE = "failure.json"
+# Where a capture puts runs that do not count, and what lies beside it.
+_FAILED, _MANIFEST = "failed", "manifest.json"
+# Where it makes those that are not whole yet.
+_WORK = ".work"
 # Columns in front, in the order of a reader; settings follow, then measures.
 _FIRST = ("point", "routing", "dataset", "repeat")
 
@@ -38,7 +42,7 @@ class Collected:
 
 
 def collect(
-    paths: Sequence[Path], *, suite: Path | None = None, experts: int | None = None
+    paths: Sequence[Path | str], *, suite: Path | str | None = None, experts: int | None = None
 ) -> Collected:
     """Read the results below some folders into one table.
 
@@ -54,8 +58,8 @@ def collect(
     rows: list[dict[str, Any]] = []
     damaged: list[str] = []
     failed: list[str] = []
-    for file in _files(paths):
-        if file.name.endswith(_FAILURE):
+    for file in _files([Path(path) for path in paths]):
+        if file.name.endswith(_FAILURE) or _is_set_aside(file):
             failed.append(str(file))
             continue
         try:
@@ -68,7 +72,7 @@ def collect(
             f"no result of a run below {', '.join(map(str, paths))}: neither run.json nor JSON of "
             f"vllm bench{why}"
         )
-    scores = _scores(suite)
+    scores = _scores(Path(suite) if suite else None)
     known = [{**row, "expected_score": _score(row, scores)} for row in rows]
     return Collected(_frame(known), tuple(_findings(damaged, failed)))
 
@@ -81,9 +85,16 @@ def _files(paths: Sequence[Path]) -> Iterator[Path]:
         for file in sorted(path.rglob("*.json")) if path.is_dir() else [path]:
             # A summary repeats the files beside it.
             is_copy = file.name == _SUMMARY and any(file.parent.glob("run=*.json"))
-            if not is_copy and file.resolve() not in seen:
+            is_part = _WORK in file.relative_to(path).parts if path.is_dir() else False
+            if not is_copy and not is_part and file.resolve() not in seen:
                 seen.add(file.resolve())
                 yield file
+
+
+def _is_set_aside(file: Path) -> bool:
+    """Tell whether a capture says that this run does not count."""
+    place = next((one for one in file.parents if one.name == _FAILED), None)
+    return place is not None and place.with_name(_MANIFEST).is_file()
 
 
 def _cv(file: Path, experts: int | None) -> float | None:
@@ -105,9 +116,12 @@ def _scores(suite: Path | None) -> dict[str, float]:
     if not isinstance(sets, list):
         raise InputError(f"{suite} is no manifest of nsysmoe workload generate: it has no `sets`")
     try:
-        return {str(one[key]): float(one["score"]) for one in sets for key in ("sha256", "file")}
-    except (KeyError, TypeError, ValueError) as error:
+        scores = {str(one[key]): float(one["score"]) for one in sets for key in ("sha256", "file")}
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{suite} holds a set without file, sha256 and score") from error
+    if odd := [score for score in scores.values() if not 0 <= score <= 1]:
+        raise InputError(f"{suite} holds the score {odd[0]}; scores lie between 0 and 1")
+    return scores
 
 
 def _score(row: dict[str, Any], scores: dict[str, float]) -> float | None:

@@ -5,13 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.analysis.arrivals import known_clocks, unsure_waits
+from nsysmoe.analysis.gathering import only_run
+from nsysmoe.analysis.hosts import with_host
 from nsysmoe.errors import MissingDataError
-from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
+    import polars as pl
+
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
     from nsysmoe.findings import Finding
 
 By = Literal["cause", "phase", "layer", "rank", "collective"]
@@ -19,7 +25,8 @@ _KEYS: dict[By, tuple[str, ...]] = {
     "cause": (),
     "phase": ("phase",),
     "layer": ("layer",),
-    "rank": ("late_process", "late_device"),
+    # Processes of two hosts may share a number.
+    "rank": ("late_global_pid", "late_process", "late_device"),
     "collective": ("collective",),
 }
 
@@ -46,11 +53,12 @@ class Waits:
 
 
 def waits(
-    path: str | Path,
+    path: Source,
     by: By = "cause",
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
+    gathering: Gathering | None = None,
 ) -> Waits:
     """Split the waiting of every matched collective by what made the last rank late.
 
@@ -58,15 +66,17 @@ def waits(
         MissingDataError: No collective could be paired across ranks.
         NsysmoeError: The input cannot be used.
     """
-    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(("wait_ledger", None), ("collective_steps", None), ("moe_launches", None))
         ledger = trace.frame("wait_ledger")
+        clocks = known_clocks(trace) if trace.members else None
         steps = trace.frame("collective_steps", ("kernel_id", "phase"))
         launches = trace.frame("moe_launches", ("global_pid", "device_id", "layer", "start_ns"))
-        findings = trace.findings()
+        findings, hosts = trace.findings(), trace.hosts
     if ledger.is_empty():
         raise MissingDataError(
-            f"{path} has no waiting to explain: no collective could be paired across ranks; "
+            f"{run.path} has no waiting to explain: no collective could be paired across ranks; "
             "`nsysmoe collectives` says why"
         )
 
@@ -77,6 +87,8 @@ def waits(
         with_phase,
     )
 
+    if clocks is not None:
+        findings += unsure_waits(ledger["wait_ns"], clocks, str(run.path))
     known = with_layer(with_phase(ledger, steps), launches).rename(
         {
             "function": "collective",
@@ -87,5 +99,18 @@ def waits(
     whole = waits_with_phases(known)
     phases = whole.pop("phases")
     keys = _KEYS[by]
-    rows = waits_by_cause(known, keys).to_dicts() if keys else []
-    return Waits(str(path), by, whole, phases, tuple(rows), tuple(findings))
+    rows = _rows(waits_by_cause(known, keys), hosts) if keys else []
+    return Waits(str(run.path), by, whole, phases, tuple(rows), tuple(findings))
+
+
+def _rows(frame: pl.DataFrame, hosts: Mapping[int, str]) -> list[dict[str, Any]]:
+    """Return rows with the host of the rank that was waited for, where there are several."""
+    process = "late_global_pid"
+    if process not in frame.columns:
+        return frame.to_dicts()
+    # A cause is called host, too.
+    named = with_host(frame, hosts, process, "late_host").drop(process)
+    if hosts:
+        others = [name for name in named.columns if name != "late_host"]
+        named = named.select("late_host", *others)
+    return named.to_dicts()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import MissingDataError
@@ -10,7 +11,6 @@ from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from nsysmoe.workload.features import Features
     from nsysmoe.workload.tokenizers import Tokenizer
@@ -44,7 +44,7 @@ class WorkloadScore:
 
 
 def workload_score(
-    path: Path,
+    path: Path | str,
     tokenizer: str | None = None,
     *,
     semantic: bool = True,
@@ -67,7 +67,7 @@ def workload_score(
 
     chosen, fallback = choose_tokenizer(tokenizer)
     allowed = MAX_ERRORS if max_errors is None else max_errors
-    prompts = read_prompts(path, field or FIELD, allowed)
+    prompts = read_prompts(Path(path), field or FIELD, allowed)
     found = score_texts(prompts.texts, chosen, semantic=semantic, source=str(path))
     findings = (*fallback, *prompts.findings(), *found.findings)
     return WorkloadScore(**{**vars(found), "findings": findings})

@@ -6,20 +6,24 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from itertools import pairwise
+from pathlib import Path
 from statistics import fmean, median, pstdev
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from nsysmoe.analysis.workload_score import choose_tokenizer, score_texts
 from nsysmoe.errors import InputError, MissingDataError, OutputError
 from nsysmoe.findings import Finding
+from nsysmoe.whole_files import whole_file
 from nsysmoe.workload.generate.material import Real, templates, written
 from nsysmoe.workload.generate.recipe import FAMILIES, SEMANTIC, recipes
 from nsysmoe.workload.generate.texts import Measure, prompts_of
-from nsysmoe.workload.prompts import FIELD, read_prompts
+from nsysmoe.workload.prompts import FIELD, MAX_ERRORS, read_prompts
+from nsysmoe.workload.tokenizers import WHITESPACE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from nsysmoe.workload.generate.material import Material
     from nsysmoe.workload.generate.recipe import Recipe
@@ -45,8 +49,10 @@ class Plan:
         dials: Where each family's dial stands, 0 to 1.
         mixtures: Sets with random dials.
         count: Prompts of a set.
-        tokens: Length of a prompt, at most.
+        tokens: Length of a prompt, at most; with a spread, the median.
         seed: The same plan with the same seed gives the same bytes.
+        token_ids: Whether rows hold ``prompt_token_ids`` as well, for engines without a tokenizer.
+        spread: Standard deviation of the logarithm of lengths; 0 for equal ones.
     """
 
     families: tuple[str, ...] = FAMILIES
@@ -55,6 +61,8 @@ class Plan:
     count: int = COUNT
     tokens: int = TOKENS
     seed: int = 0
+    token_ids: bool = False
+    spread: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,30 +81,35 @@ class Suite:
 
 
 def generate(  # noqa: PLR0913 - where sentences come from, by keyword
-    folder: Path,
-    plan: Plan,
+    folder: Path | str,
+    plan: Plan | None = None,
     tokenizer: str | None = None,
     *,
     domains: Path | None = None,
     real: Path | None = None,
     field: str = FIELD,
+    max_errors: int = MAX_ERRORS,
 ) -> Suite:
     """Write a suite: a file of JSON lines a set, and a manifest.
 
     Args:
         folder: New, empty, or of an earlier suite, whose files are replaced.
-        plan: What to generate.
+        plan: What to generate; the default suite unless told.
         tokenizer: Of lengths and scores; None for Mixtral's where it is installed.
         domains: TOML with domains of the user's.
         real: File of prompts to make the sets from, instead of domains.
         field: Where that file has its texts.
+        max_errors: Bad rows of that file that are left out before it is an error.
 
     Raises:
         NsysmoeError: An input cannot be used, or the folder not be written.
     """
+    folder, plan = Path(folder), plan or Plan()
     _check_folder(folder)
     chosen, findings = choose_tokenizer(tokenizer)
-    material, read = _material(domains, real, field)
+    if plan.token_ids and chosen.name == WHITESPACE:
+        raise InputError("words have no token ids; name a --tokenizer, such as mixtral")
+    material, read = _material(domains, real, field, max_errors)
     has_domains = len(material.domains) > 1
     if not has_domains and SEMANTIC in plan.families:
         raise MissingDataError(
@@ -114,6 +127,7 @@ def generate(  # noqa: PLR0913 - where sentences come from, by keyword
         "tokenizer": chosen.name,
         "prompts": plan.count,
         "tokens_per_prompt": plan.tokens,
+        "spread": plan.spread,
         "material": str(real or domains or "shipped"),
         "domains": list(material.domains),
         "sets": sets,
@@ -133,11 +147,11 @@ def _check_folder(folder: Path) -> None:
 
 
 def _material(
-    domains: Path | None, real: Path | None, field: str
+    domains: Path | None, real: Path | None, field: str, max_errors: int
 ) -> tuple[Material, tuple[Finding, ...]]:
     if real is None:
         return written(domains), ()
-    prompts = read_prompts(real, field)
+    prompts = read_prompts(real, field, max_errors)
     return Real(str(real), prompts.texts, templates()), prompts.findings()
 
 
@@ -149,12 +163,18 @@ def _written(  # noqa: PLR0913, PLR0917 - what a set is made of
     tokenizer: Tokenizer,
     measure: Measure,
 ) -> dict[str, Any]:
-    texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure)
-    lines = "".join(json.dumps({FIELD: text}, ensure_ascii=False) + "\n" for text in texts)
+    texts = prompts_of(recipe, material, plan.count, plan.tokens, plan.seed, measure, plan.spread)
+    encoded = tokenizer.encode(texts)
+    rows: list[dict[str, Any]] = [{FIELD: text} for text in texts]
+    if plan.token_ids:
+        ids = np.split(encoded.stream, np.cumsum(encoded.lengths)[:-1])
+        for row, own in zip(rows, ids, strict=True):
+            row["prompt_token_ids"] = own.tolist()
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
     file = f"{recipe.name}.jsonl"
     _write(folder / file, lines)
     found = score_texts(texts, tokenizer, source=file)
-    lengths = tokenizer.encode(texts).lengths.tolist()
+    lengths = encoded.lengths.tolist()
     return {
         "file": file,
         "sha256": hashlib.sha256(lines.encode()).hexdigest(),
@@ -205,10 +225,8 @@ def _ends(scores: Sequence[float]) -> dict[str, Any]:
 
 def _write(path: Path, text: str) -> None:
     """Write a file that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_bytes(text.encode())
-        part.replace(path)
+        with whole_file(path) as partial:
+            partial.write_bytes(text.encode())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error

@@ -31,24 +31,49 @@ def check(spec: Spec) -> Version:
         CaptureError: It cannot; the message names the option and the first version that can.
     """
     version = supported(spec.vllm)
-    if spec.mode == "server" and not version.has("profiler_config"):
+    is_profiled = spec.profile != "none"
+    if spec.mode == "server" and is_profiled and not version.has("profiler_config"):
         _refuse(version, "--mode server (profiling by HTTP)", since("profiler_config"))
     if spec.routed_experts and not version.has("returned_experts"):
         _refuse(version, "--routed-experts", since("returned_experts"))
+    for arm in spec.arms:
+        _check_arm(spec.of(arm), arm, version)
+    _check_sets(spec)
+    if spec.mode == "server":
+        _check_server(spec, version)
+    elif spec.load.client != "own" or spec.load.rate is not None:
+        raise CaptureError("--request-rate and --load bench need --mode server")
+    return version
+
+
+def _check_sets(spec: Spec) -> None:
+    """Refuse sets of GPUs that overlap or are too small."""
+    named = [gpu for gpus in spec.gpu_sets for gpu in gpus]
+    if len(set(named)) < len(named):
+        raise CaptureError("a GPU is in two of --gpu-sets; runs would share it")
+    for gpus in spec.gpu_sets:
+        if len(gpus) < spec.ranks:
+            raise CaptureError(
+                f"{','.join(gpus)} of --gpu-sets are not the {spec.ranks} GPUs of a run"
+            )
+
+
+def _check_arm(spec: Spec, arm: Arm, version: Version) -> None:
     if spec.workload.count < spec.layout.data:
         raise CaptureError(
             f"{spec.workload.count} requests leave some of {spec.layout.data} data-parallel ranks "
             "without any; add --num-prompts"
         )
-    if "on" in spec.arms:
-        _check_balancing(spec, version)
-    if spec.mode == "server":
-        _check_server(spec)
-    return version
+    if arm.is_balanced:
+        _check_balancing(spec, arm, version)
 
 
-def _check_balancing(spec: Spec, version: Version) -> None:
+def _check_balancing(spec: Spec, arm: Arm, version: Version) -> None:
     balancing = spec.balancing
+    if not arm.is_expert_parallel:
+        raise CaptureError(
+            f"{arm.name} has EPLB on without expert parallelism; there is nothing to balance"
+        )
     if spec.layout.ranks < 2:
         raise CaptureError(
             "EPLB needs more than one GPU to balance between; add --expert-parallel 2 or more, "
@@ -69,14 +94,14 @@ def _check_balancing(spec: Spec, version: Version) -> None:
         )
 
 
-def _check_server(spec: Spec) -> None:
+def _check_server(spec: Spec, version: Version) -> None:
+    if spec.load.client == "bench" and not version.has("bench_serve"):
+        _refuse(version, "--load bench (the options that it needs)", since("bench_serve"))
     if spec.routed_experts:
         raise CaptureError(
             "--routed-experts needs --mode offline: a server returns them with every answer, "
             "which would be measured too"
         )
-    if spec.dummy.deviation is not None or spec.dummy.router_skew is not None:
-        raise CaptureError("--dummy-weights-std and --router-skew need --mode offline")
 
 
 def _refuse(version: Version, what: str, first: str) -> None:
@@ -86,12 +111,14 @@ def _refuse(version: Version, what: str, first: str) -> None:
 def environment(spec: Spec) -> dict[str, str]:
     """Return the variables of every process of vLLM; the user's own come last."""
     version = supported(spec.vllm)
-    found = {
-        # A forked process that holds CUDA cannot be traced, nor can it use CUDA.
-        "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
-        "VLLM_NVTX_SCOPES_FOR_PROFILING": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-    }
+    found = {"VLLM_NO_USAGE_STATS": "1"}
+    if spec.profile != "none":
+        # A forked process that holds CUDA cannot be traced.
+        found["VLLM_WORKER_MULTIPROC_METHOD"] = "spawn"
+        found["VLLM_NVTX_SCOPES_FOR_PROFILING"] = "1"
+    if spec.mode == "server":
+        # The endpoint for calls of workers' methods; the server listens on 127.0.0.1 alone.
+        found["VLLM_SERVER_DEV_MODE"] = "1"
     if not spec.multicast:
         found |= _NO_MULTICAST
     if spec.engine.all2all and version.has("all2all_variable"):
@@ -100,12 +127,12 @@ def environment(spec: Spec) -> dict[str, str]:
 
 
 def options(spec: Spec, arm: Arm) -> dict[str, Any]:
-    """Return the options of vLLM, by the names of ``vllm.LLM``'s arguments."""
+    """Return the options of vLLM, by the names of ``vllm.LLM``'s arguments, for an arm's spec."""
     engine, version = spec.engine, supported(spec.vllm)
     found: dict[str, Any] = {
         "model": spec.model,
         "tensor_parallel_size": spec.layout.tensor,
-        "enable_expert_parallel": True,
+        "enable_expert_parallel": arm.is_expert_parallel,
         "max_num_seqs": engine.max_sequences,
         "max_num_batched_tokens": engine.max_step_tokens,
         # A second round of the same prompts would find them cached.
@@ -117,13 +144,14 @@ def options(spec: Spec, arm: Arm) -> dict[str, Any]:
     found |= _where_given(spec)
     if engine.all2all and version.has("all2all_backend"):
         found["all2all_backend"] = engine.all2all
-    if version.has("profiler_config"):
+    if version.has("profiler_config") and spec.profile != "none":
         found["profiler_config"] = {"profiler": "cuda"}
+    found["worker_extension_cls"] = EXTENSION
     if spec.mode == "offline":
         found |= _offline(spec, version)
     elif spec.layout.data > 1:
         found["data_parallel_size"] = spec.layout.data
-    if arm == "on":
+    if arm.is_balanced:
         found |= {"enable_eplb": True, "eplb_config": _eplb_config(spec, version)}
     return {**found, **{key: json.loads(value) for key, value in engine.more}}
 
@@ -142,7 +170,7 @@ def _where_given(spec: Spec) -> dict[str, Any]:
 
 
 def _offline(spec: Spec, version: Version) -> dict[str, Any]:
-    found: dict[str, Any] = {"disable_log_stats": False, "worker_extension_cls": EXTENSION}
+    found: dict[str, Any] = {"disable_log_stats": False}
     if keeps_routing(spec, version):
         found["enable_return_routed_experts"] = True
     return found

@@ -15,7 +15,8 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.capture.plan import WORK
+from nsysmoe.capture.plan import FAILED, WORK
+from nsysmoe.capture.spec import saved_arms
 from nsysmoe.errors import CaptureError
 
 if TYPE_CHECKING:
@@ -27,8 +28,14 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-FAILED = "failed"
-KEPT = ("trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "engine.log")
+KEPT = (
+    "trace.nsys-rep",
+    "trace.sqlite",
+    "run.json",
+    "routing.npz",
+    "routing.parquet",
+    "engine.log",
+)
 
 
 class Folder:
@@ -91,6 +98,18 @@ class Folder:
                 f"{self.root} holds a capture with other options (manifest.json has them); "
                 "choose another -o, or repeat its options to go on with it"
             )
+        else:
+            self._check_same_arms(spec, manifest["spec"])
+
+    def _check_same_arms(self, spec: Spec, saved: dict[str, Any]) -> None:
+        """Refuse an arm that is called as one that is here, and differs."""
+        known = saved_arms(saved)
+        for arm in spec.arms:
+            if arm.name in known and known[arm.name] != arm.to_dict():
+                raise CaptureError(
+                    f"{self.root} holds runs of {arm.name} with other options (manifest.json has "
+                    "them); choose another -o, or repeat its options to go on with it"
+                )
 
     def token(self) -> str | None:
         """Return the token of the last capture here; None where there was none."""

@@ -21,7 +21,7 @@ class Result:
     """What became of one run.
 
     Attributes:
-        arm: EPLB off or on.
+        arm: Its name.
         number: Within its arm.
         folder: Where it is, relative to the capture's folder.
         status: ``complete``, ``unverified`` (whole, what reads traces is missing here),
@@ -92,7 +92,18 @@ def verify_run(place: Path, spec: dict[str, Any], result: Result) -> None:
         return
     expected = verify.expected_of(spec, result.arm, spec["vllm"])
     result.status, result.launches = "complete", seen.launches
-    result.checks = verify.judge(expected, seen)
+    result.checks = (*verify.judge(expected, seen), *keep_routing(place, result))
+
+
+def keep_routing(place: Path, result: Result) -> tuple[Check, ...]:
+    """Write the routing in the form of all logs; say where that cannot be done."""
+    from nsysmoe.analysis.routed import write_captured  # noqa: PLC0415 - what a node may lack
+
+    try:
+        write_captured(place, f"{result.arm}/run-{result.number}")
+    except NsysmoeError as error:
+        return (Check("routing", "warn", str(error)),)
+    return ()
 
 
 def judge_arms(results: list[Result]) -> tuple[Check, ...]:
@@ -123,6 +134,8 @@ def verify_folder(root: Path, say: Say, *, allow_code_loads: bool = False) -> Ou
         raise CaptureError(f"{root} holds no manifest.json; name the folder of a capture")
     results = [Result.from_dict(entry) for entry in manifest["runs"]]
     spec = manifest["spec"]
+    if spec["profile"] == "none":
+        raise CaptureError(f"{root} was made without a profiler; there is no trace to verify")
     # Manifests of earlier versions do not say.
     spec["allow_code_loads"] = allow_code_loads or spec.get("allow_code_loads", False)
     with folder.held():

@@ -88,9 +88,9 @@ def judge(spec: Spec, facts: Facts) -> tuple[Check, ...]:
         found.insert(0, _nsys(spec, facts))
     if facts.port_is_free is not None:
         found.append(_port(spec, is_free=facts.port_is_free))
-    if "on" in spec.arms:
-        found += _experts(spec, facts)
-    return tuple(found)
+    balanced = [spec.of(arm) for arm in spec.arms if arm.is_balanced]
+    checks = [check for one in balanced for check in _experts(one, facts)]
+    return tuple(dict.fromkeys((*found, *checks)))
 
 
 def _nsys(spec: Spec, facts: Facts) -> Check:
@@ -122,14 +122,18 @@ def _vllm(facts: Facts) -> Check:
 
 
 def _gpus(spec: Spec, facts: Facts) -> list[Check]:
-    need = spec.layout.ranks
     if facts.gpus is None:
         return [Check("GPUs", "fail", "nvidia-smi cannot be run", "is this the GPU node?")]
-    have = len(facts.gpus)
+    have, wanted = len(facts.gpus), [name for gpus in spec.gpu_sets for name in gpus]
+    need = len(wanted) or spec.ranks
+    by_index = {str(gpu.index): gpu for gpu in facts.gpus}
+    if missing := [name for name in wanted if name not in by_index]:
+        fix = "name GPUs that nvidia-smi lists and CUDA_VISIBLE_DEVICES shows"
+        return [Check("GPUs", "fail", f"there is no {', '.join(missing)} among {have}", fix)]
     if have < need:
         fix = "use fewer ranks, or let CUDA_VISIBLE_DEVICES show more"
         return [Check("GPUs", "fail", f"{have}, and {need} are needed", fix)]
-    used = facts.gpus[:need]
+    used = [by_index[name] for name in wanted] or facts.gpus[:need]
     found = [Check("GPUs", "ok", f"{need} of {have}, {used[0].name}, driver {facts.driver}")]
     busy = [gpu for gpu in used if gpu.used_bytes > _IDLE_BYTES]
     if busy:
@@ -141,6 +145,8 @@ def _gpus(spec: Spec, facts: Facts) -> list[Check]:
 
 
 def _disk(spec: Spec, facts: Facts) -> Check:
+    if spec.profile == "none":
+        return Check("disk", "ok", f"{facts.free_bytes / 2**30:.1f} GiB free")
     need = _BYTES_A_RUN * spec.runs * len(spec.arms)
     said = f"{facts.free_bytes / 2**30:.1f} GiB free, {need / 2**30:.0f} may be needed"
     if facts.free_bytes < _BYTES_A_RUN:

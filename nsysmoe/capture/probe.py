@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.capture.plan import NSYS_OPTIONS
+from nsysmoe.capture.plan import NSYS_OPTIONS, slots
 from nsysmoe.capture.preflight import Facts, Gpu
 from nsysmoe.capture.process import ask
 
@@ -34,8 +34,8 @@ _OF_GPUS = "index,name,memory.used,memory.total,driver_version"
 
 def probe(spec: Spec, folder: Path) -> Facts:
     """Ask for everything; nothing here raises where a program is missing."""
-    gpus, driver = _gpus()
-    needs_port = spec.mode == "server" or spec.layout.data > 1
+    gpus, driver = _gpus(os.environ.get("CUDA_VISIBLE_DEVICES"))
+    needs_port = spec.mode == "server" or any(spec.of(arm).layout.data > 1 for arm in spec.arms)
     return Facts(
         nsys=_first_line(spec.nsys, "--version"),
         nsys_options=_nsys_options(spec.nsys),
@@ -43,7 +43,7 @@ def probe(spec: Spec, folder: Path) -> Facts:
         gpus=gpus,
         driver=driver,
         free_bytes=shutil.disk_usage(_existing(folder)).free,
-        port_is_free=_is_free(spec.port) if needs_port else None,
+        port_is_free=all(_is_free(slot.port) for slot in slots(spec)) if needs_port else None,
         model=_config(spec.model),
     )
 
@@ -67,9 +67,12 @@ def is_profiled(environment: Mapping[str, str]) -> bool:
     )
 
 
-def used_bytes() -> list[int] | None:
-    """Return the memory in use on each GPU that is visible here; None where none can be asked."""
-    gpus, _ = _gpus()
+def used_bytes(only: tuple[str, ...] = ()) -> list[int] | None:
+    """Return the memory in use on each GPU, of some or of those that are visible here.
+
+    None where the driver cannot be asked.
+    """
+    gpus, _ = _gpus(",".join(only) if only else os.environ.get("CUDA_VISIBLE_DEVICES"))
     return None if gpus is None else [gpu.used_bytes for gpu in gpus]
 
 
@@ -89,7 +92,7 @@ def _help(nsys: str, command: str) -> str:
     return said.output + said.errors if said else ""
 
 
-def _gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:
+def _gpus(shown: str | None) -> tuple[tuple[Gpu, ...] | None, str | None]:
     said = ask(["nvidia-smi", f"--query-gpu={_OF_GPUS}", "--format=csv,noheader,nounits"])
     if said is None or said.status != 0:
         return None, None
@@ -98,7 +101,7 @@ def _gpus() -> tuple[tuple[Gpu, ...] | None, str | None]:
         Gpu(int(index), name, _mebibytes(used), _mebibytes(total))
         for index, name, used, total, _ in rows
     ]
-    return _visible(listed), rows[0][4] if rows else None
+    return _visible(listed, shown), rows[0][4] if rows else None
 
 
 def _mebibytes(text: str) -> int:
@@ -106,9 +109,8 @@ def _mebibytes(text: str) -> int:
     return int(text) << 20 if text.isdigit() else 0
 
 
-def _visible(gpus: list[Gpu]) -> tuple[Gpu, ...]:
-    """Return the GPUs that CUDA_VISIBLE_DEVICES shows, in its order."""
-    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+def _visible(gpus: list[Gpu], shown: str | None) -> tuple[Gpu, ...]:
+    """Return the GPUs that a value of CUDA_VISIBLE_DEVICES shows, in its order."""
     if shown is None:
         return tuple(gpus)
     by_index = {str(gpu.index): gpu for gpu in gpus}

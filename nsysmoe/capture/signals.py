@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -33,7 +34,13 @@ def interruptible() -> Iterator[None]:
 
 @contextmanager
 def undisturbed() -> Iterator[None]:
-    """Let a second Ctrl-C not cut the clean-up short; what it asks for is being done."""
+    """Let a second Ctrl-C not cut the clean-up short; what it asks for is being done.
+
+    Signals are handled by the main thread alone.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
     before = {name: signal.signal(name, signal.SIG_IGN) for name in names}
     try:

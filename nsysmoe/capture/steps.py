@@ -73,7 +73,7 @@ def batches(spec: Spec) -> tuple[int, ...]:
 
 
 def plan_rounds(spec: Spec) -> Rounds:
-    """Plan the rounds of every run; both arms do the same, so that nothing else differs.
+    """Plan the rounds of an arm, by its spec; arms that EPLB alone tells apart do the same.
 
     Raises:
         CaptureError: No number of rounds puts the rearrangement where it was asked for.
@@ -108,7 +108,7 @@ def steps_of(spec: Spec, requests: int, output_tokens: int) -> Steps:
 
 def _is_placed(spec: Spec, warm: Steps, steps: Steps) -> bool:
     """Tell whether rearrangements surely fall where they are asked for, after ``warm`` steps."""
-    if "on" not in spec.arms or spec.rearrange == "any":
+    if not spec.balances or spec.rearrange == "any":
         return True
     interval = spec.balancing.interval
     # vLLM's counter starts at three quarters of the interval.

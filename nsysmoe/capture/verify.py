@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.capture.preflight import Check
+from nsysmoe.capture.spec import saved_arms
 from nsysmoe.capture.versions import Version
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Seen:
         rearrangements: Times that weights moved between ranks inside the range.
         logged: Rearrangements that the engine's log tells of, from start to end.
         counted: Rearrangements ``before`` and ``inside`` by EPLB's counter; None where unknown.
+        moving: EPLB's counter and its interval, where experts moved on as the run ended.
     """
 
     ranks: int
@@ -65,6 +67,7 @@ class Seen:
     rearrangements: int
     logged: int
     counted: dict[str, int] | None
+    moving: tuple[int, int] | None
 
 
 def can_verify() -> bool:
@@ -100,14 +103,22 @@ def _look(trace: Trace, folder: Path) -> Seen:
     )
 
 
-def _beside(folder: Path) -> tuple[int, dict[str, int] | None]:
+def _beside(folder: Path) -> tuple[int, dict[str, int] | None, tuple[int, int] | None]:
     """Return what log and record tell."""
     log = folder / "engine.log"
     text = ""
     if log.exists() and log.stat().st_size < _LARGEST_LOG:
         text = log.read_text(encoding="utf-8", errors="replace")
     record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-    return len(_MOVED.findall(text)), record.get("rearrangements")
+    return len(_MOVED.findall(text)), record.get("rearrangements"), _moving(record)
+
+
+def _moving(record: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Return a counter that ran past its interval, or stands while experts move."""
+    for state in record.get("eplb_after") or ():
+        if state and state.get("is_moving", 0 < state["interval"] < state["step"]):
+            return state["step"], state["interval"]
+    return None
 
 
 def judge(expected: Expected, seen: Seen) -> tuple[Check, ...]:
@@ -159,6 +170,13 @@ def _unbalanced(seen: Seen) -> Check:
 
 def _placed(expected: Expected, seen: Seen) -> Check:
     counted = seen.counted or {}
+    if seen.moving is not None and expected.rearrange == "before":
+        step, interval = seen.moving
+        said = (
+            f"experts still moved as the run ended, {step:,} steps after that began, "
+            f"with one due every {interval:,}"
+        )
+        return Check("rearrangement", "fail", said, "a longer --eplb-interval, or --no-eplb-async")
     if expected.rearrange == "inside":
         inside = max(seen.rearrangements, counted.get("inside", 0))
         said = f"{inside} inside the range"
@@ -193,10 +211,11 @@ def failed(checks: Sequence[Check]) -> list[Check]:
 
 def expected_of(spec: Mapping[str, Any], arm: str, vllm: str) -> Expected:
     """Return what a run of a saved spec was to be."""
-    layout = spec["layout"]
+    saved = saved_arms(spec)[arm]
+    layout = saved["layout"] or spec["layout"]
     return Expected(
         layout["tensor"] * layout["data"],
-        arm == "on",
+        saved["is_balanced"],
         spec["rearrange"],
         vllm,
         spec["allow_code_loads"],

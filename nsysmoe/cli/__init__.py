@@ -10,6 +10,8 @@ from typing import Any
 import click
 
 from nsysmoe import __version__
+from nsysmoe.cli.exits import DEFECT, INTERRUPTED
+from nsysmoe.cli.speech import options, with_speech
 from nsysmoe.errors import NsysmoeError
 
 COMMANDS = (
@@ -29,6 +31,10 @@ COMMANDS = (
     "advise",
     "routing",
     "placement",
+    "replay",
+    "watch",
+    "size",
+    "padding",
     "roofline",
     "timeline",
     "workload",
@@ -40,8 +46,10 @@ COMMANDS = (
     "views",
     "render",
     "cache",
+    "doctor",
 )
 _DEBUG = "NSYSMOE_DEBUG"
+_LONGEST = 1_500
 
 
 class LazyGroup(click.Group):
@@ -56,7 +64,7 @@ class LazyGroup(click.Group):
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"nsysmoe.cli.{cmd_name}").command
-        return command
+        return with_speech(command)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the commands' summaries without importing them."""
@@ -64,13 +72,19 @@ class LazyGroup(click.Group):
             formatter.write_dl(list(SUMMARIES.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; exit 1 with one line where it cannot do its work."""
+        """Run the command; end with one line, and a code that says why, where it cannot.
+
+        The codes: ``cli.exits``, docs/command-line.md.
+        """
         try:
             return super().invoke(ctx)
         except NsysmoeError as error:
             raise _failure(str(error)) from error
         except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
             raise
+        except KeyboardInterrupt as error:
+            click.echo("Interrupted", err=True)
+            raise click.exceptions.Exit(INTERRUPTED) from error
         except OSError as error:
             raise _failure(f"cannot write ({error.strerror}); choose another place") from error
         except Exception as error:
@@ -78,7 +92,8 @@ class LazyGroup(click.Group):
                 raise
             raise _failure(
                 f"nsysmoe failed ({type(error).__name__}: {error}); this is a defect, please "
-                f"report it with the output of {_DEBUG}=1 {' '.join(sys.argv[:2])} …"
+                f"report it with the output of {_DEBUG}=1 {' '.join(sys.argv[:2])} …",
+                _DefectError,
             ) from error
 
 
@@ -99,10 +114,14 @@ SUMMARIES = {
     "advise": "Whether EPLB is worth turning on, and by how much.",
     "routing": "Routing logs: their balance, and what experts cost in time.",
     "placement": "Where experts should live, and what devices carry then.",
+    "replay": "Real requests sent again, with their own timing.",
+    "watch": "A server as it runs: balance, EPLB, tails, alerts.",
+    "size": "What layouts and batch limits would give a workload.",
+    "padding": "Padding tokens rerouted inside a model.",
     "roofline": "Which limit bounds the experts, and what to balance.",
     "timeline": "What ran in one step, on every rank.",
     "workload": "Sets of prompts: made, and scored for expected imbalance.",
-    "sweep": "Sweeps over options of vLLM: plan, and one table.",
+    "sweep": "Sweeps over options of vLLM: plan, run, one table.",
     "correlate": "How performance goes with imbalance, with intervals.",
     "figures": "Figures 1 to 5 of the paper, from the table of a sweep.",
     "info": "What a trace is and holds.",
@@ -110,13 +129,24 @@ SUMMARIES = {
     "views": "The views and columns that sql can ask.",
     "render": "A saved comparison in another format.",
     "cache": "Answers kept between calls: list, clear.",
+    "doctor": "What is installed here, and which inputs can be read.",
 }
 
 
-def _failure(message: str) -> click.ClickException:
+class _DefectError(click.ClickException):
+    exit_code = DEFECT
+
+
+def _failure(
+    message: str, kind: type[click.ClickException] = click.ClickException
+) -> click.ClickException:
     from nsysmoe.reports.escape import visible
 
-    return click.ClickException(" ".join(visible(line) for line in message.splitlines()))
+    text = " ".join(visible(line) for line in message.splitlines())
+    if len(text) > _LONGEST:
+        # A name out of a file may be a megabyte; what is wrong stands first, the fix last.
+        text = f"{text[: _LONGEST * 3 // 4]} … {text[-_LONGEST // 4 :]}"
+    return kind(text)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -137,3 +167,6 @@ def main() -> None:
         # A terminal that lacks × or σ still gets the numbers.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+main.params += options()

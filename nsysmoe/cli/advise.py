@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="Redundant experts of a layer, over all GPUs.",
 )
+@click.option(
+    "--rearranged", type=FILE, help="A trace in which EPLB rearranged experts: what that costs."
+)
 @input_options
 @output_options
 def command(
@@ -39,6 +42,7 @@ def command(
     run: Path | None,
     gpus: int | None,
     redundant: int,
+    rearranged: Path | None,
     reading: Reading,
     printer: Printer,
 ) -> None:
@@ -54,6 +58,14 @@ def command(
     if (trace is None) != (run is None):
         raise click.UsageError("--trace and --run go together")
     with working(f"Reading {routing}"):
-        found = advise(routing, trace=trace, run=run, gpus=gpus, redundant=redundant, **reading)
-    inputs = [path for path in (routing, trace, run) if path is not None]
+        found = advise(
+            routing,
+            trace=trace,
+            run=run,
+            gpus=gpus,
+            redundant=redundant,
+            rearranged=rearranged,
+            **reading,
+        )
+    inputs = [path for path in (routing, trace, run, rearranged) if path is not None]
     printer.show(advice_page(found), inputs)

@@ -6,27 +6,30 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options, run_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("collectives")
 @click.argument("trace", type=FILE)
 @click.option("--by", type=click.Choice(["communicator"]), help="Tell communicators apart as well.")
 @input_options
+@run_options
 @output_options
 def command(
     trace: Path,
     by: Literal["communicator"] | None,
-    reading: Reading,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """Communication of TRACE: transfer, and waiting for the last rank, by kernel and GPU.
+
+    TRACE may be a folder or a quoted pattern of files that are ranks of one run.
 
     \b
     Example:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Literal
 
 import click
 
+from nsysmoe.cli.exits import GATE as GATE_FAILED
 from nsysmoe.cli.options import (
     FILE,
     GATE,
@@ -13,17 +14,17 @@ from nsysmoe.cli.options import (
     input_options,
     label_options,
     output_options,
+    run_options,
 )
 from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.analysis.gates import Gate
-    from nsysmoe.cli.options import Printer, Reading
-
-_EXIT_GATE = 3
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("compare")
@@ -46,6 +47,7 @@ _EXIT_GATE = 3
     help="Read kernels alone: no steps, phases or intervals over steps.",
 )
 @input_options
+@run_options
 @output_options
 def command(
     baseline: Path,
@@ -56,19 +58,21 @@ def command(
     by: Literal["phase", "rank"] | None,
     gates: tuple[Gate, ...],
     quick: bool,
-    reading: Reading,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """Two traces in, the paper's Table 1 out, and what it hides.
 
     BASELINE and CANDIDATE are runs of one workload: .sqlite exports of nsys, .nsys-rep reports
     (with nsys at hand), or the CSV of a CUDA GPU Kernel Summary. A folder or a quoted pattern
-    ('off-*.sqlite') is an arm of several runs, which intervals over runs take three of.
+    ('off-*.sqlite') is one run where its files hold different ranks at one time, else an arm of
+    several runs, which intervals over runs take three of.
 
     \b
     Examples:
       nsysmoe compare off.sqlite on.sqlite
       nsysmoe compare off.sqlite on.sqlite --full -o table1.html
+      nsysmoe compare nodes/off nodes/on --one-run --engine ray --ray-address auto
       nsysmoe compare runs/off runs/on --gate wall_time_ns=1 --gate critical_moe_ns=0
       nsysmoe compare tp2.sqlite ep2.sqlite --baseline-label TP --candidate-label EP
     """
@@ -95,5 +99,5 @@ def _check_gates(comparison: Comparison, gates: tuple[Gate, ...]) -> None:
     if failed := failures(comparison, gates):
         for line in failed:
             click.echo(f"gate: {line}", err=True)
-        raise click.exceptions.Exit(_EXIT_GATE)
-    click.echo(f"gate: {len(gates)} passed", err=True)
+        raise click.exceptions.Exit(GATE_FAILED)
+    say(f"gate: {len(gates)} passed")

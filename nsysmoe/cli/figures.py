@@ -8,6 +8,7 @@ import click
 
 from nsysmoe.cli.options import FILE, output_options
 from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,4 +48,4 @@ def command(
     if folder is not None:
         folder.mkdir(parents=True, exist_ok=True)
         for path in write_figures(found, folder, static):
-            click.echo(f"Wrote {path}", err=True)
+            say(f"Wrote {path}")

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options, run_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.structure import ImbalanceBy
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("imbalance")
@@ -24,14 +24,17 @@ if TYPE_CHECKING:
     help="One row for each of these instead of one for all.",
 )
 @input_options
+@run_options
 @output_options
 def command(
     trace: Path,
     by: ImbalanceBy | None,
-    reading: Reading,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """Balance of the experts in TRACE: the slowest rank of each cell against the mean.
+
+    TRACE may be a folder or a quoted pattern of files that are ranks of one run.
 
     \b
     Example:

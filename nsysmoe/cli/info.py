@@ -6,22 +6,23 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options, run_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("info")
 @click.argument("trace", type=FILE)
 @input_options
+@run_options
 @output_options
 def command(
     trace: Path,
-    reading: Reading,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """What TRACE is and holds: versions, host, GPUs, processes, classes, tables, warnings.

@@ -7,14 +7,18 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, cast
 
 import click
+
+from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from nsysmoe.analysis.gates import Gate
+    from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.classes import ClassMap
     from nsysmoe.reports import Document
 
@@ -28,6 +32,12 @@ class Reading(TypedDict):
 
     class_map: ClassMap | None
     nsys: str | None
+
+
+class RunReading(Reading):
+    """The same for questions that a run of several files can answer."""
+
+    gathering: Gathering
 
 
 @dataclass(frozen=True)
@@ -47,16 +57,19 @@ class Printer:
         format_, output = self._chosen()
         if format_ in {"csv", "json"} and not _holds_findings(document, format_):
             for finding in document.findings:
-                click.echo(f"{finding.severity}: {_visible(finding.message)}", err=True)
+                say(f"{finding.severity}: {finding.message}")
         if output is not None:
-            write(render(document, format_ or "table"), output, inputs)
-            click.echo(f"Wrote {_visible(str(output))}", err=True)
+            with working(f"Writing {output}"):
+                write(render(document, format_ or "table"), output, inputs)
+            say(f"Wrote {output}")
         elif format_ in {None, "table"} and sys.stdout.isatty():
             from nsysmoe.reports.formats.as_table import show
 
             show(document, sys.stdout)
         else:
-            click.echo(render(document, format_ or "table"), nl=False)
+            with working("Drawing up the answer"):
+                text = render(document, format_ or "table")
+            click.echo(text, nl=False)
 
     def _chosen(self) -> tuple[str | None, Path | None]:
         from nsysmoe.errors import OutputError
@@ -159,6 +172,67 @@ _CLASSES = click.option(
     "--classes",
     type=FILE,
     help="TOML file with kernel classes of your own, asked before the shipped ones.",
+)
+
+
+def run_options(function: F) -> F:
+    """Add the options for runs of several files, below ``input_options``.
+
+    The command's ``reading`` then holds ``gathering``.
+    """
+
+    @functools.wraps(function)
+    def with_gathering(
+        *values: Any,
+        reading: Reading,
+        as_runs: Literal["one-run", "runs"] | None,
+        engine: Literal["here", "processes", "ray"] | None,
+        workers: int | None,
+        ray_address: str | None,
+        scratch: Path | None,
+        **more: Any,
+    ) -> Any:
+        from nsysmoe.analysis.gathering import Gathering
+
+        if ray_address is not None and engine != "ray":
+            raise click.UsageError("--ray-address is for --engine ray")
+        gathering = Gathering(as_runs, engine, workers, ray_address, scratch)
+        return function(*values, reading={**reading, "gathering": gathering}, **more)
+
+    decorated: Any = with_gathering
+    for option in reversed(_RUN_OPTIONS):
+        decorated = option(decorated)
+    return cast("F", decorated)
+
+
+_RUN_OPTIONS = (
+    click.option(
+        "--one-run",
+        "as_runs",
+        flag_value="one-run",
+        help="Read several files as ranks of one run.  [default: what host, process and time say]",
+    ),
+    click.option("--runs", "as_runs", flag_value="runs", help="Read each file as a run."),
+    click.option(
+        "--engine",
+        type=click.Choice(["here", "processes", "ray"]),
+        help="Where the work on each file of a run is done.  [default: processes for large files]",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Processes at once.  [default: one a core]",
+    ),
+    click.option(
+        "--ray-address", metavar="ADDRESS", help="The Ray cluster of --engine ray.  [default: auto]"
+    ),
+    click.option(
+        "--scratch",
+        type=FILE,
+        metavar="FOLDER",
+        help="Where parts of files lie meanwhile: with Ray, a folder that all nodes share.",
+    ),
 )
 
 
@@ -273,9 +347,3 @@ def _class_map(classes: Path | None) -> ClassMap | None:
 
 def _holds_findings(document: Document, format_: str) -> bool:
     return format_ == "json" and isinstance(document.data, dict) and "findings" in document.data
-
-
-def _visible(text: str) -> str:
-    from nsysmoe.reports.escape import visible
-
-    return visible(text)

@@ -6,14 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, STEP, input_options, label_options, output_options
+from nsysmoe.cli.options import (
+    FILE,
+    STEP,
+    input_options,
+    label_options,
+    output_options,
+    run_options,
+)
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.portrait import Choice
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("report")
@@ -27,7 +34,24 @@ if TYPE_CHECKING:
     show_default=True,
     help="The step whose timeline is drawn: a number, slowest or median.",
 )
+@click.option(
+    "--routing", type=FILE, help="The baseline's routing log: adds loads, placements and advice."
+)
+@click.option("--run", type=FILE, help="With --routing: the baseline's record, for times.")
+@click.option(
+    "--gpus",
+    type=click.IntRange(min=1),
+    help="With --routing and no --run: GPUs that share experts.",
+)
+@click.option(
+    "--redundant",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="With --routing: redundant experts of a layer, over all GPUs.",
+)
 @input_options
+@run_options
 @output_options
 def command(
     baseline: Path,
@@ -35,7 +59,11 @@ def command(
     baseline_label: str,
     candidate_label: str,
     step: Choice,
-    reading: Reading,
+    routing: Path | None,
+    run: Path | None,
+    gpus: int | None,
+    redundant: int,
+    reading: RunReading,
     printer: Printer,
 ) -> None:
     """Everything about two arms, on one page that opens offline.
@@ -45,10 +73,15 @@ def command(
     \b
     Example:
       nsysmoe report off.sqlite on.sqlite -o report.html
+      nsysmoe report off.sqlite on.sqlite --routing off.routed.npz --run off.run.json
+          -o report.html
     """
+    from nsysmoe.analysis.advise import advise
     from nsysmoe.analysis.report import report
     from nsysmoe.reports.pages.report import report_page
 
+    if routing is None and (run is not None or gpus is not None or redundant):
+        raise click.UsageError("--run, --gpus and --redundant go with --routing")
     with working(f"Reading {baseline} and {candidate}"):
         found = report(
             baseline,
@@ -58,5 +91,19 @@ def command(
             step=step,
             **reading,
         )
-        page = report_page(found.comparison, found.portraits)
-    printer.show(page, found.comparison.sources)
+        advice = None
+        if routing is not None:
+            # Times are those of the run that stands for the baseline.
+            trace = found.portraits[0].source if run is not None else None
+            advice = advise(
+                routing,
+                trace=trace,
+                run=run,
+                gpus=gpus,
+                redundant=redundant,
+                class_map=reading["class_map"],
+                nsys=reading["nsys"],
+            )
+        page = report_page(found.comparison, found.portraits, advice)
+    beside = [path for path in (routing, run) if path is not None]
+    printer.show(page, (*found.comparison.sources, *beside))

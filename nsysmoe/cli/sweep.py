@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from nsysmoe.cli import capturing
+from nsysmoe.cli.capturing import POSITIVE, grouped
 from nsysmoe.cli.options import FILE, output_options
 from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    from nsysmoe.capture.spec import Spec
     from nsysmoe.cli.options import Printer
-    from nsysmoe.sweep.grid import Value
+    from nsysmoe.sweep.grid import Grid, Value
 
 _WHOLE = re.compile(r"-?\d{1,18}")
 _DECIMAL = re.compile(r"-?\d+\.\d+")
@@ -22,12 +26,13 @@ _DECIMAL = re.compile(r"-?\d+\.\d+")
 
 @click.group("sweep")
 def command() -> None:
-    """Sweeps over options of vLLM: which runs to make, and one table of their results.
+    """Sweeps over options of vLLM: which runs to make, making them, and one table of all.
 
     \b
     Example:
       nsysmoe sweep plan --repeats 3 -o plan.json
-      nsysmoe sweep collect results --table sweep.parquet
+      nsysmoe sweep run --model mistralai/Mixtral-8x7B-v0.1 --tensor-parallel 2 -o sweep/
+      nsysmoe sweep collect sweep/ --table sweep.parquet
 
     Subcommands have --format and -o, --output.
     """
@@ -62,51 +67,57 @@ def _value(text: str) -> Value:
     return float(text) if _DECIMAL.fullmatch(text) else text
 
 
+_grid_options = grouped(
+    click.option(
+        "--axis",
+        "axes",
+        multiple=True,
+        type=_Option(),
+        help="Values of an option of vLLM, in turn.",
+    ),
+    click.option(
+        "--only-axes",
+        is_flag=True,
+        help="Only the axes named with --axis, not the paper's as well.",
+    ),
+    click.option("--set", "fixed", multiple=True, type=_Option(), help="An option with one value."),
+    click.option(
+        "--routing",
+        "routings",
+        multiple=True,
+        help="A routing configuration by name; may be repeated.  [default: all]",
+    ),
+    click.option(
+        "--config", type=FILE, help="TOML with axes and routing configurations of your own."
+    ),
+    click.option(
+        "--dataset", "datasets", multiple=True, help="A file of prompts; may be repeated."
+    ),
+    click.option("--repeats", type=POSITIVE, default=3, show_default=True),
+    click.option(
+        "--start-seconds",
+        type=click.FloatRange(min=0),
+        default=120.0,
+        show_default=True,
+        help="What starting vLLM takes, for the cost.",
+    ),
+    click.option(
+        "--run-seconds",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        help="What the requests of a run take, for the cost.",
+    ),
+)
+
+
 @command.command("plan")
-@click.option(
-    "--axis", "axes", multiple=True, type=_Option(), help="Values of an option of vLLM, in turn."
-)
-@click.option(
-    "--only-axes", is_flag=True, help="Only the axes named with --axis, not the paper's as well."
-)
-@click.option("--set", "fixed", multiple=True, type=_Option(), help="An option with one value.")
-@click.option(
-    "--routing",
-    "routings",
-    multiple=True,
-    help="A routing configuration by name; may be repeated.  [default: all]",
-)
-@click.option("--config", type=FILE, help="TOML with axes and routing configurations of your own.")
-@click.option("--dataset", "datasets", multiple=True, help="A file of prompts; may be repeated.")
-@click.option("--repeats", type=click.IntRange(min=1), default=3, show_default=True)
-@click.option(
-    "--start-seconds",
-    type=click.FloatRange(min=0),
-    default=120.0,
-    show_default=True,
-    help="What starting vLLM takes, for the cost.",
-)
-@click.option(
-    "--run-seconds",
-    type=click.FloatRange(min=0),
-    default=60.0,
-    show_default=True,
-    help="What the requests of a run take, for the cost.",
-)
-@click.option("--gpus", type=click.IntRange(min=1), default=2, show_default=True)
+@_grid_options
+@click.option("--gpus", type=POSITIVE, default=2, show_default=True, help="That a run holds.")
+@click.option("--jobs", type=POSITIVE, default=1, show_default=True, help="Runs at the same time.")
 @output_options
 def plan(
-    axes: tuple[tuple[str, tuple[Value, ...]], ...],
-    only_axes: bool,
-    fixed: tuple[tuple[str, tuple[Value, ...]], ...],
-    routings: tuple[str, ...],
-    config: Path | None,
-    datasets: tuple[str, ...],
-    repeats: int,
-    start_seconds: float,
-    run_seconds: float,
-    gpus: int,
-    printer: Printer,
+    start_seconds: float, run_seconds: float, gpus: int, jobs: int, printer: Printer, **given: Any
 ) -> None:
     """The runs of a sweep, in order, and what they cost; without options, the paper's grid.
 
@@ -115,28 +126,200 @@ def plan(
       nsysmoe sweep plan --axis max-num-seqs=8,32 --repeats 5 -o plan.json
     """
     from nsysmoe.reports.pages.sweep import plan_page
-    from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
+    from nsysmoe.sweep.grid import Cost, runs_of
 
-    found = paper_grid(config)
-    known = {} if only_axes else {name: tuple(values) for name, values in found["axes"].items()}
+    grid = _grid(given)
+    page = plan_page(grid, runs_of(grid), Cost(start_seconds, run_seconds, gpus, jobs))
+    printer.show(page, [given["config"]] if given["config"] else [])
+
+
+def _grid(given: dict[str, Any]) -> Grid:
+    """Build the grid that the options ask for."""
+    from nsysmoe.sweep.grid import Grid, paper_grid
+
+    found = paper_grid(given["config"])
+    paper = {} if given["only_axes"] else found["axes"]
     named = found["routing"]
-    if missing := [name for name in routings if name not in named]:
+    if missing := [name for name in given["routings"] if name not in named]:
         raise click.BadParameter(
             f"there is no {missing[0]}; there are {', '.join(named)}", param_hint="--routing"
         )
-    if several := [name for name, values in fixed if len(values) > 1]:
+    if several := [name for name, values in given["fixed"] if len(values) > 1]:
         raise click.BadParameter(
             f"{several[0]} has several values; that is an --axis", param_hint="--set"
         )
-    grid = Grid(
-        axes={**known, **dict(axes)},
-        routings={name: named[name] for name in (routings or named)},
-        fixed={**found["fixed"], **{name: values[0] for name, values in fixed}},
-        datasets=datasets,
-        repeats=repeats,
+    return Grid(
+        axes={name: tuple(values) for name, values in {**paper, **dict(given["axes"])}.items()},
+        routings={name: named[name] for name in (given["routings"] or named)},
+        fixed={**found["fixed"], **{name: values[0] for name, values in given["fixed"]}},
+        datasets=given["datasets"],
+        repeats=given["repeats"],
     )
-    page = plan_page(grid, runs_of(grid), Cost(start_seconds, run_seconds, gpus))
-    printer.show(page, [config] if config else [])
+
+
+# Generic in newer versions of click only.
+class _Sets(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """GPUs of a run, with a colon before those of the next."""
+
+    name = "sets"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return "GPUS[:GPUS...]"
+
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[tuple[str, ...], ...]:
+        sets = [[gpu.strip() for gpu in one.split(",")] for one in str(value).split(":")]
+        if not all(gpu.isdigit() for gpus in sets for gpu in gpus):
+            self.fail(f"{value!r} names no GPUs, such as 0,1:2,3", param, ctx)
+        return tuple(map(tuple, sets))
+
+
+_run_options = grouped(
+    click.option(
+        "-o", "--output", type=FILE, default=Path("sweep"), show_default=True, help="The folder."
+    ),
+    click.option(
+        "--jobs",
+        type=POSITIVE,
+        default=1,
+        show_default=True,
+        help="Runs at the same time, each on as many of the visible GPUs as it needs.",
+    ),
+    click.option(
+        "--gpu-sets", type=_Sets(), help="The GPUs of runs at the same time, such as 0,1:2,3."
+    ),
+    click.option(
+        "--warm-rounds",
+        type=POSITIVE,
+        default=2,
+        show_default=True,
+        help="Rounds before those that are measured.",
+    ),
+    click.option(
+        "--measured-rounds",
+        type=POSITIVE,
+        default=3,
+        show_default=True,
+        help="Rounds that are measured, of the same requests.",
+    ),
+    click.option(
+        "--warm-steps/--no-warm-steps",
+        "warms_steps",
+        default=True,
+        show_default=True,
+        help="Whether a step of every size runs first; without, code may be compiled in a round.",
+    ),
+    click.option(
+        "--profile",
+        "is_profiled",
+        is_flag=True,
+        help="Profile one more round of each run with nsys, as capture does.",
+    ),
+    click.option(
+        "--rearrange",
+        type=click.Choice(["before", "inside", "any"]),
+        default="any",
+        show_default=True,
+        help="Where experts are to be rearranged, in configurations with EPLB.",
+    ),
+    click.option(
+        "--routed-experts/--no-routed-experts",
+        default=False,
+        show_default=True,
+        help="Keep which experts each token chose, for observed CVs; what it costs is measured.",
+    ),
+)
+
+
+@command.command("run")
+@capturing.layout_options
+@_grid_options
+@_run_options
+@capturing.workload_options
+@capturing.engine_options
+@capturing.eplb_options
+@capturing.dummy_options
+@capturing.how_options
+def run(
+    output: Path,
+    dry_run: bool,
+    check: bool,
+    format_: str,
+    start_seconds: float,
+    run_seconds: float,
+    **given: Any,
+) -> None:
+    """Make the runs of a sweep on this GPU node, each with its run.json.
+
+    The grid is that of `sweep plan` with the same options. A run that fails does not keep the
+    others from being made; the same command goes on where an earlier one ended.
+
+    \b
+    Example:
+      nsysmoe sweep run --model mistralai/Mixtral-8x7B-v0.1 --tensor-parallel 2 --jobs 2 -o sweep/
+      nsysmoe sweep collect sweep/ --table sweep.parquet
+    """
+    from nsysmoe.sweep.grid import Cost
+
+    output = output.absolute()
+    grid = _grid(given)
+    spec = _spec(given, grid, is_dry=dry_run)
+    if dry_run:
+        from nsysmoe.capture.plan import script
+
+        click.echo(script(spec, str(output)), nl=False)
+        return
+    facts = capturing.checked(spec, output, format_, is_asked=check)
+    if not check:
+        cost = Cost(start_seconds, run_seconds, spec.ranks, max(1, len(spec.gpu_sets)))
+        say(cost.sentence(grid, grid.points * grid.repeats))
+        capturing.make(spec, output, facts, format_)
+
+
+def _spec(given: dict[str, Any], grid: Grid, *, is_dry: bool) -> Spec:
+    """Build the spec of all points."""
+    from dataclasses import replace
+
+    from nsysmoe.capture.engine import check
+    from nsysmoe.capture.points import arms_of
+    from nsysmoe.capture.probe import is_profiled
+    from nsysmoe.sweep.grid import runs_of
+
+    if is_profiled(os.environ):
+        raise click.UsageError("nsys is profiling already; sweep run starts its own (--profile)")
+    profiled = given["is_profiled"]
+    workloads = {name: capturing.workload(given, Path(name)) for name in grid.datasets}
+    spec = capturing.base_spec(
+        given,
+        arms_of(runs_of(grid), capturing.layout(given), workloads),
+        runs=grid.repeats,
+        profile="nsys" if profiled else "none",
+        load=capturing.load(
+            given,
+            1 if profiled else given["measured_rounds"],
+            warms_steps=given["warms_steps"],
+        ),
+        export_json=profiled and (is_dry or capturing.exports_json(given["nsys"])),
+        keeps_going=True,
+    )
+    spec = replace(spec, gpu_sets=given["gpu_sets"] or _sets(given["jobs"], spec.ranks))
+    check(spec)
+    return spec
+
+
+def _sets(jobs: int, ranks: int) -> tuple[tuple[str, ...], ...]:
+    """Cut the visible GPUs into sets; whether there are as many is seen later."""
+    if jobs == 1:
+        return ()
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = shown.split(",") if shown else [str(gpu) for gpu in range(jobs * ranks)]
+    if len(names) < jobs * ranks:
+        raise click.BadParameter(
+            f"CUDA_VISIBLE_DEVICES shows {len(names)} GPUs, and {jobs} runs need {jobs * ranks}",
+            param_hint="--jobs",
+        )
+    return tuple(tuple(names[place * ranks : (place + 1) * ranks]) for place in range(jobs))
 
 
 @command.command("collect")

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.options import FILE, input_options, output_options, run_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.waits import By
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Printer, RunReading
 
 
 @click.command("waits")
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
     help="What one row is; rank is the one that was waited for.",
 )
 @input_options
+@run_options
 @output_options
-def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
+def command(trace: Path, by: By, reading: RunReading, printer: Printer) -> None:
     """Why ranks of TRACE waited for the last one: experts, other kernels, or the host.
+
+    TRACE may be a folder or a quoted pattern of files that are ranks of one run.
 
     \b
     Example:

@@ -22,6 +22,15 @@ _tokenizer_option = click.option(
 )
 
 
+_errors_option = click.option(
+    "--max-errors",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    help="Bad rows that are left out before it is an error.",
+)
+
+
 @click.group("workload")
 def command() -> None:
     """Sets of prompts: made as concentrated as wanted, and scored.
@@ -40,13 +49,7 @@ def command() -> None:
 @_tokenizer_option
 @click.option("--no-semantic", is_flag=True, help="Leave the similarity of prompts out.")
 @click.option("--field", default="prompt", show_default=True, help="The field with the text.")
-@click.option(
-    "--max-errors",
-    type=click.IntRange(min=0),
-    default=100,
-    show_default=True,
-    help="Bad rows that are left out before it is an error.",
-)
+@_errors_option
 @output_options
 def score(
     file: Path,
@@ -112,13 +115,26 @@ def score(
     type=click.IntRange(min=1),
     default=128,
     show_default=True,
-    help="Length of each prompt.",
+    help="Length of each prompt; with --spread the median.",
+)
+@click.option(
+    "--spread",
+    type=click.FloatRange(min=0, max=3),
+    default=0.0,
+    show_default=True,
+    help="Deviation of the logarithm of lengths: 0 for equal ones, 0.7 as of exam questions.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Same seed, same bytes.")
 @_tokenizer_option
 @click.option("--domains", type=FILE, help="TOML with domains of your own.")
 @click.option("--from", "real", type=FILE, help="Make sets from these prompts: JSONL, Parquet.")
 @click.option("--field", default="prompt", show_default=True, help="Its field with the text.")
+@_errors_option
+@click.option(
+    "--token-ids",
+    is_flag=True,
+    help="Write prompt_token_ids as well, for vLLM without a tokenizer (--skip-tokenizer-init).",
+)
 @output_options
 def generate(
     folder: Path,
@@ -127,11 +143,14 @@ def generate(
     mixtures: int,
     count: int,
     tokens: int,
+    spread: float,
     seed: int,
     tokenizer: str | None,
     domains: Path | None,
     real: Path | None,
     field: str,
+    max_errors: int,
+    token_ids: bool,
     printer: Printer,
 ) -> None:
     """Write sets of prompts of known concentration to FOLDER, with a manifest.
@@ -153,9 +172,11 @@ def generate(
     wanted = _families(families, is_real=real is not None)
     if not wanted and not mixtures:
         raise click.UsageError("there is nothing to write; name a --family or --mixtures")
-    plan = Plan(wanted, dials or DIALS, mixtures, count, tokens, seed)
+    plan = Plan(wanted, dials or DIALS, mixtures, count, tokens, seed, token_ids, spread)
     with working(f"Writing {folder}"):
-        suite = make(folder, plan, tokenizer, domains=domains, real=real, field=field)
+        suite = make(
+            folder, plan, tokenizer, domains=domains, real=real, field=field, max_errors=max_errors
+        )
     printer.show(suite_page(suite), [path for path in (domains, real) if path])
 
 

@@ -117,6 +117,15 @@ def _report_of(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(_FOLDER_SUFFIX))
 
 
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of the files of a folder; 0 where there is none."""
+    try:
+        files = path.iterdir() if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
+
+
 def export_hint(path: Path) -> str:
     """Return the command that makes a SQLite export for an input called ``path``."""
     report = path.name if path.suffix in _REPORT_SUFFIXES else f"{path.stem}.nsys-rep"

@@ -125,14 +125,21 @@ def _find_header(path: Path, lines: list[str]) -> _Header:
     """Find the header: nsys stats may print lines before it."""
     for number, line in enumerate(lines[:_HEADER_SEARCH_LINES], 1):
         delimiter = "\t" if "\t" in line else ";" if ";" in line and "," not in line else ","
-        titles = next(csv.reader([line], delimiter=delimiter), [])
-        columns = [(_column(title), _header_unit(title)) for title in titles]
+        columns = [(_column(title), _header_unit(title)) for title in _titles(line, delimiter)]
         if {name for name, _ in columns} >= set(_NEEDED):
             return _Header(number, delimiter, columns)
     raise InputError(
         f"{path} is not a kernel summary (no columns Name, Total Time, Instances); copy the table "
         "CUDA GPU Kernel Summary, or run nsys stats -r cuda_gpu_kern_sum --format csv"
     )
+
+
+def _titles(line: str, delimiter: str) -> list[str]:
+    """Return the cells of a line; none where it is no line of a table."""
+    try:
+        return next(csv.reader([line], delimiter=delimiter), [])
+    except csv.Error:
+        return []
 
 
 def _column(title: str) -> str:

@@ -67,7 +67,8 @@ def _has_payloads(export: Export, columns: list[str]) -> bool:
 
 def _communicator(row: dict[str, Any], texts: dict[int, str]) -> str | None:
     text = row.get("jsonText") or texts.get(row.get("jsonTextId") or 0)
-    if text is None:
+    # SQLite keeps any value in any column.
+    if not isinstance(text, str):
         return None
     try:
         payload = json.loads(text)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import shutil
 import subprocess
 from pathlib import Path
 
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
+
+_log = logging.getLogger(__name__)
+_VERSION = re.compile(r"\d{4}\.\d+(\.\d+)*")
 
 
 def find_nsys(nsys: str | None = None) -> str | None:
@@ -21,6 +26,12 @@ def exporter(nsys: str | None) -> str:
         return ""
     status = Path(program).stat()
     return f"{program} {status.st_size} {status.st_mtime_ns}"
+
+
+def nsys_version(program: str) -> str | None:
+    """Return what ``nsys --version`` says of itself, such as 2025.3.2.474; None where nothing."""
+    found = _VERSION.search(_said(program, "--version"))
+    return found[0] if found else None
 
 
 def _said(*command: str) -> str:
@@ -53,6 +64,7 @@ def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
         )
     output = folder / f"{report.stem}.sqlite"
     command = [program, "export", "--type", "sqlite", "--force-overwrite", "true"]
+    _log.info("%s: exported by %s", report, program)
     if "--include-json" in _said(program, "export", "--help"):
         # The payloads of NCCL's ranges, which name the communicators.
         command.append("--include-json=true")

@@ -84,16 +84,20 @@ class ParquetExport(Tables):
         return [tuple(map(self._mended, row)) for row in found]
 
     def strings(self, ids: Iterable[int]) -> dict[int, str]:
-        """Return the texts of ``StringIds`` for some ids; an id that it lacks is left out."""
+        """Return the texts of ``StringIds`` for some ids; an id that it lacks is left out.
+
+        Raises:
+            InputError: An id has two texts, or the folder is damaged.
+        """
         if not self.has_table(_STRINGS):
             return {}
         wanted = set(ids)
-        return {
-            key: str(self._mended(value))
-            for batch in self._values(_STRINGS, ("id", "value"))
-            for key, value in batch
-            if key in wanted and value is not None
-        }
+        found: dict[int, str] = {}
+        for batch in self._values(_STRINGS, ("id", "value")):
+            for key, value in batch:
+                if key in wanted and value is not None:
+                    self._add_text(found, key, value, _hint(self.path))
+        return found
 
     def check(self, tables: Iterable[str]) -> None:
         """Decode every page of some tables: one that was cut or overwritten seldom decodes.
@@ -186,9 +190,12 @@ def _reading(path: Path) -> Iterator[pq.ParquetFile]:
     except (pa.ArrowException, OSError) as error:
         reason = (str(error).splitlines() or ["unknown"])[0]
         raise InputError(
-            f"{path} is damaged ({reason}); export the report again: "
-            f"nsys export --type parquetdir -o {path.parent.name} {path.parent.name}.nsys-rep"
+            f"{path} is damaged ({reason}); export the report again: {_hint(path.parent)}"
         ) from error
+
+
+def _hint(folder: Path) -> str:
+    return f"nsys export --type parquetdir -o {folder.name} {folder.name}.nsys-rep"
 
 
 def _schema(columns: Sequence[str]) -> pa.Schema:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,9 @@ from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+# Thirty years.
+_LONGEST_S = 1e9
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def read_rounds(path: Path) -> tuple[Round, ...]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"cannot read {path} ({error.strerror})") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is no JSON ({error})") from error
     runs = content.get("runs") if isinstance(content, dict) else None
     if not isinstance(runs, list) or not runs:
@@ -59,6 +61,6 @@ def _seconds(path: Path, requests: list[dict[str, Any]], key: str) -> tuple[floa
     values = [one[key] for one in requests if one.get(key) is not None]
     for value in values:
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not is_number or not math.isfinite(value) or value < 0:
-            raise InputError(f"{path} holds a {key} that is no time in seconds: {value!r}")
+        if not is_number or not 0 <= value <= _LONGEST_S:
+            raise InputError(f"{path} holds a {key} that is no time in seconds: {repr(value)[:40]}")
     return tuple(float(value) for value in values)

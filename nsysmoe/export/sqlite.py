@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BATCH_ROWS = "16384"
 _BROKEN_VALUE = re.compile(r"(?:NULL|NUMERIC|TEXT|non-\w+) value in (\w+)\.")
+_LONGEST_REASON = 200
+# The second where SQLite quotes a damaged schema in its complaint.
+_BROKEN = (sqlite3.Error, UnicodeDecodeError)
 
 
 class SqliteExport(Tables):
@@ -74,7 +77,11 @@ class SqliteExport(Tables):
         return [tuple(map(self._mended, row)) for row in rows]
 
     def strings(self, ids: Iterable[int]) -> dict[int, str]:
-        """Return the texts of ``StringIds`` for some ids; an id that it lacks is left out."""
+        """Return the texts of ``StringIds`` for some ids; an id that it lacks is left out.
+
+        Raises:
+            InputError: An id has two texts, or the file is damaged.
+        """
         if not self.has_table("StringIds"):
             return {}
         # SQLite takes at most 999 variables a statement in its older builds.
@@ -87,7 +94,7 @@ class SqliteExport(Tables):
                 query = f"select id, value from StringIds where id in ({marks})"
                 for key, value in connection.execute(query, part):
                     if value is not None and isinstance(key, int):
-                        found[key] = str(self._mended(value))
+                        self._add_text(found, key, value, export_hint(self.path))
         return found
 
     def check(self, tables: Iterable[str]) -> None:
@@ -113,8 +120,8 @@ class SqliteExport(Tables):
         with closing(_connect(self.path)) as connection:
             try:
                 yield connection
-            except sqlite3.Error as error:
-                raise damaged(self.path, str(error)) from error
+            except _BROKEN as error:
+                raise damaged(self.path, _reason(error)) from error
 
 
 class ArrowStream:
@@ -171,8 +178,8 @@ def open_export(path: Path) -> SqliteExport:
     try:
         with closing(_connect(path)) as connection:
             tables = _tables_of(connection)
-    except sqlite3.Error as error:
-        raise damaged(path, str(error)) from error
+    except _BROKEN as error:
+        raise damaged(path, _reason(error)) from error
     export = SqliteExport(path, tables)
     if not export.is_nsys:
         raise InputError(
@@ -193,8 +200,13 @@ def has_write_ahead_log(path: Path) -> bool:
 
 def damaged(path: Path, reason: str = "") -> InputError:
     """Return the error for a file whose pages do not hold together."""
-    detail = f" ({reason})" if reason else ""
+    # SQLite may quote a whole schema.
+    detail = f" ({reason[:_LONGEST_REASON]})" if reason else ""
     return InputError(f"{path} is damaged{detail}; export the report again: {export_hint(path)}")
+
+
+def _reason(error: Exception) -> str:
+    return str(error) if isinstance(error, sqlite3.Error) else "its schema is no text"
 
 
 def _check_complete(path: Path) -> None:

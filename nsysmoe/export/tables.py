@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nsysmoe.errors import InputError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
@@ -127,6 +129,19 @@ class Tables:
         if text.encode() != value:
             self.repaired.add(value)
         return text
+
+    def _add_text(self, found: dict[int, str], key: int, value: Any, hint: str) -> None:
+        """Add a text of ``StringIds``; one that an id has twice must be the same.
+
+        Raises:
+            InputError: It is another one.
+        """
+        text = str(self._mended(value))
+        if found.setdefault(key, text) != text:
+            raise InputError(
+                f"{self.path}: StringIds has the id {key} with two texts; export the report "
+                f"again: {hint}"
+            )
 
 
 def has_nsys_tables(names: Iterable[str]) -> bool:

@@ -30,7 +30,7 @@ def time_causes(
 
     Args:
         device_time: View ``device_time``.
-        gaps: View ``idle_gaps``.
+        gaps: View ``idle_gaps``, or ``idle_causes``.
         ledger: View ``wait_ledger`` with ``phase``.
 
     Returns:

@@ -16,17 +16,18 @@ def collective_times(
         events: One row a kernel execution; ``function``, ``global_pid``, ``process_id``,
             ``device_id``, ``communicator``, ``is_matched``, ``dur_ns``, ``wait_ns``,
             ``transfer_ns``, ``is_last`` (the last three and the communicator null where not
-            matched; times in ns).
+            matched; times in ns), and ``host`` where there are several.
         by: Whether to tell communicators apart as well; what was not paired has none.
 
     Returns:
-        ``collective`` (function name), ``process``, ``device`` (and ``communicator``),
-        ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations), ``transfer_ns`` (last
-        arrival to first end), ``wait_ns`` (own start to last arrival), ``arrived_last``
-        (launches), the largest total first. A matched launch is wait + transfer + the skew of
-        the ends.
+        ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and
+        ``communicator``), ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations),
+        ``transfer_ns`` (last arrival to first end), ``wait_ns`` (own start to last arrival),
+        ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer +
+        the skew of the ends.
     """
-    keys = ["function", "global_pid", "process_id", "device_id", *([by] if by else [])]
+    host = ["host"] if "host" in events.columns else []
+    keys = ["function", *host, "global_pid", "process_id", "device_id", *([by] if by else [])]
     matched = pl.col("is_matched")
     return (
         events.group_by(keys)
@@ -48,17 +49,19 @@ def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
     """Return who arrives last, counting only meetings that the clocks can decide.
 
     Args:
-        events: One row a kernel execution; ``process_id``, ``device_id``, ``communicator``,
-            ``start_ns``, ``is_last``, ``margin_ns`` (how much later the last came than the one
-            before it).
+        events: One row a kernel execution; ``global_pid``, ``process_id``, ``device_id``,
+            ``communicator``, ``start_ns``, ``is_last``, ``margin_ns`` (how much later the last
+            came than the one before it).
         residual_ns: What the clocks are sure to; smaller margins are not evidence.
 
     Returns:
-        ``communicator``, ``process``, ``device``, ``last`` (meetings), ``share`` (of the decided
-        ones of its communicator), ``switches`` (share of these whose last rank is another than
-        in the one before), the most frequent first.
+        ``communicator``, ``global_pid``, ``process``, ``device``, ``last`` (meetings), ``share``
+        (of the decided ones of its communicator), ``switches`` (share of these whose last rank is
+        another than in the one before), the most frequent first.
     """
-    rank = pl.struct("process_id", "device_id")
+    # Processes of two hosts may share a number.
+    rank = pl.struct("global_pid", "device_id")
+    host = ["host"] if "host" in events.columns else []
     decided = (
         events.filter(pl.col("is_last") & (pl.col("margin_ns") > residual_ns))
         .sort("start_ns")
@@ -66,10 +69,12 @@ def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
     )
     return (
         decided.with_columns(pl.col("is_switch").mean().over("communicator").alias("switches"))
-        .group_by("communicator", "process_id", "device_id")
+        .group_by("communicator", *host, "global_pid", "process_id", "device_id")
         .agg(pl.len().cast(pl.Int64).alias("last"), pl.col("switches").first())
         .with_columns((pl.col("last") / pl.col("last").sum().over("communicator")).alias("share"))
         .rename({"process_id": "process", "device_id": "device"})
-        .select("communicator", "process", "device", "last", "share", "switches")
-        .sort("last", "communicator", "device", descending=[True, False, False])
+        .select(
+            "communicator", *host, "global_pid", "process", "device", "last", "share", "switches"
+        )
+        .sort("last", "communicator", "device", "global_pid", descending=[True, *[False] * 3])
     )

@@ -45,7 +45,8 @@ def duration_statistics(events: pl.DataFrame, by: Sequence[str] = ()) -> pl.Data
         duration.median().alias("median_ns"),
         duration.min().alias("min_ns"),
         duration.max().alias("max_ns"),
-        duration.std(ddof=1).alias("stddev_ns"),
+        # In order: a sum of floats depends on it, and rows come in any.
+        duration.sort().std(ddof=1).alias("stddev_ns"),
         duration.quantile(0.95, "linear").alias("p95_ns"),
         duration.quantile(0.99, "linear").alias("p99_ns"),
     ]

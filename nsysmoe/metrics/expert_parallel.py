@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from nsysmoe.metrics.load_balance import known, sglang_balancedness, vllm_balancedness
-from nsysmoe.placement.loads import device_loads
+from nsysmoe.placement.loads import device_loads, slot_rows
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -65,8 +64,8 @@ def active_experts(
 ) -> NDArray[np.int64]:
     """Count the physical experts with work on each device: what decode pays for.
 
-    A replica is taken to have work where its expert has as many choices as replicas, else the
-    first ones have: vLLM spreads choices over replicas by a hash of the row.
+    A replica has work where its expert has more choices than replicas before it
+    (``placement.loads.slot_rows``).
 
     Args:
         loads: Choices of each logical expert, shape [steps, layers, experts].
@@ -76,17 +75,25 @@ def active_experts(
     Returns:
         Shape [steps, layers, gpus].
     """
+    return active_blocks(loads, map_, gpus, block_rows=None)
+
+
+def active_blocks(
+    loads: NDArray[np.float64], map_: NDArray[np.int64], gpus: int, block_rows: int | None
+) -> NDArray[np.int64]:
+    """Count the blocks of rows that each device computes: Σ over its experts of ⌈rows / block⌉.
+
+    Args:
+        loads: Choices of each logical expert, shape [steps, layers, experts].
+        map_: Logical expert of each slot, shape [layers, slots].
+        gpus: Devices.
+        block_rows: Rows of a block; None for blocks that hold any number.
+
+    Returns:
+        Shape [steps, layers, gpus].
+    """
     steps, layers, _ = loads.shape
-    slots = map_.shape[1]
-    held = np.take_along_axis(loads, np.broadcast_to(map_, (steps, layers, slots)), axis=-1)
-    active: NDArray[np.int64] = (
-        (held > _replica_number(map_)).reshape(steps, layers, gpus, slots // gpus).sum(axis=-1)
-    )
-    return active
-
-
-def _replica_number(map_: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return which replica of its expert each slot is, from 0."""
-    same = map_[:, :, None] == map_[:, None, :]
-    numbers: NDArray[np.int64] = np.tril(same, -1).sum(axis=-1)
-    return numbers
+    rows = slot_rows(map_, loads)
+    blocks = rows > 0 if block_rows is None else -(-rows // block_rows)
+    counted: NDArray[np.int64] = blocks.reshape(steps, layers, gpus, -1).sum(axis=-1)
+    return counted

@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 _DRAWS = 2000
 _LEVEL = 95.0
-# Numbers of a cube: 1 GB. Of more steps evenly spaced ones are taken.
-LARGEST = 1 << 27
+# Numbers of a cube: 256 MB, and several times as much where plans are judged on it. Of more steps
+# evenly spaced ones are taken.
+LARGEST = 1 << 25
 
 
 def step_cube(counts: pl.DataFrame, experts: int) -> NDArray[np.float64]:

@@ -88,7 +88,7 @@ def distorting_events(
 
     Args:
         gaps: View ``host_gaps``.
-        idle: View ``idle_gaps``.
+        idle: View ``idle_gaps``, or of it ``silent_gaps``: the others count in no gap.
         device_steps: View ``device_steps``.
 
     Returns:

@@ -9,6 +9,9 @@ from nsysmoe.errors import PlacementError
 
 Algorithm = Literal["contiguous", "round-robin", "lpt", "eplb", "exact", "best"]
 ALGORITHMS: tuple[Algorithm, ...] = get_args(Algorithm)
+# These need more than loads: what each step held, or which experts each token chose.
+RoutedAlgorithm = Literal["active", "locality"]
+ROUTED_ALGORITHMS: tuple[RoutedAlgorithm, ...] = get_args(RoutedAlgorithm)
 # Only these keep groups of experts on one node.
 HIERARCHICAL = ("eplb", "best")
 

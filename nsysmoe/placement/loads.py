@@ -64,6 +64,33 @@ def device_loads(
     return summed
 
 
+def slot_rows(map_: NDArray[np.int64], loads: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Return the choices that each physical expert is given: whole ones, unlike a split load.
+
+    Replicas of an expert take its choices by turns, so the first ones are given one more where
+    they do not divide: vLLM spreads choices over replicas by a hash of the row.
+
+    Args:
+        map_: Logical expert of each slot, shape [layers, slots].
+        loads: Choices of each logical expert, shape [steps, layers, experts].
+
+    Returns:
+        Shape [steps, layers, slots].
+    """
+    count = np.take_along_axis(replica_counts(map_, loads.shape[2]), map_, axis=1)
+    index = np.broadcast_to(map_, (len(loads), *map_.shape))
+    held = np.take_along_axis(loads, index, axis=2).astype(np.int64)
+    rows: NDArray[np.int64] = (held + count - 1 - _replica_numbers(map_)) // count
+    return rows
+
+
+def _replica_numbers(map_: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return which replica of its expert each slot is, from 0."""
+    same = map_[:, :, None] == map_[:, None, :]
+    numbers: NDArray[np.int64] = np.tril(same, -1).sum(axis=-1)
+    return numbers
+
+
 def balancedness(devices: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return mean / max over the last axis: 1 is balanced; 1 too where there is no load.
 

@@ -56,11 +56,34 @@ def place(
     return how(loads, gpus, slots)
 
 
+def place_on_nodes(
+    loads: NDArray[np.float64], node_of: NDArray[np.int64], cluster: Cluster
+) -> NDArray[np.int64]:
+    """Place experts within the nodes that they were given, replicas too; balanced like ``best``.
+
+    Args:
+        loads: Load of each logical expert, shape [layers, experts].
+        node_of: Node of each, as many on each node, shape [layers, experts].
+        cluster: Where they can live.
+
+    Raises:
+        PlacementError: The experts do not fit.
+    """
+    cluster.check(loads.shape[1])
+    return _within(loads, np.argsort(node_of, axis=1, kind="stable"), cluster, place_better)
+
+
 def _by_node(loads: NDArray[np.float64], cluster: Cluster, how: Place) -> NDArray[np.int64]:
     """Pack groups onto nodes, then place within each node as if it were a layer of its own."""
+    return _within(loads, group_nodes(loads, cluster.nodes, cluster.groups), cluster, how)
+
+
+def _within(
+    loads: NDArray[np.float64], members: NDArray[np.int64], cluster: Cluster, how: Place
+) -> NDArray[np.int64]:
+    """Place within each node; ``members`` are the experts of the first node, and so on."""
     layers, experts = loads.shape
     nodes = cluster.nodes
-    members = group_nodes(loads, nodes, cluster.groups)
     inner = np.take_along_axis(loads, members, axis=1).reshape(layers * nodes, experts // nodes)
     found = how(inner, cluster.gpus // nodes, cluster.slots // nodes)
     by_node = members.reshape(layers * nodes, experts // nodes)

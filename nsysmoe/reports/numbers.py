@@ -65,3 +65,8 @@ def size(number: int) -> str:
         if number >= factor:
             return f"{number / factor:.1f} {unit}"
     return f"{number} B"
+
+
+def interval(low: float | None, high: float | None) -> str:
+    """Format the ends of an interval of shares; nothing where it is not known."""
+    return "" if low is None or high is None else f"{share(low)} to {share(high)}"

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import OutputError
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 
 def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
@@ -32,7 +31,8 @@ def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
             target = path.resolve()
             if target.is_symlink():
                 raise OutputError(f"{path} is a link to itself; choose another place for -o")
-            _replace(text, target)
+            with whole_file(target) as partial:
+                partial.write_text(text, encoding="utf-8", newline="")
     except (OSError, RuntimeError) as error:
         # A link to itself is a RuntimeError before Python 3.13.
         reason = getattr(error, "strerror", None) or error
@@ -46,25 +46,3 @@ def _belongs_to(path: Path, source: Path) -> bool:
     return path.absolute() in [side.absolute() for side in sides] or (
         path.exists() and source.exists() and path.samefile(source)
     )
-
-
-def _replace(text: str, path: Path) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".nsysmoe-")
-    partial = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
-        partial.chmod(_mode_for(path))
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-
-
-def _mode_for(path: Path) -> int:
-    """Return the rights that a plain open() would have left."""
-    if path.exists():
-        return stat.S_IMODE(path.stat().st_mode)
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

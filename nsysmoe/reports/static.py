@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import OutputError
 from nsysmoe.reports.output import write
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,7 +40,8 @@ def write_image(figure: Any, path: Path) -> None:
     # Pictures of the page are clear; on their own they stand on white.
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
     try:
-        figure.write_image(path, width=_WIDTH_PX, scale=_SCALE)
+        with whole_file(path) as partial:
+            figure.write_image(partial, format=path.suffix[1:], width=_WIDTH_PX, scale=_SCALE)
     # Each version of kaleido fails in its own way where it or its browser is missing.
     except Exception as error:
         raise OutputError(

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError, OutputError
 from nsysmoe.routing.documents import read_archive, read_array, read_document
 from nsysmoe.routing.forms import SCHEMAS, Source, Tally
 from nsysmoe.routing.jsonl import jsonl_level, read_counts, read_routes
+from nsysmoe.routing.labels import Labels
 from nsysmoe.routing.sglang import read_recorder
 from nsysmoe.routing.tables import read_table, table_level
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     import polars as pl
 
     from nsysmoe.routing.forms import Level
 
+_NO_LABELS = Labels()
+# What a captured run keeps; the first is made from the second.
+PARQUET, ARRAYS = "routing.parquet", "routing.npz"
 SUFFIXES = (".npz", ".npy", ".json", ".jsonl", ".pt", ".csv", ".parquet")
 
 
@@ -64,7 +67,7 @@ def open_log(path: Path, *, keep_dummy: bool = False) -> Source:
         lines = read_routes(path, tally, keep_dummy=keep_dummy)
         batches = read_counts(path) if level == "counts" else lines
     elif path.suffix == ".pt":
-        level, batches = "counts", read_recorder(path)
+        level, batches = read_recorder(path)
     elif path.suffix in {".csv", ".parquet"}:
         level = table_level(path)
         batches = read_table(path, level)
@@ -74,13 +77,15 @@ def open_log(path: Path, *, keep_dummy: bool = False) -> Source:
 
 
 def _named(path: Path, batches: Iterator[pl.DataFrame]) -> Iterator[pl.DataFrame]:
-    """Call a run after the folder where its layers lie in files of their own."""
+    """Call a run after its folder where its files are called as those of any other run."""
     import polars as pl  # noqa: PLC0415 - slow to import
 
-    is_layer = path.stem.startswith("gate_logs_")
-    run = path.absolute().parent.name
+    folder = path.absolute().parent
+    run = folder.name if path.stem.startswith("gate_logs_") else None
+    if path.name == ARRAYS:
+        run = f"{folder.parent.name}/{folder.name}"
     for batch in batches:
-        yield batch.with_columns(run=pl.lit(run)) if is_layer else batch
+        yield batch if run is None else batch.with_columns(run=pl.lit(run))
 
 
 def _unknown(path: Path) -> InputError:
@@ -90,6 +95,8 @@ def _unknown(path: Path) -> InputError:
 def logs_of(paths: Sequence[Path]) -> list[Path]:
     """Return the logs, those of folders in the order of names.
 
+    Of a captured run, or of a folder of such, the routing that it kept.
+
     Raises:
         InputError: A folder holds none.
     """
@@ -98,14 +105,36 @@ def logs_of(paths: Sequence[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        inside = sorted(each for each in path.iterdir() if each.suffix in SUFFIXES)
+        inside = _inside(path)
         if not inside:
             raise InputError(f"{path} holds no routing log ({', '.join(SUFFIXES)})")
         found += inside
     return found
 
 
-def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) -> Converted:
+def _inside(folder: Path) -> list[Path]:
+    entries = sorted(folder.iterdir())
+    if kept := _kept(folder):
+        return kept
+    found = [each for each in entries if each.suffix in SUFFIXES]
+    return found or [log for each in entries if each.is_dir() for log in _kept(each)]
+
+
+def _kept(folder: Path) -> list[Path]:
+    """Return the routing of a captured run."""
+    there = (folder / name for name in (PARQUET, ARRAYS))
+    return [path for path in there if path.is_file()][:1]
+
+
+def convert(  # noqa: PLR0913 - what one file is made of, by keyword
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    keep_dummy: bool = False,
+    labels: Labels = _NO_LABELS,
+    run: str | None = None,
+    beside: Sequence[Path] = (),
+) -> Converted:
     """Write the logs to one Parquet file, whole or not at all.
 
     Gate logs of one folder are layers of one run: the run is called after the folder.
@@ -114,35 +143,30 @@ def convert(paths: Sequence[Path], output: Path, *, keep_dummy: bool = False) ->
         paths: Logs, or folders of them; all of one level.
         output: The Parquet file.
         keep_dummy: Keep rows of the engine's dummy runs.
+        labels: What stands beside the logs and belongs to their rows.
+        run: What to call the run; None for what the logs or their names say.
+        beside: Files that the labels are from, which are not written over either.
 
     Raises:
         InputError: A log cannot be used; nothing is written then.
         OutputError: The file cannot be written.
     """
     logs = logs_of(paths)
-    if any(output.exists() and log.exists() and output.samefile(log) for log in logs):
+    inputs = [path for path in (*logs, *beside) if path.exists()]
+    if output.exists() and any(output.samefile(path) for path in inputs):
         raise OutputError(f"{output} is an input of this command; choose another name for -o")
     try:
-        handle, name = tempfile.mkstemp(dir=output.parent, prefix=".nsysmoe-")
-        os.close(handle)
+        with whole_file(output) as partial:
+            sources = [open_log(log, keep_dummy=keep_dummy) for log in logs]
+            return _write(sources, partial, labels, run)
     except OSError as error:
         raise OutputError(f"{output} cannot be written ({error.strerror})") from error
-    partial = Path(name)
-    try:
-        done = _write(logs, partial, keep_dummy=keep_dummy)
-        partial.chmod(0o644)
-        partial.replace(output)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return done
 
 
-def _write(logs: Sequence[Path], target: Path, *, keep_dummy: bool) -> Converted:
+def _write(sources: Sequence[Source], target: Path, labels: Labels, run: str | None) -> Converted:
     import polars as pl  # noqa: PLC0415 - slow to import
     from pyarrow import parquet  # noqa: PLC0415
 
-    sources = [open_log(log, keep_dummy=keep_dummy) for log in logs]
     level = sources[0].level
     if odd := [source for source in sources if source.level != level]:
         raise InputError(
@@ -152,8 +176,9 @@ def _write(logs: Sequence[Path], target: Path, *, keep_dummy: bool) -> Converted
     schema = pl.DataFrame(schema=SCHEMAS[level]).to_arrow().schema
     with parquet.ParquetWriter(target, schema, compression="zstd") as writer:
         for source in sources:
-            for batch in source.batches:
-                writer.write_table(batch.to_arrow().cast(schema))
+            for batch in labels.labelled(source):
+                named = batch if run is None else batch.with_columns(run=pl.lit(run))
+                writer.write_table(named.to_arrow().cast(schema))
                 rows += batch.height
     return Converted(
         level,

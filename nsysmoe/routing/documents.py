@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import io
 import re
 import zipfile
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsysmoe.errors import InputError
+from nsysmoe.routing.arrays import UNREADABLE
 from nsysmoe.routing.forms import array_batches, count_batches
 from nsysmoe.routing.run import load_json
 
@@ -42,7 +42,7 @@ def read_archive(path: Path) -> Iterator[pl.DataFrame]:
             raise InputError(f"{path} has an array of more than {_LARGEST_BYTES >> 30} GiB")
         with np.load(path, allow_pickle=False) as arrays:
             yield from _requests(path, ((name, arrays[name]) for name in _in_order(arrays.files)))
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as numpy arrays: {error}") from error
 
 
@@ -50,7 +50,7 @@ def read_array(path: Path) -> Iterator[pl.DataFrame]:
     """Yield choices of a .npy with one request's array, which is not loaded whole."""
     try:
         array = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as a numpy array: {error}") from error
     if not isinstance(array, np.ndarray):
         raise InputError(f"{path} cannot be read as a numpy array: it is an archive")
@@ -108,7 +108,7 @@ def _gate(document: dict[str, Any], path: Path) -> Iterator[pl.DataFrame]:
         steps = document.get("step") or list(range(len(loads)))
         if not isinstance(steps, list) or len(steps) != len(loads):
             raise InputError(f"{path}: `step` and `{_LOADS}` differ in length")
-        if (loads != np.floor(loads)).any():
+        if not np.isfinite(loads).all() or (loads != np.floor(loads)).any():
             raise InputError(f"{path}: `{_LOADS}` must be whole numbers")
         yield from count_batches(
             path, loads.astype(np.int64)[:, None], int(found[1]) if found else 0, steps
@@ -142,7 +142,7 @@ def _array(value: Any, path: Path) -> NDArray[Any]:
                 raise InputError(f"{path}: `{_ROUTED}` holds an archive, not an array")
             return loaded
         return np.array(value)
-    except (ValueError, EOFError, OSError, binascii.Error) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path}: `{_ROUTED}` is no array: {error}") from error
 
 

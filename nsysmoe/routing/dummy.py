@@ -26,6 +26,8 @@ class Route(NamedTuple):
     weights: tuple[float, ...] | None
     step: Any = None
     phase: Any = None
+    domain: Any = None
+    padding: bool | None = None
 
 
 @dataclass

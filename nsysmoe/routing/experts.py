@@ -43,6 +43,11 @@ class Placement:
             held = np.unique(self.logical[layer])
             if held.size != held[-1] + 1:
                 raise RoutingError(f"layer {layer} has no physical expert for some logical one")
+            if held.size != self.experts:
+                raise RoutingError(
+                    f"layer {layer} places {held.size} logical experts, another layer "
+                    f"{self.experts}"
+                )
 
     @property
     def layers(self) -> int:

@@ -28,6 +28,8 @@ TOKENS_SCHEMA: dict[str, Any] = {
     "k": pl.Int32,
     "expert": pl.Int32,
     "weight": pl.Float32,
+    "domain": pl.String,
+    "padding": pl.Boolean,
 }
 COUNTS_SCHEMA: dict[str, Any] = {
     "run": pl.String,

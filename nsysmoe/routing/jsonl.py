@@ -25,6 +25,7 @@ _LAYERS = ("layer", "layer_number", "layer_id")
 _STEPS = ("step", "iteration", "batch_id", "forward_pass_id")
 _REQUESTS = ("req_id", "request_id", "request")
 _TOKENS = ("token_idx", "token", "position")
+_PADDINGS = ("padding", "is_padding", "is_pad")
 _COUNTS = ("tokens_per_expert", "expert_loads", "logical_count")
 
 
@@ -106,6 +107,10 @@ class _Batch:
         if not isinstance(layer, int):
             raise InputError(f"{self.path}, line {number}: the layer must be a number")
         for row in self.routes(line, number):
+            if row.padding:
+                # Padding is equal routes as well, and no dummy: the log says what it is.
+                self.add(request, layer, row, is_dummy=False)
+                continue
             for decided, is_dummy in dummies.feed(request, layer, row):
                 self.add(request, layer, decided, is_dummy=is_dummy)
 
@@ -117,14 +122,15 @@ class _Batch:
         first = _first(line, _TOKENS) or 0
         if not isinstance(first, int):
             raise InputError(f"{self.path}, line {number}: the token must be a number")
-        step = _first(line, _STEPS)
+        step, paddings = _first(line, _STEPS), _first(line, _PADDINGS)
         if not isinstance(experts[0], list):
             experts, weights = [experts], None if weights is None else [weights]
         for place, route in enumerate(experts):
             self._check(route, number)
             shares = weights[place] if isinstance(weights, list) and place < len(weights) else None
             weight = _weights(shares, len(route))
-            yield Route(first + place, tuple(route), weight, step, line.get("phase"))
+            more = (line.get("phase"), line.get("domain"), _padding(paddings, place))
+            yield Route(first + place, tuple(route), weight, step, *more)
 
     def add(
         self,
@@ -140,7 +146,7 @@ class _Batch:
             self.tally.dummy_tokens += 1
             if not self.keep_dummy:
                 return
-        known = (request, row.phase, row.step, layer, row.token)
+        known = (request, row.phase, row.step, layer, row.token, row.domain, row.padding)
         self.rows += [
             (*known, k, expert, row.weights[k] if row.weights else None)
             for k, expert in enumerate(row.experts)
@@ -149,8 +155,8 @@ class _Batch:
     def take(self) -> pl.DataFrame:
         """Hand on what is there."""
         rows, self.rows = self.rows, []
-        names = ("request", "phase", "step", "layer", "token", "k", "expert", "weight")
-        return _frame(rows, names, self.path, "tokens")
+        known = ("request", "phase", "step", "layer", "token", "domain", "padding")
+        return _frame(rows, (*known, "k", "expert", "weight"), self.path, "tokens")
 
     def _check(self, route: Any, number: int) -> None:
         if not isinstance(route, list) or not all(_is_whole(expert) for expert in route):
@@ -171,7 +177,8 @@ def _frame(
     schema = {name: pl.Int64 if kinds[name] == pl.Int32 else kinds[name] for name in names}
     try:
         frame = pl.DataFrame(rows, schema=schema, orient="row")
-    except (pl.exceptions.PolarsError, TypeError, OverflowError) as error:
+    # ValueError: a text that is half of a surrogate pair.
+    except (pl.exceptions.PolarsError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{path}: {str(error).splitlines()[0]}") from error
     return checked(frame, path, level)
 
@@ -208,6 +215,13 @@ def _weights(shares: Any, count: int) -> tuple[float, ...] | None:
     if not isinstance(shares, list) or len(shares) != count:
         return None
     return tuple(shares) if all(isinstance(share, (int, float)) for share in shares) else None
+
+
+def _padding(marks: Any, place: int) -> bool | None:
+    """Return whether a token is padding: one mark for the line, or one a token of the batch."""
+    mark = marks[place] if isinstance(marks, list) and place < len(marks) else marks
+    # Attention masks write 0 and 1.
+    return bool(mark) if isinstance(mark, (bool, int)) else None
 
 
 def _is_whole(value: Any) -> bool:

@@ -68,7 +68,8 @@ def read_map(path: Path) -> tuple[NDArray[np.int64], int | None]:
     elif isinstance(document, dict) and isinstance(document.get("layers"), list):
         map_, gpus = _of_plan(document["layers"], path)
     elif isinstance(document, dict) and _MAP_KEY in document:
-        map_ = document[_MAP_KEY]
+        found = document[_MAP_KEY]
+        map_ = found if isinstance(found, list) else []
     elif isinstance(document, dict) and document.get("eplb_after") is not None:
         map_ = list(map_of_state(document["eplb_after"], f"{path}: `eplb_after`") or ())
     else:

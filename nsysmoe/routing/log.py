@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import InputError
+from nsysmoe.routing.arrays import UNREADABLE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +88,7 @@ def read_vllm_log(path: Path) -> RoutingLog:
     try:
         with np.load(path, allow_pickle=False) as archive:
             routes = [archive[f"r{number}"] for number in range(len(numbers))]
-    except (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path} cannot be read as numpy arrays: {error}") from error
     if not all(isinstance(route, np.ndarray) for route in routes):
         raise InputError(f"{path} cannot be read as numpy arrays: a member is none")
@@ -99,7 +100,7 @@ def _members(path: Path) -> list[int]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except UNREADABLE as error:
         reason = getattr(error, "strerror", None) or "not a .npz archive"
         raise InputError(f"cannot read the routing in {path}: {reason}") from error
     if sum(entry.file_size for entry in entries) > _LARGEST_BYTES:

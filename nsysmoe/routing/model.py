@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _TYPE_BYTES = {"bfloat16": 2.0, "float16": 2.0, "float32": 4.0}
+# A hundred times the widest model; products of two and the number of experts fit 64 bits.
+_LARGEST = 1 << 22
 _INTERMEDIATE = ("moe_intermediate_size", "intermediate_size")
 _EXPERTS = ("num_local_experts", "n_routed_experts", "num_experts")
 
@@ -81,7 +83,7 @@ def read_model(
 def _first(config: dict[str, Any], keys: tuple[str, ...]) -> int | None:
     for key in keys:
         value = config.get(key)
-        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _LARGEST:
             return value
     return None
 

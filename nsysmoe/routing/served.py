@@ -20,6 +20,9 @@ SERVED = {
     "output_tok_per_s": True,
 }
 
+# Neither seconds nor tokens a second are more.
+_LARGEST = 1e12
+
 
 @dataclass(frozen=True)
 class Served:
@@ -60,4 +63,4 @@ def _values(summary: Any) -> dict[str, float | None]:
 
 def _number(value: Any) -> float | None:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and value > 0 else None
+    return float(value) if is_number and 0 < value <= _LARGEST else None

@@ -24,6 +24,7 @@ _ARROW = {
     # Wide, so that a number which does not fit is named rather than called no number.
     pl.Int32: pa.int64(),
     pl.Float32: pa.float64(),
+    pl.Boolean: pa.bool_(),
 }
 
 
@@ -46,14 +47,34 @@ def table_level(path: Path) -> Level:
 
 
 def read_table(path: Path, level: Level) -> Iterator[pl.DataFrame]:
-    """Yield the rows of a table, ``k`` 0 where it has none."""
+    """Yield the rows of a table, ``k`` 0 where it has none.
+
+    Raises:
+        InputError: It is unreadable, or tokens differ in how many experts they have.
+    """
+    places: dict[int, int] = {}
     with _readable(path):
         known = [name for name in _columns(path) if name in SCHEMAS[level]]
         for batch in _batches(path, known, level):
             rows = pl.DataFrame(batch)
             if level == "tokens" and "k" not in known:
                 rows = rows.with_columns(k=pl.lit(0))
-            yield checked(rows, path, level)
+            found = checked(rows, path, level)
+            if level == "tokens":
+                for k, count in found["k"].value_counts().iter_rows():
+                    places[k] = places.get(k, 0) + count
+            yield found
+    _check_even(places, path)
+
+
+def _check_even(places: dict[int, int], path: Path) -> None:
+    """Refuse routes of different lengths: then some place among experts comes less often."""
+    for k in range(len(places)):
+        if places.get(k) != places.get(0):
+            raise InputError(
+                f"{path}: routes differ in length: k 0 comes {places.get(0, 0):,} times, k {k} "
+                f"{places.get(k, 0):,} times"
+            )
 
 
 def _columns(path: Path) -> list[str]:
@@ -82,7 +103,8 @@ def _readable(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or _line(error)}") from error
-    except (pa.ArrowException, pl.exceptions.PolarsError) as error:
+    # UnicodeDecodeError: the names of columns are read as they are.
+    except (pa.ArrowException, pl.exceptions.PolarsError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is no table: {_line(error)}") from error
 
 

@@ -6,6 +6,7 @@ import sys
 from dataclasses import dataclass, field
 from importlib import resources
 from itertools import product
+from math import ceil
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import InputError
@@ -90,19 +91,31 @@ class Cost:
         start_s: Of starting vLLM, once a run.
         run_s: Of the requests of a run.
         gpus: That each run holds.
+        at_once: Runs that are made at the same time, on GPUs of their own.
     """
 
     start_s: float = 120.0
     run_s: float = 60.0
     gpus: int = 2
+    at_once: int = 1
 
     def hours(self, runs: int) -> float:
-        """Return the wall time of that many runs, one after the other."""
-        return runs * (self.start_s + self.run_s) / 3600
+        """Return the wall time of that many runs."""
+        return ceil(runs / self.at_once) * (self.start_s + self.run_s) / 3600
 
     def gpu_hours(self, runs: int) -> float:
         """Return what they hold of GPUs."""
-        return self.hours(runs) * self.gpus
+        return runs * (self.start_s + self.run_s) / 3600 * self.gpus
+
+    def sentence(self, grid: Grid, runs: int) -> str:
+        """Return the cost in words."""
+        beside = f", {self.at_once} at a time" if self.at_once > 1 else ""
+        hours = self.hours(runs)
+        time = f"{hours:.1f} h" if hours >= 1 else f"{hours * 60:.0f} min"
+        return (
+            f"{runs:,} runs ({grid.points} points, {grid.repeats} of each{beside}) take about "
+            f"{time}, {self.gpu_hours(runs):.1f} GPU hours on {self.gpus * self.at_once} GPUs."
+        )
 
 
 def paper_grid(config: Path | None = None) -> dict[str, Any]:

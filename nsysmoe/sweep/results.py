@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from statistics import fmean, pstdev, quantiles
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +21,17 @@ _BOOKKEEPING = {
 }  # fmt: skip
 # What its statistics are called, and ours.
 _STATISTICS = {"mean": "", "std": "_stddev", "median": "_p50", "p99": "_p99"}
+_THROUGHPUTS = {
+    "request_throughput": "requests_per_s",
+    "output_throughput": "output_tokens_per_s",
+}
 # How vLLM's sweep numbers the run that only warms up.
 _WARMUP = -1
-_CONTROL = "control"
+# Rounds that no profiler slowed down: beside a profiled one, or all of a run.
+_UNPROFILED = ("control", "measured")
 _MOST_BYTES = 1 << 30
+# Beyond any count of tokens, and well within what sums of doubles hold.
+_LARGEST = 1e15
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -33,9 +39,10 @@ def read_results(path: Path) -> list[dict[str, Any]]:
 
     Returns:
         ``source``, ``routing``, ``dataset``, ``digest`` (SHA-256 of the file of prompts) and
-        ``settings`` (a dict), each None where not known; ``requests``, ``failed``; ``ttft_s`` and
-        ``tpot_s`` (means over requests) with ``_stddev_s``, ``_p50_s``, ``_p99_s``;
-        ``requests_per_s``, ``output_tokens_per_s``.
+        ``settings`` (a dict), each None where not known; ``rounds``, ``requests``, ``failed``;
+        ``ttft_s`` and ``tpot_s`` (means over requests) with ``_stddev_s``, ``_p50_s``, ``_p99_s``;
+        ``requests_per_s``, ``output_tokens_per_s`` (means over rounds) with ``_stddev``, null
+        where there is one round.
 
     Raises:
         InputError: The file is no JSON, or a measurement no number.
@@ -50,7 +57,18 @@ def read_results(path: Path) -> list[dict[str, Any]]:
             rows.append(_benchmark(path, record))
         elif isinstance(record, dict) and isinstance(record.get("runs"), list):
             rows += _captured(path, record)
+    for row in rows:
+        _check_texts(path, row)
     return rows
+
+
+def _check_texts(path: Path, row: dict[str, Any]) -> None:
+    """Refuse texts that JSON can hold and no table can: halves of surrogate pairs."""
+    texts = (*row.values(), *row["settings"], *row["settings"].values())
+    try:
+        "".join(text for text in texts if isinstance(text, str)).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{path} holds a text that is half of a surrogate pair") from error
 
 
 def _json(path: Path) -> Any:
@@ -79,6 +97,7 @@ def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "routing": settings.pop("routing", None) or _routing(settings),
         "dataset": None if dataset is None else str(dataset),
         "digest": None,
+        "rounds": 1,
         "requests": _number(path, record, "completed"),
         "failed": _number(path, record, "failed"),
     }
@@ -86,40 +105,56 @@ def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         for theirs, ours in _STATISTICS.items():
             value = _number(path, record, f"{theirs}_{measure}_ms")
             row[f"{measure}{ours}_s"] = None if value is None else value / 1e3
-    row["requests_per_s"] = _number(path, record, "request_throughput")
-    row["output_tokens_per_s"] = _number(path, record, "output_throughput")
+    for theirs, ours in _THROUGHPUTS.items():
+        row |= {ours: _number(path, record, theirs), f"{ours}_stddev": None}
     return {**row, "settings": settings}
 
 
 def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the row of a run.json: the round without the profiler, else the last one."""
+    """Return the row of a run.json: its rounds without a profiler, else the last one."""
     rounds = [one for one in record["runs"] if isinstance(one, dict)]
     if not rounds or not isinstance(record.get("args"), dict):
         return []
-    chosen = next((one for one in rounds if one.get("round") == _CONTROL), rounds[-1])
-    requests = [one for one in chosen.get("requests", []) if isinstance(one, dict)]
+    chosen = [one for one in rounds if one.get("round") in _UNPROFILED] or rounds[-1:]
+    requests = [row for one in chosen for row in one.get("requests", []) if isinstance(row, dict)]
     settings = {
         key.replace("-", "_"): _plain(value)
         for key, value in record["args"].items()
         if isinstance(value, str | int | float | bool)
     }
+    dataset = settings.pop("dataset", None)
     row = {
         "source": str(path),
         "routing": settings.pop("routing", None) or _routing(settings),
-        "dataset": settings.pop("dataset", None),
+        "dataset": None if dataset is None else str(dataset),
         "digest": _digest(record),
+        "rounds": len(chosen),
         "requests": len(requests),
-        "failed": 0,
+        "failed": sum(_number(path, one, "failed") or 0 for one in chosen),
     }
     for measure in ("ttft", "tpot"):
         values = [_number(path, one, f"{measure}_s") for one in requests]
         row.update(_spread(measure, [value for value in values if value is not None]))
-    summary = chosen.get("summary")
-    wall = _number(path, summary, "wall_s") if isinstance(summary, dict) else None
-    tokens = sum(_number(path, one, "output_tokens") or 0 for one in requests)
-    row["requests_per_s"] = len(requests) / wall if wall else None
-    row["output_tokens_per_s"] = tokens / wall if wall else None
+    row.update(_throughput(path, chosen))
     return [{**row, "settings": settings}]
+
+
+def _throughput(path: Path, rounds: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Return means over rounds, and their deviation where there are several."""
+    found: dict[str, list[float]] = {"requests_per_s": [], "output_tokens_per_s": []}
+    for one in rounds:
+        summary, rows = one.get("summary"), one.get("requests")
+        wall = _number(path, summary, "wall_s") if isinstance(summary, dict) else None
+        if wall and isinstance(rows, list):
+            requests = [row for row in rows if isinstance(row, dict)]
+            tokens = sum(_number(path, row, "output_tokens") or 0 for row in requests)
+            found["requests_per_s"].append(len(requests) / wall)
+            found["output_tokens_per_s"].append(tokens / wall)
+    row: dict[str, float | None] = {}
+    for name, values in found.items():
+        row[name] = fmean(values) if values else None
+        row[f"{name}_stddev"] = pstdev(values) if len(values) > 1 else None
+    return row
 
 
 def _digest(record: dict[str, Any]) -> str | None:
@@ -162,6 +197,6 @@ def _number(path: Path, record: dict[str, Any], key: str) -> float | None:
     if value is None:
         return None
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or value < 0:
+    if not is_number or not 0 <= value <= _LARGEST:
         raise InputError(f"{path} holds a {key} that is no measurement: {str(value)[:40]}")
     return float(value)

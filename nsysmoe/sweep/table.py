@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError, MissingDataError, OutputError
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,6 +34,7 @@ ROUTING = "routing"
 UNKNOWN = "unknown"
 POINT = "point"
 REPEAT = "repeat"
+RUNS = "runs"
 
 
 def read_table(path: Path) -> pl.DataFrame:
@@ -47,7 +49,7 @@ def read_table(path: Path) -> pl.DataFrame:
     import polars as pl  # noqa: PLC0415 - slow to import
 
     readers: dict[str, Callable[[Path], pl.DataFrame]] = {
-        ".parquet": pl.read_parquet,
+        ".parquet": _read_parquet,
         ".csv": pl.read_csv,
         ".json": pl.read_json,
     }
@@ -59,13 +61,31 @@ def read_table(path: Path) -> pl.DataFrame:
         reason = error.strerror or "not of that format"
         raise InputError(f"{path} cannot be read ({reason}); check the path") from error
     except pl.exceptions.PolarsError as error:
-        raise InputError(f"{path} is no {path.suffix[1:]} that can be read ({error})") from error
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{path} is no {path.suffix[1:]} that can be read ({reason})") from error
     if frame.is_empty():
         raise MissingDataError(f"{path} has no row")
     if ROUTING not in frame.columns:
         return frame
     # Results that do not tell are a group of their own, with a name.
     return frame.with_columns(pl.col(ROUTING).cast(pl.String).fill_null(UNKNOWN))
+
+
+def _read_parquet(path: Path) -> pl.DataFrame:
+    """Read through pyarrow: over some damaged files, polars ends the process."""
+    import polars as pl  # noqa: PLC0415
+    import pyarrow as pa  # noqa: PLC0415
+    from pyarrow import parquet  # noqa: PLC0415
+
+    try:
+        table = parquet.read_table(path)
+        table.validate(full=True)
+        # Without metadata: polars takes theirs for UTF-8 without looking.
+        plain = [pl.Series(column) for column in table.columns]
+        return pl.DataFrame(dict(zip(table.column_names, plain, strict=True)))
+    # UnicodeDecodeError: the names of columns are read as they are.
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no parquet that can be read ({error})") from error
 
 
 def numeric_column(frame: pl.DataFrame, asked: str, where: str) -> str:
@@ -95,9 +115,10 @@ def means_by_point(frame: pl.DataFrame) -> pl.DataFrame:
     if POINT not in frame.columns:
         return frame
     keys = [POINT]
-    others = ~cs.by_name(*keys)
+    # Ours takes the place of a column of that name.
+    others = ~cs.by_name(*keys, RUNS, require_all=False)
     return frame.group_by(keys, maintain_order=True).agg(
-        (others & ~cs.numeric()).first(), (others & cs.numeric()).mean(), pl.len().alias("runs")
+        (others & ~cs.numeric()).first(), (others & cs.numeric()).mean(), pl.len().alias(RUNS)
     )
 
 
@@ -113,10 +134,8 @@ def write_table(frame: pl.DataFrame, path: Path) -> None:
     """
     if path.suffix != ".parquet":
         raise OutputError(f"{path} must end in .parquet")
-    part = path.with_name(f".{path.name}.part")
     try:
-        frame.write_parquet(part)
-        part.replace(path)
+        with whole_file(path) as partial:
+            frame.write_parquet(partial)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise OutputError(f"{path} cannot be written ({error.strerror})") from error

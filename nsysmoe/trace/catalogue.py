@@ -21,7 +21,7 @@ import duckdb
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from importlib.abc import Traversable
 
 LAYERS = ("source", "staging", "intervals", "marts")
@@ -130,36 +130,60 @@ class Catalogue:
             wanted = self._planned(query, without)
         return {table: frozenset(columns) for table, columns in wanted.items()}
 
-    def kept(self, query: str, *views: str) -> list[str]:
-        """Return the kept tables that a query stands on, each after those that it stands on."""
+    def kept(self, query: str, *views: str, without: frozenset[str] = frozenset()) -> list[str]:
+        """Return the kept tables that a query stands on, each after those that it stands on.
+
+        Args:
+            query: Any SELECT.
+            views: What it reads; all views may be read where left out.
+            without: Kept tables that are there already, whatever they stand on.
+        """
         with self._lock:
             self._make(self.reached(*views))
             scanned = {table for plan in self._plans(query) for table, _ in self._scans(plan)}
         found = [name for name in scanned if self.scripts[name].is_kept]
-        return (
-            [name for name in self.reached(*found) if self.scripts[name].is_kept] if found else []
-        )
+        reached = self.reached(*found, without=without) if found else []
+        return [name for name in reached if self.scripts[name].is_kept]
 
-    def reached(self, *views: str) -> list[str]:
-        """Return the objects that views stand on, themselves included, in order of creation."""
+    def reached(self, *views: str, without: frozenset[str] = frozenset()) -> list[str]:
+        """Return the objects that views stand on, themselves included, in order of creation.
+
+        What ``without`` names is reached, and what only it stands on is not.
+        """
         if not views:
             return list(self.scripts)
         wanted = set(views)
         for name in reversed(list(self.scripts)):
-            if name in wanted:
+            if name in wanted and name not in without:
                 wanted |= self.scripts[name].references
         return [name for name in self.scripts if name in wanted]
 
     def columns(self, view: str) -> list[str]:
         """Return the columns of a view or kept table, such as ``main.moe_kernels``."""
+        return list(self.column_types(view))
+
+    def column_types(self, view: str) -> dict[str, str]:
+        """Return the columns of a view or kept table with DuckDB's types."""
         schema, _, name = view.partition(".")
         with self._lock:
             self._make(self.reached(view))
             rows = self._rows(
-                "select column_name from duckdb_columns() "
+                "select column_name, data_type from duckdb_columns() "
                 f"where schema_name = '{schema}' and table_name = '{name}' order by column_index"
             )
-        return [row[0] for row in rows]
+        return dict(rows)
+
+    def over_parts(self, parts: Iterable[str]) -> Catalogue:
+        """Return the catalogue of a run of several files, in which some views are sources.
+
+        Args:
+            parts: Views that are worked out file by file; the others stand on them.
+        """
+        scripts = [
+            _as_source(name, self.column_types(name)) if name in parts else script
+            for name, script in self.scripts.items()
+        ]
+        return Catalogue(scripts)
 
     def public_views(self) -> list[str]:
         """Return the names of the public views, sorted."""
@@ -302,6 +326,13 @@ def body_of(script: Script) -> str:
     statement = _KEPT.match(script.text)
     assert statement is not None  # noqa: S101 - is_kept says so
     return statement["body"]
+
+
+def _as_source(name: str, columns: dict[str, str]) -> Script:
+    """Return the script of an empty table with the columns of a view."""
+    listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+    text = f"create table {name} ({listed});"
+    return Script(name, text, is_source=True, is_kept=False, leader=None, references=frozenset())
 
 
 def _scripts() -> dict[str, str]:

@@ -31,6 +31,8 @@ def close_connection(connection: DuckDBPyConnection, spill: Path | None = None) 
         spill: The folder that it may spill to; one that is never made where left out.
     """
     for setting in (
+        # It would be drawn on stdout, in the middle of a report.
+        "set enable_progress_bar = false",
         "set autoinstall_known_extensions = false",
         "set autoload_known_extensions = false",
         "set allow_community_extensions = false",

@@ -6,11 +6,12 @@ the export, and looked over before anybody sees them.
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
-from dataclasses import astuple, dataclass
+from contextlib import ExitStack, contextmanager
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,17 +21,19 @@ from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Column, Demand, body_of, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, body_of, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import polars as pl
 
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.tables import Export
+    from nsysmoe.resources import Limits
 
+_log = logging.getLogger(__name__)
 KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
 _STRINGS = "nsys.StringIds"
 FUNCTIONS = "nsysmoe.kernel_functions"
@@ -69,14 +72,6 @@ _SMALL_BYTES = 64 * 10**6
 _PREFIX = "nsysmoe-trace-"
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What one trace may use: threads (one for each core where None), and bytes of memory."""
-
-    threads: int | None
-    memory_bytes: int
-
-
 class Store:
     """The DuckDB of one export, with the views of ``sql/`` over whatever has been read.
 
@@ -95,34 +90,13 @@ class Store:
         self._resolved: set[tuple[str, str]] = set()
         self._is_checked = False
         self._made: set[str] = set()
+        self._given: frozenset[str] = frozenset()
         self._place = ExitStack()
         # A trace that nobody closes goes with its process, and so does its folder.
         weakref.finalize(self, self._place.close)
-        # Where DuckDB expects few rows an ASOF join compares each with all: it expects wrongly of
-        # what a kept table will hold, and 20,000 kernels took 12 s.
-        config: dict[str, str | bool | int | float | list[str]] = {
-            "asof_loop_join_threshold": 0,
-            "memory_limit": f"{limits.memory_bytes}B",
-        }
-        if limits.threads is not None:
-            config["threads"] = limits.threads
-        folder = self._folder()
-        place = ":memory:" if export.size < _SMALL_BYTES else str(folder / "trace.duckdb")
-        self.connection = duckdb.connect(place, config=config)
-        close_connection(self.connection, folder / "spilled")
+        folder = self._place.enter_context(own_folder())
+        self.connection = connected(limits, folder, export.size)
         self._create_sources()
-
-    def _folder(self) -> Path:
-        """Make the folder of what does not fit into memory; the disk of ``TMPDIR`` has it."""
-        parent = Path(tempfile.gettempdir())
-        sweep(parent, _PREFIX)
-        try:
-            return self._place.enter_context(held_folder(parent, _PREFIX))
-        except OSError as error:
-            raise InputError(
-                f"nothing can be written to {parent} ({error.strerror}); name another folder by "
-                "TMPDIR"
-            ) from error
 
     def close(self) -> None:
         """Free memory and disk."""
@@ -144,6 +118,21 @@ class Store:
         self.read_for((query, *views))
         self._make(query, *views)
         return self.connection.sql(query)
+
+    def give(self, table: str, rows: object) -> None:
+        """Put a kept table's rows there that were worked out elsewhere, over several files.
+
+        Args:
+            table: Its full name, e.g. ``main.matched_collectives``.
+            rows: A frame or table of Arrow's, with the columns that will be asked for.
+        """
+        self.connection.register("incoming", rows)
+        try:
+            self.connection.execute(f"create table {table} as from incoming")
+        finally:
+            self.connection.unregister("incoming")
+        self._made.add(table)
+        self._given |= {table}
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query of our own over what has been read already."""
@@ -188,7 +177,7 @@ class Store:
         leaders = catalogue().leaders(*views)
         if _NCCL_RANGES in leaders.values() and _NCCL_RANGES not in self._loaded:
             self._load_nccl_ranges()
-        return frozenset(
+        return self._given | frozenset(
             table
             for table, leader in leaders.items()
             if not self.fetch(f"select exists (from {leader})")[0][0]
@@ -233,6 +222,7 @@ class Store:
             self._read_integers(table, name, present)
         else:
             self._read_texts(table, name, present)
+        _log.info("%s: read %d columns of %s", self.path, len(present), name)
         self._check_rows(table, name, present)
         self._show(table, present)
 
@@ -364,19 +354,8 @@ class Store:
 
     def _make(self, query: str, *views: str) -> None:
         """Make the views that a query reads, and fill the kept tables that it stands on."""
-        kept = set(catalogue().kept(query, *views))
-        scripts, empty = catalogue().scripts, self._empty(*views)
-        for name in catalogue().reached(*views):
-            script = scripts[name]
-            if name not in self._made and (
-                name in kept if script.is_kept else script.references <= self._made
-            ):
-                self.connection.execute(
-                    f"create table {name} as select * from ({body_of(script)}) as q limit 0"
-                    if name in empty
-                    else script.text
-                ).fetchall()
-                self._made.add(name)
+        empty = self._empty(*views)
+        make(self.connection, catalogue(), self._made, (query, *views), self._given, empty)
 
 
 class _Stream:
@@ -387,6 +366,81 @@ class _Stream:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self._frame.__arrow_c_stream__(requested_schema)
+
+
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Make a folder for what does not fit into memory, on the disk of ``TMPDIR``.
+
+    It goes with the block, or by the next call where the process was killed.
+
+    Raises:
+        InputError: There is no place to write.
+    """
+    parent = Path(tempfile.gettempdir())
+    sweep(parent, _PREFIX)
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(held_folder(parent, _PREFIX))
+        except OSError as error:
+            raise InputError(
+                f"nothing can be written to {parent} ({error.strerror}); name another folder by "
+                "TMPDIR"
+            ) from error
+        yield folder
+
+
+def connected(limits: Limits, folder: Path, size: int) -> duckdb.DuckDBPyConnection:
+    """Return an empty DuckDB, shut off from files and network.
+
+    Args:
+        limits: What it may use.
+        folder: Where it may write.
+        size: Bytes of what will be asked: tables of little stay in memory, others are on disk.
+    """
+    # Where DuckDB expects few rows an ASOF join compares each with all: it expects wrongly of
+    # what a kept table will hold, and 20,000 kernels took 12 s.
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "asof_loop_join_threshold": 0,
+        "memory_limit": f"{limits.memory_bytes}B",
+    }
+    if limits.threads is not None:
+        config["threads"] = limits.threads
+    place = ":memory:" if size < _SMALL_BYTES else str(folder / "tables.duckdb")
+    connection = duckdb.connect(place, config=config)
+    close_connection(connection, folder / "spilled")
+    return connection
+
+
+def make(  # noqa: PLR0913, PLR0917 - what a store knows
+    connection: duckdb.DuckDBPyConnection,
+    known: Catalogue,
+    made: set[str],
+    query: tuple[str, ...],
+    given: frozenset[str] = frozenset(),
+    empty: frozenset[str] = frozenset(),
+) -> None:
+    """Make the views that a query reads, and fill the kept tables that it stands on.
+
+    Args:
+        connection: Where they are made.
+        known: What they are.
+        made: What is there already; what is made is added.
+        query: A SELECT, and the views that it reads.
+        given: Kept tables that were filled otherwise, whatever they stand on.
+        empty: Kept tables that are known to have no rows.
+    """
+    text, *views = query
+    kept = set(known.kept(text, *views, without=given))
+    for name in known.reached(*views, without=given):
+        script = known.scripts[name]
+        if name not in made and (name in kept if script.is_kept else script.references <= made):
+            connection.execute(
+                f"create table {name} as select * from ({body_of(script)}) as q limit 0"
+                if name in empty
+                else script.text
+            ).fetchall()
+            made.add(name)
 
 
 def no_kernels(path: Path, export: Export) -> MissingDataError:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 from threading import RLock
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import duckdb
@@ -26,18 +27,22 @@ from nsysmoe.trace.catalogue import catalogue
 from nsysmoe.trace.closed import check_closed
 from nsysmoe.trace.kept import Oddities, kept_frames
 from nsysmoe.trace.report import report_export
-from nsysmoe.trace.store import FUNCTIONS, Limits, Store, no_kernels
+from nsysmoe.trace.store import FUNCTIONS, Store, no_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import polars as pl
     import pyarrow as pa
 
     from nsysmoe.errors import MissingDataError
     from nsysmoe.export.tables import Export
+    from nsysmoe.resources import Limits
+    from nsysmoe.trace.file_clocks import FileClock
     from nsysmoe.trace.kept import KeptFrames, Question
+    from nsysmoe.trace.members import Member
 
+_BATCH = 100_000
 _NAMELESS = (
     "select count(*) from staging.stg_kernels as events "
     "inner join staging.stg_kernel_names as names using (string_id) "
@@ -52,7 +57,12 @@ class Trace:
 
     Attributes:
         path: The file that the user named (the report, where nsys exported one).
+        members: The files of a run of several; empty for one.
+        hosts: Names of machines by the top 16 bits of ``global_pid``; empty where all is of one.
     """
+
+    hosts: Mapping[int, str] = MappingProxyType({})
+    members: tuple[Member, ...] = ()
 
     def __init__(
         self,
@@ -79,6 +89,11 @@ class Trace:
     def _store(self) -> Store:
         """What has been read; kept answers need none."""
         return Store(self.path, self._export, self._class_map, self._limits)
+
+    @property
+    def file_clocks(self) -> tuple[FileClock, ...]:
+        """How the clock of each of several files was put on that of the run; none for one."""
+        return ()
 
     def __enter__(self) -> Trace:
         return self
@@ -127,7 +142,7 @@ class Trace:
             self._ahead += [(*one, None) for one in wanted]
 
     def batches(
-        self, view: str, columns: tuple[str, ...] | None = None, *, rows: int = 100_000
+        self, view: str, columns: tuple[str, ...] | None = None, *, rows: int = _BATCH
     ) -> pa.RecordBatchReader:
         """Return a public view as Arrow record batches of ``rows`` rows, one at a time in memory.
 
@@ -137,9 +152,35 @@ class Trace:
         with self._answering():
             self._store.relation(query, name)
             # A cursor of its own: an open result would block the trace's other questions.
-            relation = self._store.connection.cursor().sql(query)
-            to_reader = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
-            return to_reader(rows)
+            return _reader(self._store.connection.cursor().sql(query), rows)
+
+    def give(self, table: str, path: str) -> None:
+        """Put the rows of a kept table there, from Parquet, instead of working them out.
+
+        Args:
+            table: Its full name; all its columns are in the file.
+            path: The Parquet file.
+        """
+        import pyarrow.parquet as pq  # noqa: PLC0415
+
+        with self._answering():
+            self._store.give(table, pq.read_table(path))
+
+    def read_views(self, wanted: Iterable[tuple[str, tuple[str, ...]]]) -> None:
+        """Read at once what ``view_batches`` is going to need, views of every layer included."""
+        with self._answering():
+            self._store.read_for(*((_selected(view, columns), view) for view, columns in wanted))
+
+    def view_batches(self, view: str, columns: tuple[str, ...]) -> pa.RecordBatchReader:
+        """Return a view of any layer (``staging.stg_kernels``) as Arrow record batches."""
+        with self._answering():
+            return _reader(self._store.relation(_selected(view, columns), view), _BATCH)
+
+    def view_rows(self, view: str) -> list[tuple[Any, ...]]:
+        """Return all rows of a small view or source table of any layer."""
+        columns = tuple(catalogue().columns(view))
+        with self._answering():
+            return self._store.relation(_selected(view, columns), view).fetchall()
 
     def ask(self, query: str) -> pl.DataFrame:
         """Answer one SELECT over the views; it can read nothing else and change nothing.
@@ -306,7 +347,7 @@ def open_trace(
     class_map = class_map or default_class_map()
     if kind == "csv":
         raise InputError(f"{path} is a table, not a trace; this command needs the .sqlite export")
-    limits = Limits(threads or resources().threads, memory_bytes or resources().memory)
+    limits = resources().limits(threads, memory_bytes)
     if kind in {"sqlite", "parquetdir"}:
         # Before it is opened: what changes from here on is found to have changed.
         kept = kept_frames(path, class_map.digest)
@@ -314,6 +355,17 @@ def open_trace(
         return Trace(path, lambda: export, class_map, kept, limits)
     kept = kept_frames(path, class_map.digest, exporter(nsys))
     return Trace(path, report_export(path, nsys), class_map, kept, limits)
+
+
+def _reader(relation: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchReader:
+    to_reader = getattr(relation, "to_arrow_reader", None) or relation.fetch_record_batch
+    return to_reader(rows)
+
+
+def _selected(view: str, columns: tuple[str, ...]) -> str:
+    """Return the SELECT of a view of ``sql/`` and columns of it, both named by us."""
+    names = ", ".join(f'"{name}"' for name in columns)
+    return f"select {names} from {view}"
 
 
 def _without_times(store: Store, query: str) -> duckdb.DuckDBPyRelation:
@@ -352,5 +404,4 @@ def _select(view: str, columns: tuple[str, ...] | None) -> tuple[str, str]:
     there = catalogue().columns(f"main.{view}")
     if unknown := [name for name in columns or () if name not in there]:
         raise QueryError(f"view {view} has no column {unknown[0]}; it has {', '.join(there)}")
-    names = ", ".join(f'"{name}"' for name in dict.fromkeys(columns or there))
-    return f"select {names} from main.{view}", f"main.{view}"
+    return _selected(f"main.{view}", tuple(dict.fromkeys(columns or there))), f"main.{view}"

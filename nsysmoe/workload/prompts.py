@@ -157,7 +157,7 @@ def _text_of(row: Any, field_: str) -> str:
 def _first_turn(turns: list[Any]) -> str:
     """Return the first thing that a person says in ShareGPT's ``from`` and ``value``."""
     for turn in turns:
-        if isinstance(turn, dict) and turn.get("from") in _HUMAN:
+        if isinstance(turn, dict) and str(turn.get("from")) in _HUMAN:
             if isinstance(turn.get("value"), str):
                 return str(turn["value"])
             break

@@ -76,11 +76,14 @@ inliers as (
     where abs(differences.apart_ns - medians.offset_ns) <= 10 * medians.spread_ns + 1000
 ),
 
+-- In order: sums of floats must not depend on which thread came first.
 lines as (
     select
         rank,
-        coalesce(regr_slope(apart_ns, end_ns - zero_ns), 0) as drift,
-        coalesce(regr_intercept(apart_ns, end_ns - zero_ns), avg(apart_ns)) as offset_ns
+        coalesce(regr_slope(apart_ns, end_ns - zero_ns order by end_ns, apart_ns), 0) as drift,
+        coalesce(
+            regr_intercept(apart_ns, end_ns - zero_ns order by end_ns, apart_ns), avg(apart_ns)
+        ) as offset_ns
     from inliers
     group by rank
 ),

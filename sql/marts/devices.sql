@@ -5,6 +5,7 @@ with used as (
         process_id,
         device_id,
         count(*) as launches,
+        count(graph_node_id) as graph_launches,
         min(start_ns) as first_start_ns,
         max(end_ns) as last_end_ns
     from staging.stg_kernels
@@ -25,6 +26,7 @@ select
     mapped.gpu_id,
     coalesce(gpus.name, only_model.name) as gpu_name,
     used.launches,
+    used.graph_launches,
     used.first_start_ns,
     used.last_end_ns
 from used
@@ -43,5 +45,6 @@ comment on column main.devices.device_id is 'CUDA ordinal of the GPU, as this pr
 comment on column main.devices.gpu_id is 'GPU of the host (gpus.gpu_id); NULL where the export does not tell (before schema 3.17.2)';
 comment on column main.devices.gpu_name is 'Model of the GPU; NULL where it is not sure';
 comment on column main.devices.launches is 'Kernel executions of this process on this device';
+comment on column main.devices.graph_launches is 'Those of them that a replayed CUDA graph launched';
 comment on column main.devices.first_start_ns is 'Start of its first kernel, ns since the zero of the capture';
 comment on column main.devices.last_end_ns is 'End of its last kernel, ns since the zero of the capture';

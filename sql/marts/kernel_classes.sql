@@ -1,13 +1,4 @@
 create view main.kernel_classes as
-with totals as (
-    select
-        string_id,
-        count(*) as launches,
-        sum(dur_ns)::bigint as total_ns
-    from staging.stg_kernels
-    group by string_id
-)
-
 select
     functions.name_id,
     functions.name,
@@ -19,9 +10,8 @@ select
     functions.data_type,
     sum(totals.launches)::bigint as launches,
     sum(totals.total_ns)::bigint as total_ns
-from totals
-inner join staging.stg_kernel_names as names on totals.string_id = names.string_id
-inner join nsysmoe.kernel_functions as functions on names.name = functions.name
+from staging.stg_kernel_totals as totals
+inner join nsysmoe.kernel_functions as functions on totals.name = functions.name
 group by all;
 
 comment on view main.kernel_classes is

@@ -128,7 +128,7 @@ select
     meetings.series is not null as is_matched,
     ordered.start_ns,
     ordered.end_ns,
-    ordered.end_ns - ordered.start_ns as dur_ns,
+    ordered.dur_ns,
     meetings.last_arrival_ns - ordered.arrival_ns as wait_ns,
     meetings.first_departure_ns - meetings.last_arrival_ns as transfer_ns,
     meetings.last_arrival_ns = ordered.arrival_ns as is_last,

@@ -19,7 +19,8 @@ select
     max(launches.dur_ns) as slowest_ns,
     avg(launches.dur_ns) as mean_ns,
     max(launches.dur_ns) - avg(launches.dur_ns) as excess_ns,
-    arg_max(launches.rank, launches.dur_ns) as slowest_rank,
+    -- The first rank of those that took as long.
+    arg_max(launches.rank, (launches.dur_ns::hugeint << 16) - launches.rank) as slowest_rank,
     min(launches.start_ns) as start_ns
 from staging.stg_moe_launches as launches
 cross join paired

@@ -2,22 +2,15 @@ create table main.moe_launches as
 with placed as (
     select
         launches.*,
-        steps.step,
-        steps.phase,
-        layers.layer as named_layer,
+        places.step,
+        places.phase,
+        places.layer as named_layer,
         periods.layers as period,
         launches.layer_ordinal
         + coalesce((periods.layers - periods.first_layers) % periods.layers, 0)
             as period_ordinal
     from staging.stg_moe_products as launches
-    left join staging.stg_step_calls as steps
-        on
-            launches.global_pid = steps.global_pid
-            and launches.correlation_id = steps.correlation_id
-    left join staging.stg_layer_calls as layers
-        on
-            launches.global_pid = layers.global_pid
-            and launches.correlation_id = layers.correlation_id
+    left join staging.stg_moe_places as places on launches.kernel_id = places.kernel_id
     left join staging.stg_step_periods as periods on launches.rank = periods.rank
 ),
 
@@ -50,7 +43,7 @@ layout as (
 
 ranges as (
     select count(*) > 0 as has_ranges
-    from staging.stg_step_calls
+    from staging.stg_stepping_processes
 ),
 
 sized as (

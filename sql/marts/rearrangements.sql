@@ -1,7 +1,7 @@
 create view main.rearrangements as
 with balancing as (
     select count(*) > 0 as is_on
-    from main.kernels
+    from main.kernel_classes
     where class = 'eplb'
 ),
 

@@ -1,22 +1,5 @@
 create view main.wait_ledger as
-with running as (
-    select
-        kernel_id,
-        context_id,
-        stream_id,
-        sum(case when class = 'moe_gemm' then busy_ns else 0 end) over up_to as moe_ns,
-        sum(case when class not in ('moe_gemm', 'collective') then busy_ns else 0 end) over up_to
-            as other_ns,
-        sum(late_ns) over up_to as late_ns,
-        sum(gap_ns - late_ns) over up_to as gap_ns
-    from main.gpu_work
-    window up_to as (
-        partition by global_pid, device_id, context_id, stream_id
-        order by place
-        rows between unbounded preceding and current row
-    )
-),
-
+with
 -- What each rank did on the collective's stream since its last matched one.
 arrivals as (
     select
@@ -27,7 +10,7 @@ arrivals as (
         running.late_ns - lag(running.late_ns) over by_rank as late_ns,
         running.gap_ns - lag(running.gap_ns) over by_rank as gap_ns
     from main.matched_collectives as met
-    inner join running on met.kernel_id = running.kernel_id
+    inner join staging.stg_collective_progress as running on met.kernel_id = running.kernel_id
     where met.is_matched
     window by_rank as (
         partition by met.global_pid, met.device_id, running.context_id, running.stream_id
@@ -35,13 +18,13 @@ arrivals as (
     )
 ),
 
--- Where several came at the same instant, any of them is the one that was waited for.
+-- Where several came at the same instant, the first rank of them is the one that was waited for.
 last_ones as (
     select
         name_id,
         communicator,
         ordinal,
-        arg_min(kernel_id, device_id) as kernel_id
+        first(kernel_id order by global_pid >> 48, device_id, global_pid) as kernel_id
     from arrivals
     where is_last
     group by name_id, communicator, ordinal
@@ -56,6 +39,7 @@ paired as (
         early.function,
         early.start_ns,
         late.kernel_id as late_kernel_id,
+        late.global_pid as late_global_pid,
         late.process_id as late_process_id,
         late.device_id as late_device_id,
         early.wait_ns,
@@ -92,6 +76,7 @@ comment on column main.wait_ledger.device_id is 'CUDA ordinal of the GPU, as thi
 comment on column main.wait_ledger.function is 'Function component of the kernel''s name';
 comment on column main.wait_ledger.start_ns is 'Start, ns since the zero of the capture: when this rank arrived';
 comment on column main.wait_ledger.late_kernel_id is 'The kernel of the rank that came last';
+comment on column main.wait_ledger.late_global_pid is 'Process that was waited for, as nsys serialises it';
 comment on column main.wait_ledger.late_process_id is 'Process that was waited for';
 comment on column main.wait_ledger.late_device_id is 'Device that was waited for';
 comment on column main.wait_ledger.wait_ns is 'Last arrival less own start, ns';

@@ -3,9 +3,18 @@ with ranks as (
     select
         global_pid,
         device_id,
-        row_number() over (order by device_id, global_pid) - 1 as rank
-    from main.collectives
+        row_number() over (order by global_pid >> 48, device_id, global_pid) - 1 as rank
+    from staging.stg_collective_events
     group by global_pid, device_id
+),
+
+-- Where some ranks' kernels have a name and others' do not, their orders cannot be compared.
+sure as (
+    select name_id
+    from staging.stg_collective_events
+    where not is_replayed
+    group by name_id
+    having count(*) = count(nccl_communicator)
 ),
 
 events as (
@@ -15,11 +24,12 @@ events as (
         events.process_id,
         events.device_id,
         events.name_id,
-        named.nccl_communicator,
+        case when sure.name_id is not null then events.nccl_communicator end as nccl_communicator,
         events.start_ns,
-        events.end_ns
-    from main.collectives as events
-    left join staging.stg_named_collectives as named on events.kernel_id = named.kernel_id
+        events.end_ns,
+        events.dur_ns
+    from staging.stg_collective_events as events
+    left join sure on events.name_id = sure.name_id
 ),
 
 counted as (
@@ -57,6 +67,7 @@ ordered as (
         nccl_communicator,
         start_ns,
         end_ns,
+        dur_ns,
         row_number() over (
             partition by name_id, nccl_communicator, global_pid, device_id
             order by start_ns, end_ns

@@ -6,7 +6,7 @@ with sizes as (
         blocks,
         ln(blocks) as size
     from staging.stg_moe_products
-    where gemm = 'w13' and blocks > 0 and not exists (select 1 from staging.stg_step_calls)
+    where gemm = 'w13' and blocks > 0 and not exists (select 1 from staging.stg_stepping_processes)
 ),
 
 running as (

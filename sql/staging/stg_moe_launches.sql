@@ -8,7 +8,7 @@ select
     correlation_id,
     start_ns,
     dur_ns,
-    dense_rank() over (order by device_id, global_pid) - 1 as rank,
+    dense_rank() over (order by global_pid >> 48, device_id, global_pid) - 1 as rank,
     row_number() over (
         partition by global_pid, device_id
         order by start_ns, dur_ns

@@ -1,20 +1,5 @@
 create table staging.stg_moe_products as
-with around as (
-    select
-        kernel_id,
-        global_pid,
-        device_id,
-        start_ns,
-        dur_ns,
-        grid_x * grid_y * grid_z as blocks,
-        class = 'moe_gemm' as is_product
-    from main.kernels
-    where
-        class = 'moe_gemm'
-        or (class = 'moe_support' and role in ('route', 'sort'))
-),
-
-followed as (
+with followed as (
     select
         *,
         -- Of the first nobody knows what was before: a second product after it makes it w13.
@@ -23,12 +8,12 @@ followed as (
             not lead(is_product) over in_order,
             false
         ) as follows_product,
-        bool_or(not is_product) over () as has_routing
-    from around
+        bool_or(not is_product) over (partition by global_pid, device_id) as has_routing
+    from staging.stg_moe_around
     window in_order as (partition by global_pid, device_id order by start_ns, dur_ns)
 ),
 
--- Tokens are routed and sorted before a layer's first product and not between its two. A trace
+-- Tokens are routed and sorted before a layer's first product and not between its two. A rank
 -- without those kernels leaves the order: w13, w2, w13, ...
 told as (
     select

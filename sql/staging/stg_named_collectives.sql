@@ -3,7 +3,6 @@ create table staging.stg_named_collectives as
 with launched as (
     select
         events.kernel_id,
-        events.name_id,
         events.graph_node_id,
         named.communicator,
         calls.start_ns,
@@ -20,29 +19,17 @@ with launched as (
 named as (
     select
         kernel_id,
-        name_id,
         communicator
     from launched
     -- A replayed graph's kernels are inside no call of NCCL's.
     where start_ns < end_ns and communicator is not null and graph_node_id is null
-),
-
--- Where some ranks' kernels have a name and others' do not, their orders cannot be compared.
-sure as (
-    select events.name_id
-    from main.collectives as events
-    left join named on events.kernel_id = named.kernel_id
-    where events.graph_node_id is null
-    group by events.name_id
-    having count(*) = count(named.kernel_id)
 )
 
 select
     named.kernel_id,
-    -- NCCL's ids are 64 random bits.
-    (dense_rank() over (order by named.communicator))::usmallint as nccl_communicator
+    numbers.nccl_communicator
 from named
-inner join sure on named.name_id = sure.name_id;
+inner join staging.stg_communicators as numbers on named.communicator = numbers.communicator;
 
 comment on table staging.stg_named_collectives is
 'Communication kernels whose communicator NCCL''s ranges name. Grain: one kernel execution. Key: kernel_id.';

@@ -1,98 +1,24 @@
 create view staging.stg_step_periods as
-with layers as (
-    select
-        rank,
-        global_pid,
-        device_id,
-        start_ns,
-        layer_ordinal + 1 as begun
-    from staging.stg_moe_products
-    where gemm = 'w13'
-),
-
-ranks as (
+with ranks as (
     select
         rank,
         any_value(global_pid) as global_pid,
-        any_value(device_id) as device_id,
-        count(*) as layers
-    from layers
+        any_value(device_id) as device_id
+    from staging.stg_moe_launches
     group by rank
-),
-
--- A kernel that runs once a step (an embedding, a sampler) runs far less often than layers do.
-rare as (
-    select
-        ranks.rank,
-        names.name_id
-    from main.kernels as names
-    inner join ranks
-        on
-            names.global_pid is not distinct from ranks.global_pid
-            and names.device_id = ranks.device_id
-    where names.class != 'moe_gemm'
-    group by ranks.rank, names.name_id, ranks.layers
-    having count(*) > 2 and count(*) * 2 <= ranks.layers
-),
-
-occurrences as (
-    select
-        ranks.rank,
-        events.name_id,
-        events.start_ns
-    from main.kernels as events
-    inner join ranks
-        on
-            events.global_pid is not distinct from ranks.global_pid
-            and events.device_id = ranks.device_id
-    inner join rare on ranks.rank = rare.rank and events.name_id = rare.name_id
-),
-
-counted as (
-    select
-        occurrences.rank,
-        occurrences.name_id,
-        coalesce(layers.begun, 0) as begun,
-        coalesce(layers.begun, 0) - lag(coalesce(layers.begun, 0)) over (
-            partition by occurrences.rank, occurrences.name_id
-            order by occurrences.start_ns
-        ) as since
-    from occurrences
-    asof left join layers
-        on occurrences.rank = layers.rank and occurrences.start_ns >= layers.start_ns
-),
-
-regular as (
-    select
-        rank,
-        min(since) as layers,
-        min(begun) % min(since) as first_layers
-    from counted
-    group by rank, name_id
-    having min(since) = max(since) and min(since) > 1
-),
-
-voted as (
-    select
-        rank,
-        layers,
-        first_layers,
-        row_number() over (
-            partition by rank
-            order by count(*) desc, layers, first_layers asc
-        ) as place
-    from regular
-    group by rank, layers, first_layers
 ),
 
 elected as (
     select
-        rank,
-        layers,
-        first_layers,
-        min(layers) over () = max(layers) over () as is_agreed
-    from voted
-    where place = 1
+        ranks.rank,
+        periods.layers,
+        periods.first_layers,
+        min(periods.layers) over () = max(periods.layers) over () as is_agreed
+    from staging.stg_rank_periods as periods
+    inner join ranks
+        on
+            periods.global_pid is not distinct from ranks.global_pid
+            and periods.device_id = ranks.device_id
 )
 
 select
@@ -103,4 +29,4 @@ from elected
 where is_agreed;
 
 comment on view staging.stg_step_periods is
-'How many layers a step has, from the kernels that run once in as many: most of those that recur regularly agree on it. No rows where ranks do not agree. first_layers: layers of the step that the capture began in the middle of. Grain: one rank. Key: rank.';
+'How many layers a step has (stg_rank_periods); no rows where ranks do not agree. Grain: one rank. Key: rank.';

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from nsysmoe.analysis.advice_words import Grounds, verdict
 from nsysmoe.analysis.advise import advise
 from nsysmoe.cli import main
 from nsysmoe.errors import MissingDataError, PlacementError, RoutingError
 from nsysmoe.metrics.held_out import saved, step_cube
 from nsysmoe.metrics.routing_loads import count_choices
+from nsysmoe.metrics.single_runs import between_runs, pair_interval
 from tests.conftest import GRAPHS
 
 ROUTED = GRAPHS / "eplb_off.routed.npz"
@@ -35,6 +38,20 @@ def logged(path: Path, loads: Any) -> Path:
 
 def by_what(found: Any) -> dict[str, dict[str, Any]]:
     return {row["what"]: row for row in found.loads}
+
+
+def grounds_of(found: Any) -> Grounds:
+    """Return what an advice's verdict stands on."""
+    return Grounds(
+        shape=found.shape,
+        loads=by_what(found),
+        times={(row["phase"], row["what"]): row for row in found.times},
+        bounds=list(found.bound),
+        moves=found.moves,
+        single_runs=found.single_runs,
+        tax=found.tax,
+        rearrangements=list(found.rearrangements),
+    )
 
 
 def test_hot_experts_on_one_gpu_are_worth_moving(tmp_path: Path) -> None:
@@ -112,11 +129,106 @@ def test_a_trace_gives_times(graphs: Any) -> None:
     assert parts == pytest.approx(rows["all", "measured"]["critical_ns"])
 
 
+def test_a_single_pair_of_runs_may_show_the_contrary(graphs: Any) -> None:
+    """Two runs cut the same prompts into other steps: a step more reads all weights once more."""
+    found = graphs.single_runs
+    row = next(row for row in graphs.times if (row["phase"], row["what"]) == ("all", "eplb"))
+    assert found["saved_ns"] == row["saved_ns"]
+    assert found["low_ns"] < row["saved_ns"] < found["high_ns"]
+    assert found["batching_ns"] == found["prompt_steps"] ** 0.5 * found["step_ns"]
+    assert "One run with EPLB against one without" in " ".join(graphs.sentences)
+
+
+def test_spread_between_runs_by_hand() -> None:
+    import polars as pl
+
+    launches = pl.DataFrame(
+        {
+            "phase": ["prefill"] * 2 + ["decode"] * 4,
+            "step": [0, 0, 1, 1, 2, 2],
+            "ordinal": [0, 0, 1, 1, 2, 2],
+            "gemm": "w13",
+            "rank": [0, 1] * 3,
+            "dur_ns": [50, 60, 10, 14, 10, 16],
+            "predicted_ns": [55.0, 55, 12, 12, 12, 12],
+            "is_padded": False,
+        }
+    )
+    found = between_runs(launches)
+    # One step with prompts; the median decode step waits 15 for its slowest rank.
+    assert (found["prompt_steps"], found["step_ns"], found["batching_ns"]) == (1, 15, 15)
+    # Prefill: -5 and 5 beside the fit, decode -4 and 6: variances 50 and 50.
+    assert found["ranks_ns"] == pytest.approx(10)
+    assert found["sd_ns"] == pytest.approx(325**0.5)
+    (low, high), runs = pair_interval(5.0, 0.0, 10.0)
+    assert (low, high) == pytest.approx((5 - 27.72, 5 + 27.72), abs=0.01)
+    assert runs == 31
+    assert pair_interval(0.0, 1.0, 1.0)[1] is None
+
+
+def test_a_rearrangement_elsewhere_tells_its_cost(graphs: Any) -> None:
+    assert graphs.rearrangements == ()
+    assert "no trace shows what rearranging costs" in " ".join(graphs.sentences)
+    with pytest.raises(MissingDataError, match="no rearrangement"):
+        advise(ROUTED, **TRACE, rearranged=GRAPHS / "eplb_off.sqlite")
+    row = {"stall_ns": 5e6}
+    told = verdict(replace(grounds_of(graphs), rearrangements=[row, {"stall_ns": 7e6}]))[1]
+    saved = next(row for row in graphs.times if (row["phase"], row["what"]) == ("all", "eplb"))
+    steps = 6e6 / (saved["saved_ns"] / graphs.shape["steps"])
+    assert "held up steps for 6.0 ms each time, which" in " ".join(told)
+    assert f"pay back in {steps:,.0f} steps" in " ".join(told)
+
+
+def test_moves_are_those_of_gpus_named_as_they_fit_best(tmp_path: Path) -> None:
+    """The plan swaps one expert of each GPU, whatever it calls the GPUs."""
+    found = advise(logged(tmp_path / "a.csv", np.tile([40, 40, 10, 10], (8, 2, 1))), gpus=2)
+    assert found.moves == {"experts": 4, "slots": 8}
+
+
+def test_when_it_would_not_help_is_listed(graphs: Any) -> None:
+    limits = {limit["code"]: limit["applies"] for limit in graphs.limits}
+    assert limits == {
+        "one_expert_a_gpu": False,
+        "within_chance": False,
+        # Of four experts a GPU a batch of 32 tokens leaves none idle.
+        "active_experts": True,
+        "host_bound": False,
+    }
+
+
+def test_a_gain_that_nobody_waits_for_is_none_yet(graphs: Any) -> None:
+    rows = [{"bound": "host", "window_ns": 96}, {"bound": "moe", "window_ns": 4}]
+    is_worth, sentences, limits = verdict(replace(grounds_of(graphs), bounds=rows))
+    assert graphs.is_worth
+    assert not is_worth
+    assert sentences[0].startswith("EPLB is not worth turning on yet")
+    assert "96% of the time is bound by the host" in sentences[-1]
+    assert limits[-1]["applies"]
+
+
+def test_a_plan_by_cost_is_judged_beside_those_by_loads(graphs: Any) -> None:
+    saved = {row["what"]: row["saved"] for row in graphs.times if row["phase"] == "decode"}
+    assert saved["active"] > saved["eplb"] - 0.005
+    assert {"now", "eplb", "best", "active", "perfect_balance"} < {*saved, "measured"}
+
+
+def test_experts_that_are_active_together_are_better_parted(tmp_path: Path) -> None:
+    together = [[40, 40, 0, 0], [0, 0, 40, 40]]
+    order = np.random.default_rng(0).integers(0, 2, 40)
+    found = advise(logged(tmp_path / "a.csv", [[together[kind]] for kind in order]), gpus=2)
+    assert by_what(found)["active"]["saved"] == 0.5
+
+
 def test_redundant_experts_cost_decode(graphs: Any) -> None:
     """Measured on the whole pair: a fifth more critical time in decode (docs/routing-cost.md)."""
     replicated = advise(ROUTED, **TRACE, redundant=2)
     rows = {(row["phase"], row["what"]): row for row in replicated.times}
     assert -0.3 < rows["decode", "best"]["saved"] < -0.1
+    assert rows["all", "eplb"]["saved"] < rows["all", "eplb_plain"]["saved"]
+    assert replicated.tax is not None
+    changes = {row["phase"]: row["change_ns"] for row in replicated.tax["phases"]}
+    assert changes["decode"] > 10_000
+    assert "redundant experts change" in " ".join(replicated.sentences)
     active = by_what(replicated)["best"]["active"], by_what(graphs)["best"]["active"]
     assert active[0] > active[1]
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -54,9 +56,24 @@ class Node:
             "-o", str(self.output), *more,
         ]  # fmt: skip
 
+    def sweep_argv(self, *more: str) -> list[str]:
+        """Return a sweep of two sizes in both of the paper's configurations, a run each."""
+        return [
+            sys.executable, "-m", "nsysmoe", "sweep", "run", "--model", "m",
+            "--tensor-parallel", "2", "--python", sys.executable, "--num-prompts", "4",
+            "--input-len", "8", "--output-len", "8", "--only-axes", "--axis", "max-num-seqs=2,4",
+            "--repeats", "1", "-o", str(self.output), *more,
+        ]  # fmt: skip
+
     def start(self, *more: str, **variables: str) -> subprocess.Popen[str]:
+        return self._start(self.argv(*more), variables)
+
+    def start_sweep(self, *more: str, **variables: str) -> subprocess.Popen[str]:
+        return self._start(self.sweep_argv(*more), variables)
+
+    def _start(self, argv: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            self.argv(*more),
+            argv,
             env={**self.environment, **variables},
             cwd=self.home,
             stdout=subprocess.PIPE,
@@ -65,9 +82,10 @@ class Node:
         )
 
     def capture(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        with self.start(*more, **variables) as process:
-            out, err = process.communicate(timeout=60)
-        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+        return _ended(self.start(*more, **variables))
+
+    def sweep(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return _ended(self.start_sweep(*more, **variables))
 
     def manifest(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.output / "manifest.json").read_text())
@@ -96,6 +114,33 @@ class Node:
                 if ours and any(one.startswith(b"NSYSMOE_CAPTURE=") for one in variables):
                     found.append(int(entry.name))
         return found
+
+
+def _ended(started: subprocess.Popen[str]) -> subprocess.CompletedProcess[str]:
+    with started as process:
+        out, err = process.communicate(timeout=60)
+    return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+def port() -> str:
+    """Return a port that nobody listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def bare(home: Path) -> Path:
+    """Return a folder for PYTHONPATH with click and numpy, that hides everything installed."""
+    folder = home / "bare"
+    folder.mkdir()
+    for name in ("click", "numpy"):
+        (folder / name).symlink_to(Path(import_module(name).__file__ or "").parent)
+    for libraries in Path(import_module("numpy").__file__ or "").parent.parent.glob("numpy.libs"):
+        (folder / libraries.name).symlink_to(libraries)
+    (folder / "sitecustomize.py").write_text(
+        "import sys\nsys.path[:] = [path for path in sys.path if 'site-packages' not in path]\n"
+    )
+    return folder
 
 
 def _program(path: Path, script: Path) -> None:

@@ -6,13 +6,12 @@ import json
 import os
 import resource
 import signal
-import socket
 import subprocess
 import sys
 import time
-from importlib import import_module
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 import nsysmoe
@@ -21,7 +20,8 @@ from nsysmoe.capture.process import Program, family, marked, sweep
 from nsysmoe.reports import render
 from nsysmoe.reports.pages.comparison import comparison_page
 from nsysmoe.routing import read_run, read_vllm_log
-from tests.capture.node import Node
+from tests.capture.node import Node, port
+from tests.capture.node import bare as bare_of
 from tests.capture.node import node as make_node
 from tests.conftest import ROOT
 
@@ -31,12 +31,6 @@ PAIR = ("--runs", "1", "--no-eplb-async")
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     return make_node(tmp_path)
-
-
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def test_a_pair_from_one_command_to_a_comparison(node: Node) -> None:
@@ -50,7 +44,8 @@ def test_a_pair_from_one_command_to_a_comparison(node: Node) -> None:
     ]
     folder = node.output / "on" / "run-2"
     assert {path.name for path in folder.iterdir()} == {
-        "trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "engine.log",
+        "trace.nsys-rep", "trace.sqlite", "run.json", "routing.npz", "routing.parquet",
+        "engine.log",
     }  # fmt: skip
     found = nsysmoe.compare(node.output / "off", node.output / "on", quick=True)
     assert len(found.baseline.sources) == 2
@@ -78,6 +73,10 @@ def test_the_record_is_one_that_routing_reads(node: Node) -> None:
     assert record.prompt_tokens == (8,) * 4
     assert record.map_before == record.map_after
     assert log.tokens == (15,) * 4
+    rows = pl.read_parquet(folder / "routing.parquet")
+    assert set(rows["run"]) == {"on/run-1"}
+    assert rows.height == log.choices.height
+    assert rows.filter(phase="prefill")["token"].n_unique() == 8
     written = json.loads((folder / "run.json").read_text())
     assert [one["round"] for one in written["runs"]] == ["control", "profiled"]
     assert written["rearrangements"] == {"before": 1, "inside": 0}
@@ -231,6 +230,33 @@ def test_captures_are_not_mixed(node: Node) -> None:
     assert "holds something else (thesis.tex)" in done.stderr
 
 
+def test_a_capture_of_an_earlier_version_goes_on(node: Node) -> None:
+    assert node.capture(*PAIR).returncode == 0
+    path = node.output / "manifest.json"
+    manifest = node.manifest()
+    manifest["spec"]["arms"] = ["off", "on"]
+    del manifest["spec"]["load"], manifest["spec"]["gpu_sets"], manifest["spec"]["keeps_going"]
+    path.write_text(json.dumps(manifest))
+    assert node.capture("--runs", "2", "--no-eplb-async").returncode == 0
+    assert [run["status"] for run in node.manifest()["runs"]] == ["complete"] * 4
+    manifest["spec"]["arms"] = ["off", {**node.manifest()["spec"]["arms"][1], "redundant": 2}]
+    path.write_text(json.dumps(manifest))
+    done = node.capture(*PAIR)
+    assert done.returncode == 1
+    assert "holds runs of on with other options" in done.stderr
+
+
+def test_the_manifest_keeps_arms_that_are_not_asked_for(node: Node) -> None:
+    assert node.capture(*PAIR).returncode == 0
+    done = node.capture(*PAIR, "--eplb", "on")
+    assert done.stdout.endswith(f"1 of 1 runs count in {node.output}\n")
+    manifest = node.manifest()
+    assert {run["arm"]: run["status"] for run in manifest["runs"]} == {
+        "on": "complete", "off": "complete",
+    }  # fmt: skip
+    assert {arm["name"] for arm in manifest["spec"]["arms"]} == {"off", "on"}
+
+
 def test_two_captures_do_not_share_a_folder(node: Node) -> None:
     first = node.start(*PAIR, FAKE_VLLM="hang@profile")
     node.wait_for("start_profile")
@@ -255,7 +281,7 @@ def test_a_run_that_fails_its_verification_is_set_aside(node: Node) -> None:
 
 
 def test_verifying_on_another_machine(node: Node) -> None:
-    bare = {"PYTHONPATH": f"{_without(node.home)}{os.pathsep}{node.environment['PYTHONPATH']}"}
+    bare = {"PYTHONPATH": f"{bare_of(node.home)}{os.pathsep}{node.environment['PYTHONPATH']}"}
     done = node.capture(*PAIR, **bare)
     assert done.returncode == 0, done.stderr
     assert [run["status"] for run in node.manifest()["runs"]] == ["unverified"] * 2
@@ -267,23 +293,10 @@ def test_verifying_on_another_machine(node: Node) -> None:
     )  # fmt: skip
     assert found.returncode == 1
     assert "complete    off/run-1" in found.stdout
+    assert (node.output / "off" / "run-1" / "routing.parquet").is_file()
     assert "failed      failed/on-run-1: fail  EPLB" in found.stdout
     assert not (node.output / "on" / "run-1").exists()
     assert [run["status"] for run in node.manifest()["runs"]] == ["complete", "failed"]
-
-
-def _without(home: Path) -> Path:
-    """Return a folder for PYTHONPATH with click and numpy, that hides everything installed."""
-    folder = home / "bare"
-    folder.mkdir()
-    for name in ("click", "numpy"):
-        (folder / name).symlink_to(Path(import_module(name).__file__ or "").parent)
-    for libraries in Path(import_module("numpy").__file__ or "").parent.parent.glob("numpy.libs"):
-        (folder / libraries.name).symlink_to(libraries)
-    (folder / "sitecustomize.py").write_text(
-        "import sys\nsys.path[:] = [path for path in sys.path if 'site-packages' not in path]\n"
-    )
-    return folder
 
 
 def test_a_disk_that_is_full(node: Node) -> None:
@@ -361,6 +374,10 @@ def test_a_server_under_load(node: Node) -> None:
     # The server takes a millisecond a token.
     assert 0.0008 < summary["tpot_p50_s"] < 0.05
     assert summary["ttft_p50_s"] < summary["e2e_p50_s"]
+    # By its workers' own counter, as offline.
+    assert record["rearrangements"]["before"] >= 1
+    assert record["rearrangements"]["inside"] == 0
+    assert record["eplb_after"][0]["step"] > record["eplb_before"][0]["step"]
     lines = [note[2] for note in node.notes]
     last = len(lines) - 1 - lines[::-1].index("/start_profile")
     assert lines[last:] == ["/start_profile", *["complete 8"] * 4, "/stop_profile"]

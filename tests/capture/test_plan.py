@@ -11,10 +11,13 @@ import pytest
 from nsysmoe.capture.engine import check, options
 from nsysmoe.capture.plan import NODE, plan, script
 from nsysmoe.capture.spec import (
+    OFF,
+    ON,
+    Arm,
     Balancing,
-    DummyWeights,
     Engine,
     Layout,
+    Load,
     Rearrange,
     Spec,
     Workload,
@@ -51,7 +54,7 @@ def test_options_of_eplb_are_in_the_on_arm_alone(spec: Spec) -> None:
     assert any("eplb_config" in word or "--eplb-config" in word for word in on.engine.argv)
     # Nothing else differs but the name of the run.
     assert len(set(off.engine.environment) ^ set(on.engine.environment)) == 0
-    assert options(spec, "on").items() >= options(spec, "off").items()
+    assert options(spec, ON).items() >= options(spec, OFF).items()
 
 
 @pytest.mark.parametrize(
@@ -104,7 +107,6 @@ def test_layouts_that_contradict_themselves_are_refused(
         (replace(TENSOR, layout=Layout(1, 1)), r"more than one GPU"),
         (replace(PAPER, workload=replace(PAPER.workload, count=3)), r"without any"),
         (replace(SERVER, routed_experts=True), r"needs --mode offline"),
-        (replace(SERVER, dummy=DummyWeights(router_skew=1.0)), r"need --mode offline"),
     ],
 )
 def test_what_a_version_cannot_honour_is_refused(spec: Spec, said: str) -> None:
@@ -113,13 +115,99 @@ def test_what_a_version_cannot_honour_is_refused(spec: Spec, said: str) -> None:
 
 
 def test_an_arm_without_eplb_needs_none_of_its_options() -> None:
-    check(replace(TENSOR, layout=Layout(1, 1), arms=("off",)))
+    check(replace(TENSOR, layout=Layout(1, 1), arms=(OFF,)))
 
 
 def test_multicast_is_off_unless_allowed() -> None:
     (off, *_), (allowed, *_) = plan(TENSOR, "runs"), plan(replace(TENSOR, multicast=True), "runs")
     assert dict(off.engine.environment)["NCCL_NVLS_ENABLE"] == "0"
     assert "NCCL_NVLS_ENABLE" not in dict(allowed.engine.environment)
+
+
+@pytest.mark.parametrize(
+    ("spec", "digest"),
+    [(PAPER, "f3df19da4ccfa134"), (TENSOR, "ff8848a37a32892f"), (SERVER, "9581904e1237fbec")],
+)
+def test_captures_of_earlier_versions_go_on(spec: Spec, digest: str) -> None:
+    assert spec.digest() == digest
+    assert replace(spec, load=Load(rate=4.0)).digest() != digest
+
+
+def test_an_arm_says_only_what_differs() -> None:
+    arm = Arm(
+        "small",
+        is_expert_parallel=False,
+        max_sequences=4,
+        max_step_tokens=512,
+        more=(("async_scheduling", "true"),),
+        workload=Workload(count=3, output_tokens=5),
+        labels=(("routing", "mine"),),
+    )
+    spec = replace(TENSOR, arms=(ON, arm), rearrange="any", runs=1)
+    on, small = plan(spec, "runs")
+    (given,) = [word for word in small.engine.argv if word.startswith("--engine=")]
+    options_ = json.loads(given[9:])
+    assert options_["enable_expert_parallel"] is False
+    assert (options_["max_num_seqs"], options_["max_num_batched_tokens"]) == (4, 512)
+    assert options_["async_scheduling"] is True
+    assert "enable_eplb" not in options_
+    assert "--num-prompts=3" in small.engine.argv
+    (record,) = [word for word in small.engine.argv if word.startswith("--record=")]
+    kept = json.loads(record[9:])
+    assert (kept["routing"], kept["ep"], kept["async_scheduling"]) == ("mine", "off", True)
+    # Nothing of it reaches the other.
+    assert on == plan(replace(spec, arms=(ON,)), "runs")[0]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "..", ".work", "failed", "a b", "x" * 200])
+def test_names_of_arms_are_names_of_folders(name: str) -> None:
+    with pytest.raises(CaptureError, match="cannot name an arm"):
+        plan(replace(TENSOR, arms=(Arm(name),)), "runs")
+
+
+def test_two_arms_of_one_name_are_refused() -> None:
+    with pytest.raises(CaptureError, match="one name"):
+        plan(replace(TENSOR, arms=(OFF, replace(OFF, max_sequences=2))), "runs")
+
+
+def test_eplb_needs_expert_parallelism() -> None:
+    with pytest.raises(CaptureError, match="nothing to balance"):
+        check(replace(TENSOR, arms=(replace(ON, is_expert_parallel=False),)))
+
+
+def test_sets_of_gpus_take_turns_and_ports_of_their_own() -> None:
+    spec = replace(PAPER, gpu_sets=(("0", "1", "2", "3"), ("4", "5", "6", "7")), runs=2)
+    shown = [dict(run.engine.environment)["CUDA_VISIBLE_DEVICES"] for run in plan(spec, "runs")]
+    assert shown == ["0,1,2,3", "4,5,6,7"] * 2
+    ports = {word for run in plan(spec, "r") for word in run.engine.argv if "--port=" in word}
+    assert len(ports) == 2
+    assert spec.digest() == PAPER.digest()
+
+
+@pytest.mark.parametrize(
+    ("sets", "said"),
+    [((("0", "1"), ("1", "2")), "is in two"), ((("0",), ("1", "2")), "not the 2 GPUs")],
+)
+def test_sets_of_gpus_that_cannot_be(sets: tuple[tuple[str, ...], ...], said: str) -> None:
+    with pytest.raises(CaptureError, match=said):
+        check(replace(TENSOR, gpu_sets=sets))
+
+
+def test_without_a_profiler_vllm_starts_as_it_would_by_itself() -> None:
+    spec = replace(TENSOR, profile="none", load=Load(rounds=3, warms_steps=False))
+    for run in plan(spec, "runs"):
+        assert run.export is None
+        assert run.engine.argv[0] == spec.python
+        assert not any("profiler" in word for word in run.engine.argv)
+        assert {"--measured-rounds=3", "--no-warm-steps"} <= set(run.engine.argv)
+        # A forked worker need not import vLLM once more; only one that is traced must.
+        variables = dict(run.engine.environment)
+        assert "VLLM_WORKER_MULTIPROC_METHOD" not in variables
+        assert "VLLM_NVTX_SCOPES_FOR_PROFILING" not in variables
+    # A server that is not profiled needs no version that can be.
+    check(replace(SERVER, vllm="0.12.0", profile="none"))
+    with pytest.raises(CaptureError, match=r"no --load bench .*0\.13 has"):
+        check(replace(SERVER, vllm="0.12.0", profile="none", load=Load("bench")))
 
 
 def test_options_and_variables_of_the_user_come_last() -> None:
@@ -211,6 +299,9 @@ def test_scripts_ship_with_the_package() -> None:
     assert {path.name for path in NODE.glob("*.py")} == {
         "worker.py",
         "load.py",
+        "serve.py",
+        "nsysmoe_workers.py",
+        "nsysmoe_bench.py",
         "nsysmoe_extension.py",
         "nsysmoe_workload.py",
     }

@@ -8,7 +8,7 @@ import pytest
 
 from nsysmoe.capture.plan import NSYS_OPTIONS
 from nsysmoe.capture.preflight import Facts, Gpu, judge
-from nsysmoe.capture.spec import Balancing, Layout, Spec
+from nsysmoe.capture.spec import OFF, Balancing, Layout, Spec
 from tests.capture.specs import SERVER, TENSOR
 
 H100 = Gpu(0, "NVIDIA H100", 4 << 20, 80 << 30)
@@ -72,7 +72,7 @@ def test_one_expert_a_gpu_can_be_balanced_with_redundant_ones() -> None:
 def test_an_architecture_whose_eplb_came_later() -> None:
     assert statuses(replace(TENSOR, vllm="0.10.2"), FINE)["EPLB"] == "fail"
     assert "EPLB" not in statuses(replace(TENSOR, vllm="0.11.0"), FINE)
-    assert "EPLB" not in statuses(replace(TENSOR, vllm="0.10.2", arms=("off",)), FINE)
+    assert "EPLB" not in statuses(replace(TENSOR, vllm="0.10.2", arms=(OFF,)), FINE)
 
 
 def test_allowed_multicast_and_a_foreign_nsys() -> None:

@@ -19,9 +19,10 @@ OFF = Expected(2, is_balanced=False, rearrange="before", vllm="0.26.0")
 BEFORE = {"before": 1, "inside": 0}
 
 
-def run(folder: Path, counted: dict[str, int] | None = None, log: str = "") -> Path:
+def run(folder: Path, counted: dict[str, int] | None = None, log: str = "", step: int = 1) -> Path:
     """Write what stands beside a trace."""
-    (folder / "run.json").write_text(json.dumps({"rearrangements": counted}))
+    after = [None, {"step": step, "interval": 128}]
+    (folder / "run.json").write_text(json.dumps({"rearrangements": counted, "eplb_after": after}))
     (folder / "engine.log").write_text(log)
     return folder
 
@@ -95,3 +96,13 @@ def test_equal_work_is_said() -> None:
     assert judge_arm("off", {1: 8, 2: 8}).status == "ok"
     found = judge_arm("off", {1: 8, 2: 9})
     assert found == Check("runs of off", "warn", "MoE launches differ from run to run: 8 to 9")
+
+
+def test_experts_that_still_move(tmp_path: Path) -> None:
+    """Asynchronous EPLB moves layer after layer: its counter runs on past the interval."""
+    trace(tmp_path / "trace.sqlite", eplb=True)
+    found = failed(judge(ON, look(run(tmp_path, {"before": 0, "inside": 0}, step=864))))
+    assert [check.what for check in found] == ["rearrangement"]
+    assert "864 steps after that began, with one due every 128" in found[0].said
+    assert "--no-eplb-async" in found[0].fix
+    assert bad(ON, run(tmp_path, BEFORE, step=128)) == []

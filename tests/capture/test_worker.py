@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import math
+import sys
+from contextlib import nullcontext
+from itertools import pairwise
 from pathlib import Path
+from statistics import fmean, pstdev
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from nsysmoe.capture.node import nsysmoe_workload as workload
-from nsysmoe.capture.node.worker import is_placed_next
+from nsysmoe.capture.node.nsysmoe_extension import NsysmoeExtension
+from nsysmoe.capture.node.nsysmoe_workers import is_placed_next, rearrangements
 
 INTERVAL, STEPS = 96, 10
 
@@ -42,6 +49,33 @@ def test_where_the_next_rearrangement_falls(
     assert is_placed_next(seen, rearrange) is is_placed
 
 
+def moving(step: int, *, is_moving: bool = True) -> dict[str, Any]:
+    return {"step": step, "interval": INTERVAL, "is_async": True, "is_moving": is_moving}
+
+
+def test_nothing_is_measured_while_experts_move() -> None:
+    before, after = moving(80, is_moving=False), moving(10)
+    assert not is_placed_next([before, after], "before")
+    assert not is_placed_next([before, after, moving(20)], "inside")
+    ended = moving(30, is_moving=False)
+    assert is_placed_next([before, after, moving(20), ended], "before")
+    # The next would begin in the control round, and go on into the measured one.
+    late = [moving(78, is_moving=False), moving(88, is_moving=False)]
+    assert not is_placed_next([before, after, *late], "before")
+
+
+def test_a_rearrangement_counts_though_the_counter_ran_on() -> None:
+    looks: list[dict[str, Any] | None] = [
+        {**moving(72, is_moving=False), "models": {"m": [0, 1]}},
+        {**moving(200), "models": {"m": [0, 1]}},
+        {**moving(210), "models": {"m": [1, 0]}},
+        {**moving(220, is_moving=False), "models": {"m": [1, 0]}},
+    ]
+    assert rearrangements(looks) == {"before": 1, "inside": 0}
+    # It began and ended between two looks.
+    assert rearrangements([looks[0], looks[3]]) == {"before": 0, "inside": 1}
+
+
 def test_quantiles_interpolate() -> None:
     rows = [
         {"output_tokens": 2, "prompt_tokens": 3, "ttft_s": ttft, "tpot_s": None, "e2e_s": ttft}
@@ -68,3 +102,70 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         workload.write_json(tmp_path / "run.json", {"x": object()})
     assert not (tmp_path / "run.json").exists()
+
+
+def test_arrivals_are_a_poisson_process() -> None:
+    times = workload.arrivals(50.0, 20_001, seed=3)
+    gaps = [after - before for before, after in pairwise(times)]
+    assert times[0] == 0
+    # Exponential gaps: their deviation is their mean, here within four standard errors.
+    assert fmean(gaps) == pytest.approx(0.02, rel=4 / 20_000**0.5)
+    assert pstdev(gaps) == pytest.approx(0.02, rel=8 / 20_000**0.5)
+    assert workload.arrivals(50.0, 20_001, seed=3) == times
+    assert workload.arrivals(50.0, 3, seed=4) != times[:3]
+    assert workload.arrivals(math.inf, 3, seed=3) == [0, 0, 0]
+    assert workload.arrivals(1.0, 0, seed=3) == []
+
+
+def test_rearrangements_inside_are_those_of_all_measured_rounds() -> None:
+    seen = states(90, 10, 60, 20, 50, 5)
+    assert rearrangements(seen) == {"before": 2, "inside": 1}
+    assert rearrangements(seen, 3) == {"before": 1, "inside": 2}
+
+
+@pytest.mark.parametrize("most", [1, 7, 64, 1000, 4096, 8192])
+def test_sizes_of_steps_meet_every_tile_and_both_specialisations(most: int) -> None:
+    sizes = workload.step_sizes(most)
+    assert sizes == sorted(set(sizes))
+    assert sizes[0] >= 1
+    assert sizes[-1] == most
+    # Up to 2,048 tokens no product of tiles of 8 rows is left out, full or not.
+    tiles = set(range(8, min(most, 2048) + 1, 8))
+    assert tiles <= set(sizes)
+    assert {size - 1 for size in tiles} <= set(sizes)
+    assert len(sizes) <= 1000
+
+
+class Runner:
+    """Plays vLLM's model runner: notes the steps and the logits that it is asked for."""
+
+    def __init__(self, requests: int) -> None:
+        self.steps: list[int] = []
+        self.logits: list[int] = []
+        self._requests = requests
+
+    def _dummy_run(self, tokens: int, *, skip_eplb: bool) -> tuple[list[int], list[int]]:
+        assert skip_eplb
+        self.steps.append(tokens)
+        return [0] * tokens, [0] * min(tokens, self._requests)
+
+    def get_model(self) -> Any:
+        return SimpleNamespace(compute_logits=lambda rows: self.logits.append(len(rows)))
+
+
+def test_every_size_runs_once_before_anything_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = SimpleNamespace(
+        inference_mode=nullcontext, cuda=SimpleNamespace(synchronize=lambda: None)
+    )
+    monkeypatch.setitem(sys.modules, "torch", torch)
+    extension = NsysmoeExtension()
+    extension.model_runner = Runner(requests=3)
+    assert extension.nsysmoe_warm_steps("8,15,24", "4") == 3
+    assert extension.model_runner.steps == [8, 15, 24]
+    assert extension.model_runner.logits == [1, 2, 3]
+
+
+def test_a_version_without_a_run_of_its_own_warms_by_rounds_alone() -> None:
+    extension = NsysmoeExtension()
+    extension.model_runner = SimpleNamespace()
+    assert extension.nsysmoe_warm_steps("8,15", "4") == 0

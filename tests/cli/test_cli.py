@@ -339,7 +339,7 @@ def test_a_defect_is_one_line_too(off: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr("nsysmoe.analysis.summary.read_run", fail)
     found = run("summary", off)
-    assert found.exit_code == 1
+    assert found.exit_code == 4
     assert "RuntimeError: boom" in found.stderr
     assert "NSYSMOE_DEBUG" in found.stderr
     assert "Traceback" not in found.output
@@ -364,3 +364,12 @@ def test_classes_option(off: Path, on: Path, tmp_path: Path) -> None:
     assert "MoE kernel: act_and_mul_kernel, fused_moe_kernel" in found.output
     own.write_text("[[rule]]\n")
     assert run("compare", off, on, "--classes", own).exit_code == 1
+
+
+def test_a_line_about_a_megabyte_is_no_megabyte(tmp_path: Path) -> None:
+    path = tmp_path / "long.csv"
+    path.write_text(f"Total Time,Instances,Name\n{'x' * 2**20},1,k\n")
+    (line,) = run("summary", path).stderr.splitlines()
+    assert str(path) in line
+    assert line.endswith("is not a time such as 102.664 s or 102664000")
+    assert len(line) < 2_000

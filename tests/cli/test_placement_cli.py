@@ -65,6 +65,8 @@ def test_maps_of_other_forms(loads: Path, tmp_path: Path) -> None:
         found = run("evaluate", "--map", path, "--loads", loads, "--gpus", "4", "--format", "json")
         assert json.loads(found.stdout)["layers"][0]["max_load"] == 330
     assert "give --gpus" in run("evaluate", "--map", path, "--loads", loads).output
+    path.write_text('{"physical_to_logical_map": false}', encoding="utf-8")
+    assert "of layers by slots" in run("evaluate", "--map", path, "--loads", loads).output
 
 
 def test_the_record_of_a_run_holds_a_map(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from tests.conftest import TABLE1
 def csv(tmp_path: Path):  # type: ignore[no-untyped-def]
     def write(text: str) -> Path:
         path = tmp_path / "a.csv"
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", newline="")
         return path
 
     return write
@@ -115,6 +115,7 @@ def test_tabs_and_a_byte_order_mark(tmp_path: Path) -> None:
         (f"Total Time,Instances,Name\n1 ms,{'9' * 5000},k\n", "needs its launches"),
         ("Total Time,Instances,Min,Max,Name\n9,1,5,4,k\n", "minimum is above the maximum"),
         ("x" * 200_000 + "\n", "not a kernel summary"),
+        ("Total Time,Instances,Name\r1 ms,1,k\r", "not a kernel summary"),
     ],
 )
 def test_bad_tables(csv, text: str, message: str | None) -> None:  # type: ignore[no-untyped-def]

@@ -114,3 +114,26 @@ def test_texts_are_mended_and_counted(tmp_path: Path) -> None:
     found = export.strings([0, 1, 2, 3, 9, 77])
     assert found == {0: "fine", 1: "nul\ufffdinside", 2: "bad\ufffd", 3: "é"}
     assert len(export.repaired) == 2
+
+
+def test_a_schema_that_is_no_text_is_damage(copy: Path) -> None:
+    """SQLite quotes it in its complaint, which Python then cannot decode."""
+    content = bytearray(copy.read_bytes())
+    place = content.index(b"CREATE TABLE CUPTI_ACTIVITY_KIND_KERNEL") + 30
+    content[place : place + 3] = b"\xff(\xfe"
+    copy.write_bytes(content)
+    with pytest.raises(InputError, match="damaged"):
+        open_export(copy)
+
+
+def test_an_id_with_two_texts_is_refused_where_it_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "a.sqlite"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE StringIds (id, value)")
+        rows = [(1, "one"), (2, "two"), (2, "2"), (3, "three"), (3, "three")]
+        database.executemany("INSERT INTO StringIds VALUES (?, ?)", rows)
+        database.commit()
+    export = open_export(path)
+    assert export.strings([1, 3]) == {1: "one", 3: "three"}
+    with pytest.raises(InputError, match="the id 2 with two texts"):
+        export.strings([1, 2, 3])

@@ -426,13 +426,16 @@ def arrivals(last: str, margin: int = 100, communicator: int = 0) -> pl.DataFram
     """Meetings of ranks A and B, one every 10 ns, and who came last in each."""
     return pl.DataFrame(
         [
-            (0, device, communicator, 10 * number, "AB"[device] == letter, margin)
+            (1 << 48, 0, device, communicator, 10 * number, "AB"[device] == letter, margin)
             for number, letter in enumerate(last)
             for device in (0, 1)
         ],
-        schema=["process_id", "device_id", "communicator", "start_ns", "is_last", "margin_ns"],
+        schema=[
+            "global_pid", "process_id", "device_id", "communicator", "start_ns", "is_last",
+            "margin_ns",
+        ],
         orient="row",
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -480,6 +483,13 @@ def test_a_rank_that_is_always_the_last_of_its_group_does_not_rotate() -> None:
     assert [(row["device"], row["last"], row["switches"]) for row in found] == [
         (0, 4, 0.0), (2, 4, 0.0)
     ]  # fmt: skip
+
+
+def test_processes_of_two_hosts_that_share_a_number_are_two_ranks() -> None:
+    here = arrivals("AAAA").filter(pl.col("device_id") == 0)
+    there = here.with_columns(pl.col("global_pid") + (1 << 48), pl.col("start_ns") + 5)
+    found = last_arrivals(pl.concat([here, there]), 0).to_dicts()
+    assert [(row["global_pid"] >> 48, row["last"]) for row in found] == [(1, 4), (2, 4)]
 
 
 def test_the_slowest_ranks_and_the_excess_of_their_cells() -> None:

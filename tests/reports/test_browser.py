@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 import nsysmoe
+from fixtures.builder import TraceBuilder
+from nsysmoe.analysis.report import report
 from nsysmoe.reports import render
 from nsysmoe.reports.pages.comparison import comparison_page
+from nsysmoe.reports.pages.report import report_page
 from tests.conftest import TABLE1
+from tests.fuzz.hostile import HTML
 from tests.reports.test_formats import HOSTILE
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -75,3 +79,31 @@ def test_hostile_labels_stay_text(opened: tuple[str, str]) -> None:
     without_scripts = re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
     assert "<img" not in without_scripts
     assert "&lt;img src=x onerror=alert(1)&gt;" in without_scripts
+
+
+def test_hostile_names_of_a_trace_stay_text(tmp_path: Path) -> None:
+    """Kernels, processes, GPUs, hosts' warnings and ranges that are called like markup."""
+    paths = []
+    for arm in ("off", "on"):
+        build = TraceBuilder().gpu(0, HTML).gpu(1, HTML)
+        for pid, device in ((1000, 0), (2000, 1)):
+            build.process(pid, HTML).device(pid, device, device)
+            for step in range(20):
+                at = 10_000 * step
+                build.range(f"execute_context_0(0)_generation_8(8){HTML}", at, 9_000, pid=pid)
+                for name, start in (
+                    (f"fused_moe_kernel<{HTML}>", 100),
+                    (f"ncclDevKernel_AllReduce_Sum_bf16_RING_LL({HTML})", 2000),
+                    (f"</script>{HTML}", 4000),
+                ):
+                    build.kernel(name, at + start + 100 * device, 900, device=device, pid=pid)
+        build.diagnostics.append((2, HTML))
+        paths.append(build.write(tmp_path / f"{arm}.sqlite"))
+    found = report(*paths)
+    page = tmp_path / "report.html"
+    page.write_text(render(report_page(found.comparison, found.portraits), "html"))
+    dom, log = opened_in_chromium(page, tmp_path / "profile")
+    assert "CONSOLE" not in log, log
+    without_scripts = re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
+    assert "<img" not in without_scripts
+    assert without_scripts.count('class="main-svg"') >= 1

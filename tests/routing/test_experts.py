@@ -54,3 +54,8 @@ def test_placements_that_cannot_be_are_refused() -> None:
         contiguous(1, 8, 3)
     with pytest.raises(RoutingError, match="layer 1 has no physical expert"):
         Placement(np.array([[0, 1, 2, 3], [0, 1, 3, 3]]), 2)
+
+
+def test_layers_that_place_different_numbers_of_experts_are_refused() -> None:
+    with pytest.raises(RoutingError, match="layer 1 places 2 logical experts, another layer 3"):
+        placed([[0, 1, 2, 0], [0, 1, 1, 0]], 2)

@@ -215,6 +215,93 @@ def fake_torch(monkeypatch: pytest.MonkeyPatch, document: Any) -> None:
     monkeypatch.setitem(sys.modules, "torch", torch)
 
 
+@pytest.fixture
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="PyTorch is not installed")
+
+
+def test_files_that_torch_wrote(tmp_path: Path, torch: Any) -> None:
+    ring = torch.zeros((6, 2, 4), dtype=torch.int32)
+    ring[2] = torch.arange(8).reshape(2, 4)
+    path = tmp_path / "expert_distribution_recorder_1.pt"
+    # What modes `stat` and `stat_approx` dump, and the types in which counts may come.
+    for kind in (torch.int32, torch.int64, torch.float32, torch.bfloat16):
+        torch.save(
+            {"rank": 0, "logical_count": ring.to(kind),
+             "average_utilization_rate_over_window": torch.tensor(0.4)},
+            path,
+        )  # fmt: skip
+        assert rows_of(path).select("step", "layer", "expert", "tokens").rows() == [
+            (2, layer, expert, 4 * layer + expert) for layer in range(2) for expert in range(4)
+        ]
+
+
+def test_passes_and_tokens_that_torch_wrote(tmp_path: Path, torch: Any) -> None:
+    path = tmp_path / "expert_distribution_recorder_1_0.pt"
+    map_ = torch.tensor([[0, 1, 2, 0]])
+    # Two tokens with two choices each; eight places, -1 where a token chose fewer.
+    chosen = torch.full((1, 2, 8), -1, dtype=torch.int32)
+    chosen[0, :, :2] = torch.tensor([[3, 1], [2, 0]])
+    count = torch.bincount(chosen[chosen >= 0].long(), minlength=4).reshape(1, 4)
+    known = {"rank": 0, "gatherer_key": "primary", "global_physical_count": count}
+    record = {"forward_pass_id": 7, **known}
+    torch.save({"records": [record], "last_physical_to_logical_map": map_}, path)
+    assert rows_of(path).select("step", "expert", "tokens").rows() == [
+        (7, 0, 2), (7, 1, 1), (7, 2, 1),
+    ]  # fmt: skip
+    detail = {
+        "input_ids": [5, 6], "positions": [0, 1], "extend_seq_lens": [2], "forward_mode": 1,
+        "misc_objects": [], "topk_ids_of_layer": chosen,
+    }  # fmt: skip
+    torch.save({"records": [{**record, **detail}], "last_physical_to_logical_map": map_}, path)
+    found = rows_of(path)
+    assert found.select("step", "phase", "layer", "token", "k", "expert").rows() == [
+        (7, "prefill", 0, 0, 0, 0), (7, "prefill", 0, 0, 1, 1),
+        (7, "prefill", 0, 1, 0, 2), (7, "prefill", 0, 1, 1, 0),
+    ]  # fmt: skip
+    chosen[0, 0, 0] = 4
+    torch.save({"records": [{**record, **detail}], "last_physical_to_logical_map": map_}, path)
+    assert "differ in layers or experts" in refused(path)
+    torch.save(
+        {"records": [{**record, "forward_pass_id": "x"}], "last_physical_to_logical_map": map_},
+        path,
+    )
+    assert "is no number" in refused(path)
+
+
+def test_torch_runs_nothing(tmp_path: Path, torch: Any) -> None:
+    trap, path = tmp_path / "sprung", tmp_path / "a.pt"
+    torch.save({"logical_count": Hostile(trap)}, path)
+    assert "could run code" in refused(path)
+    path.write_bytes(pickle.dumps({"logical_count": Hostile(trap)}))
+    assert "could run code" in refused(path)
+    assert not trap.exists()
+    torch.save({"logical_count": torch.ones((1, 2, 3))}, path)
+    path.write_bytes(path.read_bytes()[:300])
+    assert "cannot be read" in refused(path)
+
+
+def test_damaged_arrays_are_refused_wherever_they_are_damaged(tmp_path: Path) -> None:
+    for name, save in (("a.npz", np.savez_compressed), ("b.npz", np.savez), ("a.npy", np.save)):
+        path = tmp_path / name
+        whole: Any = {"r0": ROUTE} if path.suffix == ".npz" else {"arr": ROUTE}
+        save(path, **whole)
+        content = path.read_bytes()
+        for place in range(0, len(content), 5):
+            for damaged in (
+                content[:place],
+                content[:place] + b"\xff\x01" + content[place + 2 :],
+                content[:place] + b"[" + content[place:],
+            ):
+                path.write_bytes(damaged)
+                try:
+                    found = rows_of(path)
+                except InputError as error:
+                    assert name in str(error)
+                else:
+                    assert found["expert"].max() <= 65_535  # type: ignore[operator]
+
+
 def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "expert_distribution_recorder_1.pt"
     path.touch()
@@ -236,7 +323,10 @@ def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ({"logical_count": ring * 0}, "counted nothing"),
         ({"records": []}, "last_physical"),
         ({"records": [{}], "last_physical_to_logical_map": np.array([[0]])}, "global_physical"),
-        (pickle.UnpicklingError("Weights only load failed\nmore"), "refused"),
+        (pickle.UnpicklingError("Weights only load failed\nmore"), "could run code"),
+        (RuntimeError("failed finding central directory. This is\nmore"), "central directory"),
+        ({"logical_count": ring / 2}, "no whole numbers"),
+        ({"logical_count": np.full((1, 1, 1), "x")}, "axes"),
     ):
         fake_torch(monkeypatch, document)
         assert says in refused(path)
@@ -275,6 +365,7 @@ def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("a.csv", "", "no table"),
         ("a.csv", "layer,expert,tokens\n0,1,x\n", "a.csv"),
         ("a.csv", "layer,expert,tokens\n0,,1\n", "no `expert`"),
+        ("a.csv", "layer,token,k,expert\n0,0,0,1\n0,0,1,2\n0,1,0,3\n", "k 1 1 times"),
         ("a.parquet", "PAR1", "no table"),
         ("a.npz", "PK", "numpy arrays"),
         ("a.npy", "no", "numpy array"),
@@ -407,3 +498,165 @@ def test_sizes_that_no_model_has_are_refused(
     np.savez(tmp_path / "a.npz", r0=ROUTE)
     monkeypatch.setattr("nsysmoe.routing.documents._LARGEST_BYTES", 10)
     assert "has an array of more than" in refused(tmp_path / "a.npz")
+
+
+def test_an_expert_that_a_token_chose_twice_counts_twice(tmp_path: Path) -> None:
+    path = lines(tmp_path / "a.jsonl", route_line(0, [1, 1]), route_line(1, [0, 2]))
+    found = json.loads(run("balance", path, "--format", "json").stdout)
+    assert found["loads"] == [[1, 2, 1]]
+    assert found["worst_experts"][0] == {
+        "layer": 0, "expert": 1, "tokens": 2, "over_mean": 1.5, "share": 0.5,
+    }  # fmt: skip
+
+
+def stepped(path: Path) -> Path:
+    """Write two steps of two layers and four experts, in two phases."""
+    rows = [
+        (step, layer, token, expert, phase)
+        for step, phase, loads in ((0, "prefill", (6, 1, 1, 0)), (1, "decode", (1, 1, 1, 1)))
+        for layer in range(2)
+        for token, expert in enumerate(e for e, load in enumerate(loads) for _ in range(load))
+    ]
+    text = "step,layer,token,expert,phase\n" + "".join(
+        ",".join(map(str, row)) + "\n" for row in rows
+    )
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_devices_of_single_steps_by_hand(tmp_path: Path) -> None:
+    log = stepped(tmp_path / "a.csv")
+    found = json.loads(run("balance", log, "--gpus", "2", "--format", "json").stdout)["devices"]
+    # Experts 0 and 1, and 2 and 3: 7 and 1 choices, then 2 and 2, in both layers.
+    assert (found["per"], found["critical"], found["mean"]) == ("step", 2 * (7 + 2), 2 * (4 + 2))
+    assert found["efficiency"] == 12 / 18
+    assert found["active"]["max"] == 2
+    assert found["active"]["mean"] == 2
+    assert found["active"]["held"] == 2
+    assert found["loads"] == [[9, 3], [9, 3]]
+    dealt = tmp_path / "map.json"
+    dealt.write_text(json.dumps([[0, 3, 1, 2]] * 2), encoding="utf-8")
+    moved = json.loads(
+        run("balance", log, "--gpus", "2", "--map", dealt, "--format", "json").stdout
+    )
+    # Experts 0 and 3, and 1 and 2: 6 and 2 choices, then 2 and 2.
+    assert moved["devices"]["critical"] == 2 * (6 + 2)
+    assert moved["devices"]["placement"] == str(dealt)
+    vllm = next(row for row in moved["engines"] if row["over"] == "devices")
+    assert vllm["vllm_balancedness"] == 6 / 8
+    dealt.write_text(json.dumps([[0, 3, 1, 2]]), encoding="utf-8")
+    assert "the map has 1 layers" in run("balance", log, "--gpus", "2", "--map", dealt).output
+    assert "give --gpus" in run("balance", log, "--map", dealt).output
+
+
+def test_shared_experts_shrink_the_stakes(tmp_path: Path) -> None:
+    log = stepped(tmp_path / "a.csv")
+    plain, shared = (
+        json.loads(run("balance", log, "--gpus", "2", *more, "--format", "json").stdout)
+        for more in ((), ("--shared", "2"))
+    )
+    # Two more for each token, half of them on each device: 8 + 4 tokens in two layers.
+    assert shared["devices"]["critical"] == plain["devices"]["critical"] + 2 * (8 + 4)
+    assert shared["devices"]["wasted_share"] < plain["devices"]["wasted_share"]
+    # The router is as hot as it was.
+    assert shared["measures"] == plain["measures"]
+
+
+def test_active_experts_of_a_uniform_router(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    rows = "".join(
+        f"{step},0,{token},{expert}\n"
+        for step in range(300)
+        for token in range(8)
+        for expert in random.permutation(64)[:2]
+    )
+    path = tmp_path / "a.csv"
+    path.write_text("step,layer,token,expert\n" + rows, encoding="utf-8")
+    found = json.loads(
+        run("balance", path, "--gpus", "4", "--top-k", "2", "--format", "json").stdout
+    )
+    active = found["devices"]["active"]
+    assert active["mean"] == pytest.approx(active["uniform"], rel=0.03)
+    assert active["p50"] <= active["p95"] <= active["max"] <= active["held"] == 16
+    assert found["devices"]["wasted_share"] == pytest.approx(
+        found["devices"]["uniform_wasted_share"], rel=0.05
+    )
+    step = next(row for row in found["observed"] if row["scope"] == "step")
+    assert step["tokens"] == 8
+
+
+@pytest.mark.parametrize("by", ["layer", "step", "phase"])
+def test_groups_are_measured_each(tmp_path: Path, by: str) -> None:
+    log = stepped(tmp_path / "a.csv")
+    found = json.loads(run("balance", log, "--by", by, "--format", "json").stdout)
+    rows = {row["group"]: row for row in found["groups"]}
+    expected = {
+        "layer": {0: (12, 7 / 3), 1: (12, 7 / 3)},
+        "step": {0: (16, 3), 1: (8, 1)},
+        "phase": {"prefill": (16, 3), "decode": (8, 1)},
+    }[by]
+    assert {
+        key: (row["choices"], pytest.approx(row["max_over_mean"])) for key, row in rows.items()
+    } == expected
+    whole = json.loads(run("balance", log, "--format", "json").stdout)
+    assert whole["groups"] == []
+    assert found["measures"] == whole["measures"]
+    text = run("balance", log, "--by", by, "--format", "csv").stdout
+    assert text.splitlines()[0].startswith("group,choices,cv,")
+
+
+def test_groups_that_a_log_does_not_tell_are_named(tmp_path: Path) -> None:
+    log = GRAPHS / "eplb_off.routed.npz"
+    assert "tells no phases; give --run" in run("balance", log, "--by", "phase").output
+    assert "tells no domains; give --domains" in run("balance", log, "--by", "domain").output
+    assert "tells no steps" in run("balance", log, "--by", "step").output
+    counts = tmp_path / "c.csv"
+    counts.write_text("layer,expert,tokens\n0,1,5\n", encoding="utf-8")
+    assert "holds counts" in run("balance", counts, "--by", "phase").output
+    record = ("--run", GRAPHS / "eplb_off.run.json")
+    found = json.loads(run("balance", log, "--by", "phase", *record, "--format", "json").stdout)
+    assert [row["group"] for row in found["groups"]] == ["decode", "prefill"]
+    assert sum(row["choices"] for row in found["groups"]) == found["choices"]
+
+
+def test_balance_draws_its_pictures(tmp_path: Path) -> None:
+    page = tmp_path / "b.html"
+    log = stepped(tmp_path / "a.csv")
+    assert run("balance", log, "--gpus", "2", "--by", "step", "-o", page).exit_code == 0
+    text = page.read_text(encoding="utf-8")
+    for caption in ("Load of each expert by layer", "Load of each device by layer, contiguous",
+                    "imbalance by batch size", "observed in single steps"):  # fmt: skip
+        assert caption in text
+
+
+def test_arrays_with_a_damaged_header_or_a_damaged_stream(tmp_path: Path) -> None:
+    route = np.arange(4000, dtype=np.uint8).reshape(500, 4, 2) % 8
+    single, several = tmp_path / "a.npy", tmp_path / "a.npz"
+    np.save(single, route)
+    np.savez_compressed(several, r0=route)
+    for path, kept in ((single, 10), (several, 60)):
+        content = path.read_bytes()
+        for place in range(kept, min(len(content), kept + 60)):
+            changed = bytearray(content)
+            changed[place] ^= 0x28
+            path.write_bytes(changed)
+            try:
+                rows = sum(batch.height for batch in open_log(path).batches)
+            except InputError as error:
+                assert "\n" not in str(error)
+            else:
+                assert rows == route.size
+
+
+def test_a_request_that_is_half_of_a_surrogate_pair(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"req_id": "\\ud800", "layer": 0, "topk_ids": [0, 1], "token_idx": 0}\n')
+    with pytest.raises(InputError, match="surrogates"):
+        list(open_log(path).batches)
+
+
+def test_a_table_whose_header_is_no_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_bytes(b"lay\xe9r,token,expert\n0,0,1\n")
+    with pytest.raises(InputError, match="is no table"):
+        open_log(path)

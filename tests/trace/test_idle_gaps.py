@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder, global_pid
+from tests.conftest import DP2, GRAPHS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -510,3 +511,32 @@ def test_gaps_equal_plain_python_ns_by_ns(
         (pl.col("gap_ns") + pl.col("busy_ns")).sum().alias("spent"),
     )
     assert spent["span"].to_list() == spent["spent"].to_list()
+
+
+@pytest.mark.parametrize("export", [DP2 / "eplb_on.sqlite", GRAPHS / "eplb_on.sqlite"])
+def test_what_is_summed_and_what_is_silent_are_of_the_idle_gaps(export: Path) -> None:
+    with nsysmoe.open(export) as trace:
+        gaps, host = trace.frame("idle_gaps"), trace.frame("host_gaps")
+        sums, silent = trace.frame("idle_causes"), trace.frame("silent_gaps")
+    names = ["dur_ns", "blocked_ns", "calling_ns", "outside_ns", "launched_ns", "unknown_ns"]
+    key = ["global_pid", "process_id", "device_id", "phase"]
+    told = gaps.group_by(key).agg(pl.len().cast(pl.Int64).alias("gaps"), pl.col(names).sum())
+    assert sums.sort(key).equals(told.select(sums.columns).sort(key))
+    met = gaps.filter(
+        pl.struct("global_pid", "device_id", "start_ns", "end_ns").map_elements(
+            lambda gap: (
+                host.filter(
+                    (pl.col("global_pid") == gap["global_pid"])
+                    & (pl.col("device_id") == gap["device_id"])
+                    & (pl.col("start_ns") < gap["end_ns"])
+                    & (pl.col("end_ns") > gap["start_ns"])
+                ).height
+                > 0
+            ),
+            return_dtype=pl.Boolean,
+        )
+    )
+    place = ["device_id", "start_ns", "end_ns"]
+    assert set(met.select(place).iter_rows()) <= set(silent.select(place).iter_rows())
+    assert set(silent.select(place).iter_rows()) <= set(gaps.select(place).iter_rows())
+    assert silent.height < gaps.height

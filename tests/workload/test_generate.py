@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
+from statistics import median, pstdev
 from typing import Any
 
 import pytest
@@ -33,6 +36,10 @@ def run(*arguments: str | Path) -> Result:
 
 def bytes_of(folder: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+def lines_of(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()
 
 
 def made(family: str, dial: float, count: int = 60, tokens: int = 96, seed: int = 1) -> list[str]:
@@ -75,6 +82,17 @@ def test_lengths_are_comparable(family: str) -> None:
     for dial in (0.0, 0.5, 1.0):
         lengths = [len(text.split()) for text in made(family, dial)]
         assert (min(lengths), max(lengths)) == (96, 96)
+
+
+def test_lengths_spread_around_their_median() -> None:
+    texts = prompts_of(family_recipe("semantic", 0), written(), 400, 60, 1, Measure(WORDS), 0.7)
+    logs = [math.log(len(text.split()) / 60) for text in texts]
+    assert abs(median(logs)) < 0.1
+    # Of so many draws the deviation is known to 3.5 percent.
+    assert 0.6 < pstdev(logs) < 0.8
+    equal = prompts_of(family_recipe("semantic", 0), written(), 5, 60, 1, Measure(WORDS))
+    # Texts are the same ones, cut elsewhere.
+    assert all(one.startswith(two) or two.startswith(one) for one, two in zip(texts, equal))  # noqa: B905
 
 
 @pytest.mark.parametrize(("family", "least"), [("repetition", 0.2), ("structure", 0.05)])
@@ -175,6 +193,35 @@ def test_real_prompts(tmp_path: Path) -> None:
     assert "Is it prime?" in (tmp_path / "s" / "repetition-0000.jsonl").read_text()
     with pytest.raises(MissingDataError, match="--family repetition"):
         generate(tmp_path / "t", SMALL, "whitespace", real=source, field="text")
+
+
+def test_bad_rows_of_real_prompts_are_counted(tmp_path: Path) -> None:
+    source = tmp_path / "real.jsonl"
+    rows = [json.dumps({"prompt": f"Is {n} a prime? Tell me."}) for n in range(9)]
+    source.write_text("\n".join([*rows, "no JSON", "{}"]))
+    arguments = ("--from", source, "--tokenizer", "whitespace", "-n", "4", "--tokens", "9")
+    found = run(tmp_path / "s", *arguments)
+    assert found.exit_code == 0
+    assert "line 10 (not JSON), line 11 (no field prompt)" in found.stdout
+    found = run(tmp_path / "t", *arguments, "--max-errors", "1")
+    assert found.exit_code == 1
+    assert "more than 1 bad rows, the last in line 11" in found.stderr
+    assert not list((tmp_path / "t").glob("*.jsonl"))
+
+
+def test_token_ids_are_those_of_the_text(tmp_path: Path) -> None:
+    plan = Plan(("repetition",), (0.5,), 0, 5, 20, token_ids=True)
+    generate(tmp_path / "s", plan, "mixtral")
+    rows = [json.loads(line) for line in lines_of(tmp_path / "s" / "repetition-0500.jsonl")]
+    mixtral = tokenizer_of("mixtral")
+    for row in rows:
+        assert row["prompt_token_ids"] == mixtral.encode([row["prompt"]]).stream.tolist()
+    # Texts do not depend on it.
+    generate(tmp_path / "t", replace(plan, token_ids=False), "mixtral")
+    plain = [json.loads(line) for line in lines_of(tmp_path / "t" / "repetition-0500.jsonl")]
+    assert plain == [{"prompt": row["prompt"]} for row in rows]
+    with pytest.raises(InputError, match="words have no token ids"):
+        generate(tmp_path / "u", plan, "whitespace")
 
 
 def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:

@@ -277,9 +277,12 @@ def test_conversations_and_parquet(tmp_path: Path) -> None:
 
     talk = [{"from": "system", "value": "be kind"}, {"from": "human", "value": "say hi"}]
     shared = tmp_path / "share.json"
-    shared.write_text(json.dumps([{"id": "1", "conversations": talk}, {"conversations": []}]))
+    odd = [{"from": ["human"], "value": "nobody"}]
+    rows = [{"id": "1", "conversations": talk}, {"conversations": []}, {"conversations": odd}]
+    shared.write_text(json.dumps(rows))
     found = read_prompts(shared)
-    assert (found.texts, found.bad) == (("say hi",), ((2, "no turn of a person"),))
+    nobody = ((2, "no turn of a person"), (3, "no turn of a person"))
+    assert (found.texts, found.bad) == (("say hi",), nobody)
     table = tmp_path / "t.parquet"
     pq.write_table(pa.table({"text": ["one", None, "two"]}), table)
     read = read_prompts(table, "text")

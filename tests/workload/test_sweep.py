@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,13 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
+import nsysmoe
 from nsysmoe.analysis.sweep import collect
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.metrics.expert_load import mean_layer_cv
 from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
+from nsysmoe.sweep.table import means_by_point, read_table
 
 
 def run(*arguments: str | int | Path) -> Result:
@@ -70,6 +73,8 @@ def test_cost_by_hand() -> None:
     """96 runs of 90 + 30 s: 3.2 h, on 4 GPUs 12.8 GPU hours."""
     cost = Cost(90, 30, 4)
     assert cost.hours(96) == pytest.approx(3.2)
+    assert Cost(90, 30, 4, at_once=5).hours(96) == pytest.approx(20 * 120 / 3600)
+    assert Cost(90, 30, 4, at_once=5).gpu_hours(96) == pytest.approx(12.8)
     found = run("sweep", "plan", "--start-seconds", 90, "--run-seconds", 30, "--gpus", 4)
     assert found.stdout.startswith(
         "96 runs (32 points, 3 of each) take about 3.2 h, 12.8 GPU hours on 4 GPUs."
@@ -209,17 +214,25 @@ def test_expected_scores_by_digest_and_by_file(tmp_path: Path) -> None:
     assert frame["expected_score"].to_list() == [0.7, 0.5, None]
     with pytest.raises(InputError, match="has no `sets`"):
         collect([results], suite=write(tmp_path / "x.json", {}))
+    for score, said in ((10**400, "without file"), (7, "between 0 and 1"), (None, "without file")):
+        odd = write(tmp_path / "x.json", {"sets": [{**sets[0], "score": score}]})
+        with pytest.raises(InputError, match=said):
+            collect([results], suite=odd)
 
 
 def test_what_is_damaged_or_failed_is_named(tmp_path: Path) -> None:
     write(tmp_path / "good.json", bench())
     write(tmp_path / "bad.json", bench(mean_ttft_ms="fast"))
     (tmp_path / "cut.json").write_text('{"request_throughput": 1')
+    write(tmp_path / "endless.json", bench(mean_ttft_ms=10**400))
+    write(tmp_path / "half.json", bench(dataset="\ud800"))
     write(tmp_path / "run=1.failure.json", {"error": "out of memory"})
     write(tmp_path / "other.json", {"hello": 1})
     found = collect([tmp_path])
     assert found.frame.height == 1
     assert [one.code for one in found.findings] == ["damaged_results", "failed_runs"]
+    assert "mean_ttft_ms that is no measurement: 1000" in found.findings[0].message
+    assert "half of a surrogate pair" in found.findings[0].message
     assert "mean_ttft_ms that is no measurement: fast" in found.findings[0].message
     with pytest.raises(MissingDataError, match="no result of a run"):
         collect([tmp_path / "other.json"])
@@ -244,6 +257,9 @@ def test_from_results_to_correlation_and_figures(tmp_path: Path) -> None:
     assert pl.read_parquet(table).height == 16
     # Only what tells points apart is shown: not the model, nor what is the same in all.
     header = found.stdout.splitlines()[3].split()
+    assert [line.split()[1] for line in found.stdout.splitlines()[4:12]] == [
+        seqs for seqs in ("4", "8", "16", "32") for _ in (2048, 4096)
+    ]
     assert header[:4] == ["routing", "max-num-seqs", "max-num-batched-tokens", "Runs"]
     shown = run("figures", table)
     assert shown.stdout.startswith("The table holds figures 1, 2, 3 of the paper")
@@ -259,3 +275,69 @@ def test_the_table_is_parquet(tmp_path: Path) -> None:
     found = run("sweep", "collect", tmp_path / "good.json", "--table", tmp_path / "t.csv")
     assert found.exit_code == 1
     assert "must end in .parquet" in found.stderr
+
+
+def test_twins_in_python_take_names_of_files(tmp_path: Path) -> None:
+    for number, (routing, tpot) in enumerate(product(("baseline", "all2all"), (20.0, 21.0, 25.0))):
+        one = bench(tpot, routing=routing, max_num_seqs=number, max_num_batched_tokens=2048)
+        write(tmp_path / f"{number}.json", one)
+    frame = nsysmoe.collect_sweep([str(tmp_path)]).frame
+    frame.write_parquet(tmp_path / "t.parquet")
+    (row,) = nsysmoe.correlate(
+        str(tmp_path / "t.parquet"), x=["max_num_seqs"], y=["tpot"], by=None
+    ).rows
+    assert row.unfiltered.points == 6
+    assert [one.number for one in nsysmoe.figures(str(tmp_path / "t.parquet")).figures] == [
+        1, 2, 3, 4, 5,
+    ]  # fmt: skip
+    runs = nsysmoe.sweep_runs(nsysmoe.SweepGrid({"max-num-seqs": (4, 8)}, {"baseline": {}}))
+    assert len(runs) == 6
+    suite = nsysmoe.generate_workload(
+        str(tmp_path / "suite"), nsysmoe.WorkloadPlan(("repetition",), (0.0,), 0, 3, 16),
+        "whitespace",
+    )  # fmt: skip
+    (one,) = suite.manifest["sets"]
+    found = nsysmoe.score_workload(str(tmp_path / "suite" / one["file"]), "whitespace")
+    assert found.score == one["score"]
+
+
+def test_runs_that_do_not_count_are_named_and_left_out(tmp_path: Path) -> None:
+    write(tmp_path / "sweep" / "manifest.json", {"runs": []})
+    write(tmp_path / "sweep" / "a" / "run-1" / "run.json", record())
+    write(tmp_path / "sweep" / "failed" / "b-run-1" / "run.json", record(ep="off"))
+    write(tmp_path / "sweep" / ".work" / "c-run-1" / "run.json", record(ep="off"))
+    # Where nobody says what "failed" means, it is a folder like any other.
+    write(tmp_path / "failed" / "run.json", record(ep="off"))
+    found = collect([tmp_path])
+    assert found.frame["routing"].to_list() == ["baseline", "all2all"]
+    (finding,) = found.findings
+    assert finding.code == "failed_runs"
+    assert "failed/b-run-1/run.json" in finding.message
+
+
+def test_spread_over_rounds_by_hand(tmp_path: Path) -> None:
+    """4 requests of 16 tokens in 2 s and in 1 s: 2 and 4 a second, mean 3, deviation 1."""
+    one = record()
+    rounds = [{**one["runs"][0], "round": "measured"} for _ in range(2)]
+    rounds[1] = {**rounds[1], "summary": {"wall_s": 1.0}, "failed": 2}
+    write(tmp_path / "run.json", {**one, "runs": rounds})
+    row = collect([tmp_path]).frame.row(0, named=True)
+    assert (row["rounds"], row["requests"], row["failed"]) == (2, 8, 2)
+    assert (row["requests_per_s"], row["requests_per_s_stddev"]) == (3, 1)
+    assert (row["output_tokens_per_s"], row["output_tokens_per_s_stddev"]) == (48, 16)
+
+
+def test_parquet_that_is_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:
+    """polars itself ends the process over some of these."""
+    path = tmp_path / "sweep.parquet"
+    pl.DataFrame({"point": [0, 1], "runs": [1, 1], "tpot_s": [0.1, 0.2]}).write_parquet(path)
+    assert means_by_point(read_table(path))["runs"].to_list() == [1, 1]
+    content = path.read_bytes()
+    for place in range(0, len(content), 3):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        try:
+            read_table(path)
+        except InputError as error:
+            assert "can be read" in str(error) or "cannot be read" in str(error)

@@ -48,9 +48,9 @@ def diagnose(baseline: Arm, candidate: Arm) -> list[Finding]:
     found.insert(0, comparability.number_of_runs(baseline, candidate))
     kept = [finding for finding in found if finding]
     kept.sort(key=lambda finding: (finding.severity != "error", -finding.explains_ns))
-    return kept + [
-        finding for arm in (baseline, candidate) for run in arm.runs for finding in run.findings
-    ]
+    arms = (baseline, candidate)
+    kept += [finding for arm in arms for finding in arm.findings]
+    return kept + [finding for arm in arms for run in arm.runs for finding in run.findings]
 
 
 def diagnose_one(run: Run) -> list[Finding]:

@@ -17,6 +17,8 @@ from nsysmoe.metrics.uncertainty import MIN_RUNS
 from nsysmoe.metrics.work import MOST_DIFFERENT, work_difference
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from nsysmoe.analysis.arm import Arm
     from nsysmoe.analysis.run import Run
 
@@ -32,11 +34,9 @@ _GRAPHS = (
 
 
 def same_file(baseline: Run, candidate: Run) -> Finding | None:
-    """Both arms are one file, or two copies of it."""
-    if not baseline.path.samefile(candidate.path) and not (
-        baseline.path.stat().st_size == candidate.path.stat().st_size
-        and filecmp.cmp(baseline.path, candidate.path, shallow=False)
-    ):
+    """Both arms are one file, or two copies of it; the same files, where a run has several."""
+    first, second = (run.files or (run.path,) for run in (baseline, candidate))
+    if len(first) != len(second) or not all(map(_is_copy, first, second)):
         return None
     return Finding(
         "same_file",
@@ -44,6 +44,12 @@ def same_file(baseline: Run, candidate: Run) -> Finding | None:
         f"baseline and candidate are the same trace ({baseline.path} and {candidate.path}): "
         "every change is 0 by construction",
         {"baseline": str(baseline.path), "candidate": str(candidate.path)},
+    )
+
+
+def _is_copy(one: Path, other: Path) -> bool:
+    return one.samefile(other) or (
+        one.stat().st_size == other.stat().st_size and filecmp.cmp(one, other, shallow=False)
     )
 
 

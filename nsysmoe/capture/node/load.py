@@ -1,7 +1,8 @@
-"""The load on a server of vLLM: the same rounds as offline, over HTTP, all requests at once.
+"""The load on a server of vLLM: the same rounds as offline, over HTTP.
 
 Run by path; the standard library only. Readiness, profiling and completions are the server's own
-endpoints: /health, /start_profile, /stop_profile, /v1/completions as a stream.
+endpoints: /health, /start_profile, /stop_profile, /v1/completions as a stream, and /collective_rpc
+(in vLLM's development mode) for what requests cannot ask of its workers.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import http.client
 import json
+import math
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -19,9 +21,13 @@ from urllib.parse import urlsplit
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from nsysmoe.capture.node import nsysmoe_bench as bench
+    from nsysmoe.capture.node import nsysmoe_workers as workers
     from nsysmoe.capture.node import nsysmoe_workload as workload
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
+    import nsysmoe_bench as bench
+    import nsysmoe_workers as workers
     import nsysmoe_workload as workload
 
 _SWEEP_TOKENS = 2
@@ -58,6 +64,15 @@ class Server:
         if status != 200:
             raise ConnectionError(f"/{what}_profile answered {status}: {text[:200]}")
 
+    def call(self, method: str, arguments: tuple[str, ...]) -> list[Any]:
+        """Call a method of the extension on every worker."""
+        body = json.dumps({"method": method, "args": arguments})
+        status, text = self._call("POST", "/collective_rpc", body)
+        if status != 200:
+            raise ConnectionError(f"/collective_rpc {method} answered {status}: {text[:200]}")
+        found: list[Any] = json.loads(text)["results"]
+        return found
+
     def complete(self, request: dict[str, Any], most_tokens: int) -> dict[str, Any]:
         """Send one request and return what it took."""
         body = {
@@ -87,10 +102,12 @@ class Server:
         except (OSError, http.client.HTTPException):
             return False
 
-    def _call(self, method: str, path: str, timeout_s: float = _CALL_TIMEOUT_S) -> tuple[int, str]:
+    def _call(
+        self, method: str, path: str, body: str | None = None, timeout_s: float = _CALL_TIMEOUT_S
+    ) -> tuple[int, str]:
         connection = self._connect(timeout_s)
         try:
-            connection.request(method, path)
+            connection.request(method, path, body, {} if body is None else _JSON)
             response = connection.getresponse()
             return response.status, response.read().decode("utf-8", errors="replace")
         finally:
@@ -136,79 +153,157 @@ def main() -> None:
     """Run every round and write the record."""
     options = _options()
     options.output.mkdir(parents=True, exist_ok=True)
-    stages = workload.Stages(options.output)
-    started = workload.now()
-    server = Server(options.url, options.model)
-    before = time.perf_counter()
-    stages.enter("waiting for the server")
-    server.wait(options.start_timeout)
-    load_s = time.perf_counter() - before
-    requests = workload.requests_of(options)
-    rounds = _rounds(server, requests, options, stages)
-    stages.enter("writing")
-    record = {
-        "schema_version": workload.SCHEMA_VERSION,
-        "vllm": server.version(),
-        "args": options.record,
-        "prompts": {"digest": workload.digest_of(requests), "count": len(requests)},
-        "started": started,
-        "ended": workload.now(),
-        "load_s": load_s,
-        "unprofiled_rounds": options.unprofiled_rounds,
-        "runs": rounds,
-        "rearrangements": None,
-        "returned_experts": False,
-    }
-    workload.write_json(options.output / "run.json", record)
+    Load(options).run()
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     workload.add_options(parser)
+    workers.add_options(parser)
     parser.add_argument("--url", required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--start-timeout", type=float, default=900.0)
+    parser.add_argument("--request-rate", type=float, default=math.inf)
+    parser.add_argument("--client", choices=["own", "bench"], default="own")
+    parser.add_argument("--balanced", action="store_true", help="EPLB is on")
+    parser.add_argument("--max-step-tokens", type=int, required=True)
+    parser.add_argument("--max-sequences", type=int, required=True)
     return parser.parse_args()
 
 
-def _rounds(
-    server: Server,
-    requests: list[dict[str, Any]],
-    options: argparse.Namespace,
-    stages: workload.Stages,
-) -> list[dict[str, Any]]:
-    """Warm up, run unprofiled, and run in the capture range; return the last two rounds."""
-    sweep = workload.sweep_of(options)
-    for number, size in enumerate(sweep, 1):
-        stages.enter("warming up", number, len(sweep))
-        _round("warm-up", server, requests[:size], _SWEEP_TOKENS)
-    if options.settle:
-        _round("warm-up", server, requests[:1], options.settle)
-    for number in range(1, options.unprofiled_rounds + 1):
-        stages.enter("unprofiled round", number, options.unprofiled_rounds)
-        control = _round("control", server, requests)
-    stages.enter("measuring")
-    server.profile("start")
-    measured = _round("profiled", server, requests)
-    server.profile("stop")
-    return [control, measured]
+class Load:
+    """The rounds of one run."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self.options = options
+        self.server = Server(options.url, options.model)
+        self.stages = workload.Stages(options.output)
+        self.requests = workload.requests_of(options)
+        if options.client == "bench" and options.prompts is not None:
+            bench.check(self.requests)
+        self.workers = workers.Workers(self.server.call, options, is_balanced=options.balanced)
+
+    def run(self) -> None:
+        """Run every round and write the record."""
+        started, before = workload.now(), time.perf_counter()
+        self.stages.enter("waiting for the server")
+        self.server.wait(self.options.start_timeout)
+        load_s = time.perf_counter() - before
+        self._warm_steps()
+        self._warm_up()
+        control = self._round("control")
+        self.workers.look()
+        rounds = self._unprofiled() or [control, self._profiled()]
+        self.stages.enter("writing")
+        self._write(started, load_s, rounds)
+
+    def _warm_steps(self) -> None:
+        self.stages.enter("warming steps")
+        self.workers.draw()
+        self.workers.warm_steps(
+            self.requests, self.options.max_step_tokens, self.options.max_sequences
+        )
+
+    def _warm_up(self) -> None:
+        sweep = workload.sweep_of(self.options)
+        for number, size in enumerate(sweep, 1):
+            self.stages.enter("warming up", number, len(sweep))
+            self._some(size, _SWEEP_TOKENS)
+        if self.options.settle:
+            self._some(1, self.options.settle)
+        self.workers.look()
+        # The last of the unprofiled rounds is the control.
+        for number in range(1, self.options.unprofiled_rounds):
+            self.stages.enter("unprofiled round", number, self.options.unprofiled_rounds)
+            self._round("warm-up")
+            self.workers.look()
+        self._place()
+        self.stages.enter(
+            "unprofiled round", self.options.unprofiled_rounds, self.options.unprofiled_rounds
+        )
+
+    def _place(self) -> None:
+        """Add rounds until EPLB's counter stands where the measured round wants it."""
+        for number in range(1, workers.MOST_MORE_ROUNDS + 1):
+            if self.workers.is_placed_next():
+                return
+            self.stages.enter("one more round", number, workers.MOST_MORE_ROUNDS)
+            self._some(1, workers.tokens_between(number))
+            self.workers.look()
+            self._round("warm-up")
+            self.workers.look()
+
+    def _unprofiled(self) -> list[dict[str, Any]]:
+        """Return rounds without a profiler, where they are what is measured."""
+        found = []
+        for number in range(1, self.options.measured_rounds + 1):
+            self.stages.enter("measuring", number, self.options.measured_rounds)
+            found.append(self._round("measured"))
+            self.workers.look()
+        return found
+
+    def _profiled(self) -> dict[str, Any]:
+        self.stages.enter("measuring")
+        if self.options.client == "bench":
+            # It sends a request to try the server before it starts the profile.
+            measured = bench.run("profiled", self.options, is_profiled=True)
+        else:
+            self.server.profile("start")
+            measured = self._round("profiled")
+            self.server.profile("stop")
+        self.workers.look()
+        return measured
+
+    def _round(self, name: str) -> dict[str, Any]:
+        options = self.options
+        if options.client == "bench":
+            return bench.run(name, options)
+        due = workload.arrivals(options.request_rate, len(self.requests), options.seed)
+        wall_s, rows = _together(self.server, self.requests, due, sys.maxsize)
+        return workload.round_of(name, wall_s, rows)
+
+    def _some(self, count: int, most_tokens: int) -> None:
+        """Send the first requests at once, for a few tokens each."""
+        _together(self.server, self.requests[:count], [0.0] * count, most_tokens)
+
+    def _write(self, started: str, load_s: float, rounds: list[dict[str, Any]]) -> None:
+        record = {
+            "schema_version": workload.SCHEMA_VERSION,
+            "vllm": self.server.version(),
+            "args": self.options.record,
+            "prompts": {
+                "digest": workload.digest_of(self.requests),
+                "count": len(self.requests),
+            },
+            "started": started,
+            "ended": workload.now(),
+            "load_s": load_s,
+            "unprofiled_rounds": self.options.unprofiled_rounds,
+            "runs": rounds,
+            **self.workers.record(self.options.measured_rounds or 1),
+            "returned_experts": False,
+        }
+        workload.write_json(self.options.output / "run.json", record)
 
 
-def _round(
-    name: str, server: Server, requests: list[dict[str, Any]], most_tokens: int = sys.maxsize
-) -> dict[str, Any]:
+def _together(
+    server: Server, requests: list[dict[str, Any]], due: list[float], most_tokens: int
+) -> tuple[float, list[dict[str, Any]]]:
+    """Send each request when it is due, s; return the wall time, s, and what each took."""
     with ThreadPoolExecutor(len(requests)) as threads:
         before = time.perf_counter()
-        waiting = [threads.submit(server.complete, request, most_tokens) for request in requests]
+        waiting = []
+        for request, at in zip(requests, due, strict=True):
+            time.sleep(max(0.0, before + at - time.perf_counter()))
+            waiting.append(threads.submit(server.complete, request, most_tokens))
         rows = [{"id": str(number), **one.result()} for number, one in enumerate(waiting)]
-        wall_s = time.perf_counter() - before
-    return workload.round_of(name, wall_s, rows)
+        return time.perf_counter() - before, rows
 
 
 if __name__ == "__main__":
     try:
         main()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         # Its last line is what a person is shown.
         print(f"{type(error).__name__}: {error}", file=sys.stderr)  # noqa: T201
         sys.exit(1)

@@ -36,19 +36,52 @@ class NsysmoeExtension:
         return {
             "step": int(getattr(state, "expert_rearrangement_step", 0)),
             "interval": int(getattr(state, "expert_rearrangement_step_interval", 0)),
+            "is_async": bool(getattr(state, "is_async", False)),
+            # Asynchronously, layer after layer moves while requests are served.
+            "is_moving": any(getattr(model, "rebalanced", False) for model in models.values()),
             "models": {
                 str(name)[:16]: {"physical_to_logical_map": model.physical_to_logical_map.tolist()}
                 for name, model in models.items()
             },
         }
 
-    def nsysmoe_draw_weights(self, deviation: float, seed: int) -> int:
+    def nsysmoe_warm_steps(self, sizes: str, rows: str) -> int:
+        """Run a step of each of so many tokens, and logits of 1 to ``rows`` requests.
+
+        Libraries choose a kernel by the size of a step, and load its code when they first do.
+        Requests meet in steps by chance: rounds of them cannot be relied on to form every size.
+
+        Args:
+            sizes: Tokens of each step, with commas between: a server's call takes texts alone.
+            rows: Requests that a step may hold.
+
+        Returns:
+            Steps that ran; 0 where this version has no run of its own to warm up with.
+        """
+        run = getattr(self.model_runner, "_dummy_run", None)
+        wanted = [int(size) for size in sizes.split(",") if size]
+        if run is None or not wanted:
+            return 0
+        import torch
+
+        for size in wanted:
+            # EPLB is not to balance by what nobody asked for.
+            _, last = run(size, skip_eplb=True)
+        model = self.model_runner.get_model()
+        with torch.inference_mode():
+            for count in range(1, min(int(rows), len(last)) + 1):
+                model.compute_logits(last[:count])
+        torch.cuda.synchronize()
+        return len(wanted)
+
+    def nsysmoe_draw_weights(self, deviation: float | str, seed: int | str) -> int:
         """Draw weights anew: norms 1, the rest normal; return how many there are.
 
         vLLM's dummy weights are so small that every expert and every router gives almost 0.
         """
         import torch
 
+        deviation, seed = float(deviation), int(seed)
         count = 0
         for name, weight in self._nsysmoe_weights():
             # The same on every rank: routers are copies of one another, and must stay so.
@@ -62,10 +95,11 @@ class NsysmoeExtension:
             count += 1
         return count
 
-    def nsysmoe_skew_routers(self, skew: float) -> int:
+    def nsysmoe_skew_routers(self, skew: float | str) -> int:
         """Scale row e of n of every router by exp(-skew e / (n - 1)); return how many there are."""
         import torch
 
+        skew = float(skew)
         count = 0
         for name, weight in self._nsysmoe_weights():
             if not name.endswith("gate.weight") or weight.dim() != 2:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import random
 import time
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 # Ids below it are often markers: the end of a text, padding.
 _FIRST_TOKEN = 10
+_SMALLEST_TILE = 8
+# From here on steps between sizes grow with them: 8 up to 2,048 tokens, 16 up to 4,096.
+_SIZES_A_DOUBLING = 128
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -34,12 +38,33 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sweep", default="", help="batch sizes to warm up with")
     parser.add_argument("--settle", type=int, default=0, help="tokens of one request after these")
     parser.add_argument("--unprofiled-rounds", type=int, default=2)
+    parser.add_argument(
+        "--measured-rounds", type=int, default=0, help="after them, in place of the profiled one"
+    )
     parser.add_argument("--record", type=json.loads, default={}, help="what to write down")
 
 
 def sweep_of(options: argparse.Namespace) -> list[int]:
     """Return the batch sizes to try before anything counts."""
     return [int(size) for size in options.sweep.split(",") if size]
+
+
+def step_sizes(most: int) -> list[int]:
+    """Return sizes of steps, in tokens, that together meet every kernel up to the largest.
+
+    Tiles of matrix products are multiples of 8 rows, and matter less the more of them there are.
+    Libraries choose by 8 dividing the size, too, and Triton compiles a kernel apart for sizes that
+    16 does not divide: beside every multiple stands an odd size in the same tiles.
+
+    >>> step_sizes(24)
+    [7, 8, 15, 16, 23, 24]
+    """
+    sizes = {most}
+    size = 0
+    while size < most:
+        size += max(_SMALLEST_TILE, size // _SIZES_A_DOUBLING // _SMALLEST_TILE * _SMALLEST_TILE)
+        sizes |= {size - 1, size}
+    return sorted(size for size in sizes if size <= most)
 
 
 def requests_of(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -62,6 +87,15 @@ def _random_requests(options: argparse.Namespace) -> list[dict[str, Any]]:
         }
         for _ in range(options.num_prompts)
     ]
+
+
+def arrivals(rate: float, count: int, seed: int) -> list[float]:
+    """Return when requests of a Poisson process come, s after the first; 0 for all if infinite."""
+    draw = random.Random(seed)  # noqa: S311 - a workload, not a secret
+    found = [0.0] * min(count, 1)
+    while len(found) < count:
+        found.append(found[-1] + (0.0 if math.isinf(rate) else draw.expovariate(rate)))
+    return found
 
 
 def digest_of(requests: list[dict[str, Any]]) -> str:

@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,19 +21,17 @@ HERE = str(Path(__file__).resolve().parent)
 if TYPE_CHECKING:
     from types import FrameType
 
+    from nsysmoe.capture.node import nsysmoe_workers as workers
     from nsysmoe.capture.node import nsysmoe_workload as workload
 else:
     # Run by path, this folder comes first; with -m, or imported by a child, it does not.
     sys.path.insert(0, HERE)
+    import nsysmoe_workers as workers
     import nsysmoe_workload as workload
 
 _SWEEP_TOKENS = 2
 _BARRIER_TIMEOUT_S = 600.0
 _POLL_S = 0.02
-# Rounds that are added at most, steps by which each is shifted, and steps it may differ by.
-_MOST_MORE_ROUNDS = 64
-_SHIFTS = 16
-_SLACK = 3
 _PORT_OF_RANKS = "VLLM_DP_MASTER_PORT"
 
 
@@ -54,14 +51,12 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     workload.add_options(parser)
+    workers.add_options(parser)
     parser.add_argument("--engine", type=json.loads, required=True, help="options of vllm.LLM")
     parser.add_argument("--profile", choices=["engine", "extension"], default="engine")
-    parser.add_argument("--rearrange", choices=["before", "inside", "any"], default="any")
     parser.add_argument("--data-parallel", type=int, default=1)
     parser.add_argument("--port", type=int, default=0, help="where the ranks meet")
     parser.add_argument("--rank", type=int)
-    parser.add_argument("--dummy-weights-std", type=float)
-    parser.add_argument("--router-skew", type=float)
     return parser.parse_args()
 
 
@@ -79,19 +74,42 @@ class Rank:
         everything = workload.requests_of(options)
         self.digest = workload.digest_of(everything)
         self.requests = everything[self.rank :: options.data_parallel]
-        self.eplb_states: list[dict[str, Any] | None] = []
+        self.workers = workers.Workers(
+            self._call, options, is_balanced=bool(options.engine.get("enable_eplb"))
+        )
 
     def run(self) -> None:
         """Run every round and write the record."""
         started = workload.now()
         self.stages.enter("loading")
         before = time.perf_counter()
-        self.llm = _load(self.options)
+        self.llm = self._load()
         load_s = time.perf_counter() - before
+        self._warm_steps()
         self._warm_up()
-        rounds = [self._control(), self._measured()]
+        control = self._control()
+        rounds = self._unprofiled() or [control, self._measured()]
         self.stages.enter("writing")
         self._write(started, load_s, rounds)
+
+    def _load(self) -> Any:
+        from vllm import LLM
+
+        return LLM(**self.options.engine)
+
+    def _call(self, method: str, arguments: tuple[str, ...]) -> list[Any]:
+        found: list[Any] = self.llm.collective_rpc(method, args=arguments)
+        return found
+
+    def _warm_steps(self) -> None:
+        """Have every size of step run once, before data-parallel engines begin to wait for us."""
+        self.stages.enter("warming steps")
+        self.workers.draw()
+        self._meet("loaded")
+        engine = self.options.engine
+        self.workers.warm_steps(
+            self.requests, engine["max_num_batched_tokens"], engine["max_num_seqs"]
+        )
 
     def _warm_up(self) -> None:
         sweep = workload.sweep_of(self.options)
@@ -100,12 +118,12 @@ class Rank:
             self._generate(self.requests[:size], most_tokens=_SWEEP_TOKENS)
         if self.options.settle:
             self._generate(self.requests[:1], most_tokens=self.options.settle)
-        self._note_eplb()
+        self.workers.look()
         # The last of the unprofiled rounds is the control.
         for number in range(1, self.options.unprofiled_rounds):
             self.stages.enter("unprofiled round", number, self.options.unprofiled_rounds)
             self._generate(self.requests)
-            self._note_eplb()
+            self.workers.look()
         self._place()
 
     def _place(self) -> None:
@@ -113,23 +131,31 @@ class Rank:
 
         Batches take a few more steps than were planned, and data-parallel engines idle ones.
         """
-        for number in range(1, _MOST_MORE_ROUNDS + 1):
-            is_placed = is_placed_next(self.eplb_states, self.options.rearrange)
-            if self._agree(f"placed.{number}", is_placed):
+        for number in range(1, workers.MOST_MORE_ROUNDS + 1):
+            if self._agree(f"placed.{number}", self.workers.is_placed_next()):
                 return
-            self.stages.enter("one more round", number, _MOST_MORE_ROUNDS)
-            # A round that divides the interval would come to the same place for ever.
-            self._generate(self.requests[:1], most_tokens=1 + number % _SHIFTS)
-            self._note_eplb()
+            self.stages.enter("one more round", number, workers.MOST_MORE_ROUNDS)
+            self._generate(self.requests[:1], most_tokens=workers.tokens_between(number))
+            self.workers.look()
             self._generate(self.requests)
-            self._note_eplb()
+            self.workers.look()
 
     def _control(self) -> dict[str, Any]:
         rounds = self.options.unprofiled_rounds
         self.stages.enter("unprofiled round", rounds, rounds)
         self._meet("control")
         found = self._timed("control")
-        self._note_eplb()
+        self.workers.look()
+        return found
+
+    def _unprofiled(self) -> list[dict[str, Any]]:
+        """Return rounds without a profiler, where they are what is measured."""
+        found = []
+        for number in range(1, self.options.measured_rounds + 1):
+            self._meet(f"measured.{number}")
+            self.stages.enter("measuring", number, self.options.measured_rounds)
+            found.append(self._timed("measured"))
+            self.workers.look()
         return found
 
     def _measured(self) -> dict[str, Any]:
@@ -141,7 +167,7 @@ class Rank:
         found: dict[str, Any] = self._timed("profiled")
         self._meet("stop")
         self._profile(is_on=False)
-        self._note_eplb()
+        self.workers.look()
         return found
 
     def _profile(self, *, is_on: bool) -> None:
@@ -163,10 +189,8 @@ class Rank:
     def _generate(self, requests: list[dict[str, Any]], most_tokens: int | None = None) -> Any:
         from vllm import SamplingParams
 
-        prompts = [
-            {key: request[key] for key in ("prompt", "prompt_token_ids") if key in request}
-            for request in requests
-        ]
+        keys = [_key(request) for request in requests]
+        prompts = [{key: request[key]} for key, request in zip(keys, requests, strict=True)]
         parameters = [
             SamplingParams(
                 temperature=0.0,
@@ -177,13 +201,6 @@ class Rank:
             for request in requests
         ]
         return self.llm.generate(prompts, parameters, use_tqdm=False)
-
-    def _note_eplb(self) -> None:
-        if self.options.engine.get("enable_eplb"):
-            states = self.llm.collective_rpc("nsysmoe_eplb")
-        else:
-            states = [None]
-        self.eplb_states.append(states[0])
 
     def _meet(self, name: str) -> None:
         """Wait until every rank has come here."""
@@ -207,8 +224,6 @@ class Rank:
         import vllm
 
         kept = _save_routing(self.folder / "routing.npz", self.outputs)
-        # Before the measured round, and after it.
-        before, after = self.eplb_states[-2:]
         record = {
             "schema_version": workload.SCHEMA_VERSION,
             "vllm": vllm.__version__,
@@ -219,27 +234,15 @@ class Rank:
             "load_s": load_s,
             "unprofiled_rounds": self.options.unprofiled_rounds,
             "runs": rounds,
-            "eplb_before": [before],
-            "eplb_after": [after],
-            "rearrangements": _rearrangements(self.eplb_states),
+            **self.workers.record(self.options.measured_rounds or 1),
             "returned_experts": kept,
         }
         workload.write_json(self.folder / "run.json", record)
 
 
-def _load(options: argparse.Namespace) -> Any:
-    from vllm import LLM
-
-    llm = LLM(**options.engine)
-    if options.dummy_weights_std is not None:
-        drawn = llm.collective_rpc(
-            "nsysmoe_draw_weights", args=(options.dummy_weights_std, options.seed)
-        )
-        print("weights drawn:", drawn, flush=True)  # noqa: T201 - the engine's log
-    if options.router_skew is not None:
-        skewed = llm.collective_rpc("nsysmoe_skew_routers", args=(options.router_skew,))
-        print("routers skewed:", skewed, flush=True)  # noqa: T201
-    return llm
+def _key(request: dict[str, Any]) -> str:
+    """Return what vLLM is given of a row that may hold a text and its tokens."""
+    return "prompt_token_ids" if request.get("prompt_token_ids") else "prompt"
 
 
 def _request(output: Any, rank: int, wall_s: float) -> dict[str, Any]:
@@ -272,41 +275,6 @@ def _wait_for(path: Path) -> None:
         if time.monotonic() > limit:
             raise TimeoutError(f"another rank did not come to {path.name!r}")
         time.sleep(_POLL_S)
-
-
-def is_placed_next(states: list[dict[str, Any] | None], rearrange: str) -> bool:
-    """Tell whether the round after the next would have its rearrangement where it is asked for.
-
-    Args:
-        states: What EPLB told after the warm-up and after each round; the last two are one round
-            apart. None where it does not tell.
-        rearrange: ``before``, ``inside`` or ``any``.
-    """
-    before, now = states[-2:]
-    counted = _rearrangements(states)
-    if rearrange == "any" or before is None or now is None or counted is None:
-        return True
-    interval = int(now["interval"])
-    at = int(now["step"])
-    steps = (at - int(before["step"])) % interval
-    more, since = divmod(at + steps, interval)
-    if counted["before"] + counted["inside"] + more < 1:
-        return False
-    if rearrange == "inside":
-        return since + _SLACK < interval <= since + steps - _SLACK
-    return (not more or since >= _SLACK) and since + steps + _SLACK < interval
-
-
-def _rearrangements(states: list[dict[str, Any] | None]) -> dict[str, int] | None:
-    """Return how often EPLB's counter began anew, before the measured round and inside."""
-    if any(state is None for state in states):
-        return None
-    steps = [state["step"] for state in states if state is not None]
-    began = [int(after < before) for before, after in pairwise(steps)]
-    # What happened before the first look: the counter starts at three quarters.
-    interval = states[0]["interval"] if states[0] else 0
-    earlier = int(steps[0] < interval - interval // 4)
-    return {"before": earlier + sum(began[:-1]), "inside": began[-1]}
 
 
 def _save_routing(path: Path, outputs: Any) -> bool:

@@ -41,6 +41,14 @@ def show(document: Document, stream: TextIO) -> None:
     _print(document, Console(file=stream, highlight=False), plain=False)
 
 
+def drawn(document: Document, width: int) -> Text:
+    """Return the form for a terminal as one text, for a display that is drawn again and again."""
+    buffer = io.StringIO()
+    console = Console(file=buffer, width=width, force_terminal=True, highlight=False)
+    _print(document, console, plain=False)
+    return Text.from_ansi(buffer.getvalue())
+
+
 def _print(document: Document, console: Console, *, plain: bool) -> None:
     for number, sentence in enumerate(document.lead):
         console.print(Text(visible(sentence), style="" if number else "bold"))

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routing_load import Loading
 
 SCHEMA_VERSION = 1
+_MOST_GROUPS = 40
 _NAMES = {
     "cv": "CV (σ/μ)",
     "max_over_mean": "max / mean",
@@ -36,7 +37,10 @@ def balance_page(balance: Balance) -> Document:
         tables=(
             _measures(balance),
             _engines(balance),
+            *_devices(balance),
+            *_groups(balance),
             _worst(balance),
+            _worst_experts(balance),
             _capacity(balance),
             _sweep(balance),
         ),
@@ -49,24 +53,47 @@ def balance_page(balance: Balance) -> Document:
             "worst": list(balance.worst),
             "capacity": list(balance.capacity),
             "sweep": list(balance.sweep),
+            "observed": list(balance.observed),
+            "worst_experts": list(balance.worst_experts),
+            "needed_factor": balance.needed_factor,
+            "devices": balance.devices,
+            "by": balance.by,
+            "groups": list(balance.groups),
+            "layer_numbers": list(balance.layers),
+            "loads": [list(row) for row in balance.heat],
             "findings": [finding.to_dict() for finding in balance.findings],
         },
-        records=balance.measures,
+        records=balance.groups or balance.measures,
         findings=balance.findings,
         notes=(_NOTE,),
-        pictures=(
-            Picture(
-                "Load of each expert by layer",
-                lambda: _heat(balance),
-                "Relative to the mean of the layer: 1 is a fair share.",
-            ),
-            Picture(
-                "A uniform router's imbalance by batch size",
-                lambda: _curve(balance),
-                "What chance alone gives: it falls with the square root of the batch.",
-            ),
-        ),
+        pictures=_pictures(balance),
     )
+
+
+def _pictures(balance: Balance) -> tuple[Picture, ...]:
+    found = [
+        Picture(
+            "Load of each expert by layer",
+            lambda: _heat(balance),
+            "Relative to the mean of the layer: 1 is a fair share.",
+        ),
+        Picture(
+            "A uniform router's imbalance by batch size",
+            lambda: _curve(balance),
+            "What chance alone gives falls with the square root of the batch; the log's own "
+            "points stand above it by as much as the router prefers some experts.",
+        ),
+    ]
+    if balance.devices is not None:
+        found.insert(
+            1,
+            Picture(
+                f"Load of each device by layer, {balance.devices['placement']}",
+                lambda: _device_heat(balance),
+                "Relative to the mean of the layer, over the run.",
+            ),
+        )
+    return tuple(found)
 
 
 def loading_page(loading: Loading) -> Document:
@@ -145,6 +172,76 @@ def _engines(balance: Balance) -> Table:
     return Table("By the engines' definitions, over the run", columns, rows)
 
 
+def _devices(balance: Balance) -> tuple[Table, ...]:
+    """Return what the busiest device of each cell costs, and its active experts."""
+    found = balance.devices
+    if found is None:
+        return ()
+    active = found["active"]
+    values = (
+        ("Efficiency, sum / (devices × busiest)", numbers.share(found["efficiency"])),
+        ("Wasted share", numbers.share(found["wasted_share"])),
+        ("Wasted share, uniform router", numbers.share(found["uniform_wasted_share"])),
+        ("Choices of the busiest device, summed", numbers.decimal(found["critical"])),
+        ("Mean of the devices, summed", numbers.decimal(found["mean"])),
+        ("Experts that a device holds", numbers.count(active["held"])),
+        ("Active experts of the device with most, mean", numbers.decimal(active["mean"])),
+        ("p50, p95, max", ", ".join(numbers.decimal(active[key]) for key in ("p50", "p95", "max"))),
+        ("Uniform router, mean", numbers.decimal(active["uniform"])),
+    )
+    shared = f", {found['shared']} shared experts a token" if found["shared"] else ""
+    what = "layers in single steps" if found["per"] == "step" else "layers over the run"
+    caption = f"{found['gpus']} devices, {found['placement']}{shared}: {what}"
+    columns = (Column("What", "left"), Column("Value"))
+    return (Table(caption, columns, tuple(Row(value) for value in values)),)
+
+
+def _groups(balance: Balance) -> tuple[Table, ...]:
+    """Return groups, the most imbalanced ones where there are many."""
+    if balance.by is None:
+        return ()
+    columns = (
+        Column(str(balance.by).capitalize(), "left"),
+        *map(Column, ("Choices", "CV", "CV, uniform", "Max / mean", "Worst layer", "Gini")),
+    )
+    shown = sorted(balance.groups, key=lambda row: -(row["cv"] or 0))[:_MOST_GROUPS]
+    kept = [row for row in balance.groups if row in shown]
+    rows = tuple(
+        Row(
+            (
+                str(row["group"]),
+                numbers.count(row["choices"]),
+                numbers.decimal(row["cv"]),
+                numbers.decimal(row["uniform_cv"]),
+                numbers.decimal(row["max_over_mean"]),
+                f"{row['worst_layer']}: {numbers.decimal(row['max_over_mean_max'])}",
+                numbers.decimal(row["gini"]),
+            )
+        )
+        for row in kept
+    )
+    more = len(balance.groups) - len(kept)
+    caption = f"By {balance.by}" + (f" (the {len(kept)} least even; {more:,} more)" if more else "")
+    return (Table(caption, columns, rows),)
+
+
+def _worst_experts(balance: Balance) -> Table:
+    columns = tuple(map(Column, ("Layer", "Expert", "Choices", "× mean", "Share of the layer")))
+    rows = tuple(
+        Row(
+            (
+                str(row["layer"]),
+                str(row["expert"]),
+                numbers.count(row["tokens"]),
+                numbers.decimal(row["over_mean"]),
+                numbers.share(row["share"]),
+            )
+        )
+        for row in balance.worst_experts
+    )
+    return Table("Worst experts", columns, rows)
+
+
 def _worst(balance: Balance) -> Table:
     columns = tuple(
         map(Column, ("Layer", "Max / mean", "Hottest expert", "Its share", "Experts never used"))
@@ -177,7 +274,8 @@ def _capacity(balance: Balance) -> Table:
         )
         for row in balance.capacity
     )
-    return Table("What a capacity factor would drop", columns, rows)
+    least = numbers.decimal(balance.needed_factor)
+    return Table(f"What a capacity factor would drop; {least} drops nothing", columns, rows)
 
 
 def _sweep(balance: Balance) -> Table:
@@ -200,10 +298,17 @@ def _sweep(balance: Balance) -> Table:
 def _heat(balance: Balance) -> Any:
     from nsysmoe.reports.pictures.loads import heatmap  # noqa: PLC0415 - plotly
 
-    return heatmap(balance.heat, "expert", "layer")
+    return heatmap(balance.heat, "expert", "layer", names=balance.layers)
+
+
+def _device_heat(balance: Balance) -> Any:
+    from nsysmoe.reports.pictures.loads import heatmap  # noqa: PLC0415 - plotly
+
+    loads = (balance.devices or {})["loads"]
+    return heatmap(loads, "device", "layer", names=balance.layers)
 
 
 def _curve(balance: Balance) -> Any:
     from nsysmoe.reports.pictures.loads import curve  # noqa: PLC0415 - plotly
 
-    return curve(balance.sweep)
+    return curve(balance.sweep, balance.observed)

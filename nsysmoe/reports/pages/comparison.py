@@ -118,7 +118,9 @@ def breakdown_table(rows: Sequence[Breakdown], caption: str) -> Table:
             Row(
                 (
                     row.kernel,
-                    numbers.identifier(row.process),
+                    f"{row.host}: {row.process}"
+                    if row.host is not None
+                    else numbers.identifier(row.process),
                     numbers.identifier(row.device),
                     numbers.count(row.launches),
                     numbers.milliseconds(row.total_ns),

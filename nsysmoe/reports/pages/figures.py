@@ -77,18 +77,16 @@ def write_figures(found: Figures, folder: Path, static: str | None) -> list[Path
     Raises:
         OutputError: The folder cannot be written, or pictures cannot be drawn here.
     """
-    written = []
-    for figure in found.figures:
-        if not figure.panels:
-            continue
-        path = folder / f"figure-{figure.number}.csv"
+    figures = {folder / f"figure-{one.number}.csv": one for one in found.figures if one.panels}
+    for path, figure in figures.items():
         write_rows(figure_rows(figure), path)
-        written.append(path)
-        if static is not None:
-            path = path.with_suffix(f".{static}")
-            write_image(sweep_figure(figure), path)
-            written.append(path)
-    return written
+    if static is None:
+        return list(figures)
+    # Last: whether pictures can be drawn is seen when the first is.
+    drawn = {path.with_suffix(f".{static}"): figure for path, figure in figures.items()}
+    for path, figure in drawn.items():
+        write_image(sweep_figure(figure), path)
+    return [*figures, *drawn]
 
 
 def figure_rows(figure: Figure) -> list[dict[str, Any]]:

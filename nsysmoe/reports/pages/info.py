@@ -16,10 +16,27 @@ def info_page(info: Info) -> Document:
     facts = _facts(info)
     tables = [
         _table(f"Trace {info.source}", ("Fact", "Value"), facts, text_columns=2),
-        _table("GPUs of the host", ("GPU", "Bus", "Memory (GiB)", "SMs", "Model"), _gpus(info)),
+        _table(
+            "Files and their clocks",
+            ("File", "Host", "Ranks", "Kernels", "Beyond UTC (us)", "Drift (ppm)", "Residual (us)"),
+            _files(info),
+            text_columns=2,
+        ),
+        _table(
+            "GPUs of the host", ("Host", "GPU", "Bus", "Memory (GiB)", "SMs", "Model"), _gpus(info)
+        ),
         _table(
             "Processes and their devices",
-            ("Process", "Device", "GPU", "Kernels", "First start (s)", "Last end (s)", "Program"),
+            (
+                "Host",
+                "Process",
+                "Device",
+                "GPU",
+                "Kernels",
+                "First start (s)",
+                "Last end (s)",
+                "Program",
+            ),
             _devices(info),
         ),
         _table(
@@ -57,7 +74,7 @@ def _facts(info: Info) -> list[tuple[str, str]]:
     facts = [
         ("nsys that exported", export["nsys_version"] or "before 2022.1 (no metadata)"),
         ("Schema", export["schema_version"] or "before 2.9 (no metadata)"),
-        ("Host", export["host"] or numbers.UNKNOWN),
+        ("Host", _hosts(info)),
         ("CUDA graphs recorded by", mode),
         ("Graphs recorded as a whole", numbers.count(graphs["graph_launches"])),
         ("Kernels recorded inside graphs", numbers.count(graphs["kernels_in_graphs"])),
@@ -70,9 +87,17 @@ def _facts(info: Info) -> list[tuple[str, str]]:
     return facts
 
 
+def _hosts(info: Info) -> str:
+    names = dict.fromkeys(row["host"] for row in info.files if row["host"]) or (
+        [info.export["host"]] if info.export["host"] else []
+    )
+    return ", ".join(names) or numbers.UNKNOWN
+
+
 def _gpus(info: Info) -> list[tuple[str, ...]]:
     return [
         (
+            gpu.get("host") or info.export["host"] or numbers.UNKNOWN,
             str(gpu["gpu_id"]),
             gpu["bus_location"] or numbers.UNKNOWN,
             numbers.decimal(gpu["memory_bytes"] / 2**30 if gpu["memory_bytes"] else None),
@@ -87,6 +112,7 @@ def _devices(info: Info) -> list[tuple[str, ...]]:
     programs = {row["global_pid"]: row["name"] for row in info.processes}
     return [
         (
+            device.get("host") or info.export["host"] or numbers.UNKNOWN,
             numbers.identifier(device["process_id"]),
             str(device["device_id"]),
             numbers.identifier(device["gpu_id"]),
@@ -96,6 +122,21 @@ def _devices(info: Info) -> list[tuple[str, ...]]:
             programs.get(device["global_pid"]) or numbers.UNKNOWN,
         )
         for device in info.devices
+    ]
+
+
+def _files(info: Info) -> list[tuple[str, ...]]:
+    return [
+        (
+            row["source"],
+            row["host"] or numbers.UNKNOWN,
+            numbers.count(row["ranks"]),
+            numbers.count(row["launches"]),
+            numbers.decimal(row["offset_ns"] / 1e3),
+            numbers.decimal(row["drift_ppm"]),
+            numbers.decimal(None if row["residual_ns"] is None else row["residual_ns"] / 1e3),
+        )
+        for row in info.files
     ]
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.metrics.table1 import BESIDE, TABLE_1
 from nsysmoe.reports import numbers, pictures
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.pages.advise import (
+    advice_data,
+    advice_note,
+    advice_pictures,
+    advice_tables,
+)
 from nsysmoe.reports.pages.comparison import (
     cause_tables,
     counted_note,
@@ -25,6 +31,7 @@ from nsysmoe.reports.pictures.stacks import PHASE_PARTS, WINDOW_PARTS, Part, mea
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from nsysmoe.analysis.advise import Advice
     from nsysmoe.analysis.comparison import Comparison
     from nsysmoe.analysis.portrait import Portrait
 
@@ -95,8 +102,33 @@ _WATERFALL_NOTE = (
 )
 
 
-def report_page(comparison: Comparison, portraits: tuple[Portrait, Portrait]) -> Document:
-    """Return the whole report of two arms."""
+def report_page(
+    comparison: Comparison, portraits: tuple[Portrait, Portrait], advice: Advice | None = None
+) -> Document:
+    """Return the whole report of two arms, with advice where the baseline's routing is known."""
+    page = _two_arms(comparison, portraits)
+    return page if advice is None else _with_advice(page, advice)
+
+
+def _with_advice(page: Document, advice: Advice) -> Document:
+    """Put the advice after what was measured: its verdict, tables and pictures."""
+    said = Table(
+        "Advice by the baseline's routing",
+        (Column("What it stands on", "left"),),
+        tuple(Row((sentence,)) for sentence in advice.sentences[1:]),
+    )
+    return replace(
+        page,
+        lead=(*page.lead, f"By the baseline's routing: {advice.sentences[0]}"),
+        tables=(*page.tables, said, *advice_tables(advice)),
+        data={**page.data, "advice": advice_data(advice)},
+        findings=(*page.findings, *advice.findings),
+        notes=(*page.notes, advice_note(advice)),
+        pictures=(*page.pictures, *advice_pictures(advice)),
+    )
+
+
+def _two_arms(comparison: Comparison, portraits: tuple[Portrait, Portrait]) -> Document:
     baseline, candidate = comparison.baseline, comparison.candidate
     return Document(
         title=f"{baseline.label} against {candidate.label}",

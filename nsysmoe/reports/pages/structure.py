@@ -60,6 +60,8 @@ _PHASES: tuple[Spec, ...] = (
 def collectives_page(measured: Measured, by: str | None) -> Document:
     """Return one row a communication kernel and device, or communicator as well."""
     spec = ((by, by.capitalize(), _text), *_COLLECTIVES) if by else _COLLECTIVES
+    if any("host" in row for row in measured.rows):
+        spec = (*spec[: 1 + bool(by)], ("host", "Host", _text), *spec[1 + bool(by) :])
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
         "Kernels are paired across ranks by communicator, name and order."
@@ -98,7 +100,7 @@ def _told(measured: Measured) -> str:
 
 
 def _page(measured: Measured, what: str, spec: Sequence[Spec], note: str) -> Document:
-    text_columns = {"collective", "phase", "gemm"}
+    text_columns = {"collective", "host", "phase", "gemm"}
     columns = tuple(
         Column(title, "left" if key in text_columns else "right") for key, title, _ in spec
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from nsysmoe.metrics.table1 import METRICS
 from nsysmoe.reports.document import Column, Document, Row, Table
@@ -35,7 +35,8 @@ def summary_page(summary: Summary) -> Document:
     )
     records = [{"process": None, "device": None, **asdict(m)} for m in summary.metrics]
     for device in summary.devices:
-        where = {"process": device.process, "device": device.device}
+        where: dict[str, Any] = {"process": device.process, "device": device.device}
+        where |= {"host": device.host} if device.host is not None else {}
         records += [{**where, **asdict(metric)} for metric in device.metrics]
     return Document(
         title=f"Summary of {summary.source}",
@@ -52,4 +53,5 @@ def _by_key(metrics: Sequence[Measured]) -> dict[str, Measured]:
 
 def _device(device: DeviceSummary) -> str:
     process = "" if device.process is None else f" (pid {device.process})"
-    return f"Device {device.device}{process}"
+    host = "" if device.host is None else f"{device.host}: "
+    return f"{host}Device {device.device}{process}"

@@ -42,7 +42,7 @@ def plan_page(grid: Grid, runs: Sequence[Run], cost: Cost) -> Document:
     hours, gpu_hours = cost.hours(len(runs)), cost.gpu_hours(len(runs))
     return Document(
         title="Plan of a sweep",
-        lead=(_plan_sentence(grid, len(runs), cost),),
+        lead=(cost.sentence(grid, len(runs)),),
         tables=(Table("Runs, in order", tuple(columns), rows),),
         data={
             "points": grid.points,
@@ -52,13 +52,6 @@ def plan_page(grid: Grid, runs: Sequence[Run], cost: Cost) -> Document:
         },
         records=tuple(_record(run) for run in runs),
         notes=(_COST_NOTE,),
-    )
-
-
-def _plan_sentence(grid: Grid, runs: int, cost: Cost) -> str:
-    return (
-        f"{numbers.count(runs)} runs ({grid.points} points, {grid.repeats} of each) take about "
-        f"{cost.hours(runs):.1f} h, {cost.gpu_hours(runs):.1f} GPU hours on {cost.gpus} GPUs."
     )
 
 
@@ -103,7 +96,9 @@ def _varying(found: Collected) -> list[str]:
 
 def _rows(found: Collected, shown: Sequence[str]) -> list[Row]:
     rows = []
-    for _, part in found.frame.group_by(["point"], maintain_order=True):
+    # As numbers, not as files happen to be called: 4 before 16.
+    ordered = found.frame.sort(shown, nulls_last=True, maintain_order=True)
+    for _, part in ordered.group_by(["point"], maintain_order=True):
         measures = [_text(part[key].drop_nulls().to_list(), key) for key in MEASURES]
         imbalance = [_text(part[key].to_list(), key) for key in ("expected_score", "observed_cv")]
         first = part.row(0, named=True)

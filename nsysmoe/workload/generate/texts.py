@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from statistics import NormalDist
 from typing import TYPE_CHECKING
 
 from nsysmoe.workload.generate.draws import Draws
@@ -33,7 +35,13 @@ class Measure:
 
 
 def prompts_of(  # noqa: PLR0913, PLR0917 - what a set is made of
-    recipe: Recipe, material: Material, count: int, tokens: int, seed: int, measure: Measure
+    recipe: Recipe,
+    material: Material,
+    count: int,
+    tokens: int,
+    seed: int,
+    measure: Measure,
+    spread: float = 0.0,
 ) -> list[str]:
     """Return the prompts of a set.
 
@@ -44,16 +52,28 @@ def prompts_of(  # noqa: PLR0913, PLR0917 - what a set is made of
         tokens: Length of each; the last word that would pass it is left out.
         seed: The same seed gives the same prompts.
         measure: Of the tokenizer that counts.
+        spread: Standard deviation of the logarithm of lengths, whose median is ``tokens`` then.
     """
     order = Draws(seed, recipe.name, "domains").shuffled(range(len(material.domains)))
     phrases = 1 + round((1 - recipe.repetition) * _MOST_PHRASES)
     base = _taken(material.free(order[0], Draws(seed, recipe.name, "base")), phrases)
     return [
         _cut(
-            _words(recipe, material, order, base, Draws(seed, recipe.name, number)), tokens, measure
+            _words(recipe, material, order, base, Draws(seed, recipe.name, number)),
+            _length(tokens, spread, Draws(seed, recipe.name, "length", number)),
+            measure,
         )
         for number in range(count)
     ]
+
+
+def _length(median: int, spread: float, draws: Draws) -> int:
+    """Draw a length in tokens, lognormal as those of texts that people write are."""
+    if not spread:
+        return median
+    # Between two of 2^53 steps, so that neither end is reached.
+    normal = NormalDist().inv_cdf(draws.unit() + 2.0**-54)
+    return max(1, round(median * math.exp(spread * normal)))
 
 
 def domain_weights(concentration: float, count: int) -> list[float]:

@@ -48,8 +48,9 @@ class _Balancer:
 class LLM:
     def __init__(self, **options: Any) -> None:
         self.options = options
-        print("loading", options["model"], flush=True)
+        print("loading", options, flush=True)
         _misbehave_at("load")
+        _misbehave_at(f"seqs{options['max_num_seqs']}")
         balancer = _Balancer(options["eplb_config"]) if options.get("enable_eplb") else None
         module, _, name = options["worker_extension_cls"].rpartition(".")
         extension = getattr(importlib.import_module(module), name)

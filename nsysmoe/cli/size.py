@@ -1,0 +1,94 @@
+"""``nsysmoe size``."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.progress import working
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.sizing import Layout
+    from nsysmoe.cli.options import Printer
+
+_LAYOUT = re.compile(r"([1-9]\d{0,5})(?:\+(\d{1,6}))?")
+
+
+# Generic in newer versions of click only.
+class _Layout(click.ParamType):  # type: ignore[type-arg,unused-ignore]
+    """GPUS or GPUS+REDUNDANT."""
+
+    name = "layout"
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:  # noqa: ARG002
+        return "GPUS[+REDUNDANT]"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Layout:
+        from nsysmoe.analysis.sizing import Layout
+
+        if isinstance(value, Layout):
+            return value
+        found = _LAYOUT.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no layout, such as 8 or 8+32", param, ctx)
+        return Layout(int(found[1]), None if found[2] is None else int(found[2]))
+
+
+@click.command("size")
+@click.option("--replay", type=FILE, required=True, help="Folder of nsysmoe replay.")
+@click.option("--routing", type=FILE, required=True, help="A routing log of the same workload.")
+@click.option("--now", type=_Layout(), required=True, help="What the replay ran on.")
+@click.option(
+    "--layout",
+    "layouts",
+    type=_Layout(),
+    multiple=True,
+    help="To judge: GPUs (experts in order), or GPUs + redundant experts (EPLB). May be repeated.",
+)
+@click.option(
+    "--max-num-seqs",
+    type=click.IntRange(1, 65_536),
+    multiple=True,
+    default=(256,),
+    show_default=True,
+    help="Sequences of a batch; may be repeated.",
+)
+@click.option(
+    "--max-num-batched-tokens",
+    type=click.IntRange(min=1),
+    default=8192,
+    show_default=True,
+    help="Tokens of a step.",
+)
+@click.option(
+    "--expert-share",
+    type=click.FloatRange(0, 1),
+    help="Share of a step that follows the experts' loads, from a capture.",
+)
+@output_options
+def command(printer: Printer, **given: Any) -> None:
+    """Say what layouts and batch limits would give for a replayed workload, and for a lost device.
+
+    \b
+    Example:
+      nsysmoe size --replay replay/ --routing routes.parquet --now 4 --layout 8 --layout 8+32
+          --max-num-seqs 64 --max-num-seqs 256
+    """
+    from nsysmoe.analysis.sizing import Limits, size
+    from nsysmoe.reports.pages.sizing import sizing_page
+
+    limits = Limits(
+        now=given["now"],
+        layouts=given["layouts"],
+        most_sequences=tuple(dict.fromkeys(given["max_num_seqs"])),
+        most_tokens=given["max_num_batched_tokens"],
+        expert_share=given["expert_share"],
+    )
+    with working(f"Simulating {given['replay']}"):
+        found = size(given["replay"], given["routing"], limits)
+    printer.show(sizing_page(found), [given["routing"]])

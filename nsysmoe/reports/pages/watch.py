@@ -1,0 +1,228 @@
+"""A server as it is now: alerts, queue and tails, EPLB, balance, hot experts, the last capture."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.reports import numbers
+from nsysmoe.reports.document import Column, Document, Row, Table
+
+if TYPE_CHECKING:
+    from nsysmoe.watch.watcher import Snapshot
+
+SCHEMA_VERSION = 1
+_WORST = 5
+_DEFINITIONS = {
+    "over_ranks": "mean / max over ranks",
+    "over_layers": "over layers: says nothing of ranks (vLLM before 0.28)",
+    "unknown": "definition unknown: give --vllm-version",
+}
+_SHARES = ("p50", "p95", "p99")
+
+
+def watch_page(found: Snapshot) -> Document:
+    """Return a snapshot as a page."""
+    tables = [
+        _alerts(found.alerts),
+        _sources(found.sources),
+        *_server(found.server),
+        *_eplb(found.eplb),
+        *_routing(found.routing),
+        *_capture(found.capture),
+    ]
+    return Document(
+        title="nsysmoe watch",
+        lead=(_lead(found),),
+        tables=tuple(tables),
+        data={"schema_version": SCHEMA_VERSION, "firing": found.is_firing, **asdict(found)},
+        records=found.alerts,
+        notes=tuple(_notes(found)),
+    )
+
+
+def _lead(found: Snapshot) -> str:
+    firing = [one["name"] for one in found.alerts if one["state"] == "firing"]
+    version = f", vLLM {found.version}" if found.version else ""
+    if not firing:
+        return f"{found.at}{version}: no alert fires."
+    return f"{found.at}{version}: {len(firing)} firing: {', '.join(firing)}."
+
+
+def _alerts(alerts: tuple[dict[str, Any], ...]) -> Table:
+    columns = (
+        Column("Alert", "left"), Column("State", "left"), Column("Value"), Column("Limit"),
+        Column("Says", "left"),
+    )  # fmt: skip
+    rows = tuple(
+        Row(
+            (
+                one["name"],
+                one["state"],
+                numbers.decimal(one["value"]),
+                f"< {one['below']:g}" if one["above"] is None else f"> {one['above']:g}",
+                one["summary"] if one["state"] in {"firing", "pending"} else "",
+            )
+        )
+        for one in alerts
+    )
+    return Table("Alerts", columns, rows)
+
+
+def _sources(sources: tuple[dict[str, Any], ...]) -> Table:
+    columns = (
+        Column("Source", "left"), Column("", "left"), Column("Read"), Column("Bad"),
+        Column("Said", "left"),
+    )  # fmt: skip
+    rows = tuple(
+        Row(
+            (
+                one["source"],
+                "up" if one["up"] else "down",
+                numbers.count(one["reads"]),
+                numbers.count(one["bad"]),
+                (one["said"] or "")[:120],
+            )
+        )
+        for one in sources
+    )
+    return Table("Sources", columns, rows)
+
+
+def _server(server: dict[str, Any] | None) -> list[Table]:
+    if server is None:
+        return []
+    columns = (Column("Running"), Column("Waiting"), Column("KV cache"), Column("Tokens/s"))
+    row = Row(
+        (
+            _whole(server["running"]),
+            _whole(server["waiting"]),
+            numbers.share(server["cache_ratio"]),
+            numbers.decimal(server.get("output_tok_per_s")),
+        )
+    )
+    tables = [Table("Queue", columns, (row,))]
+    latencies = [
+        Row((title, *(_ms(server[name][f"{share}_s"]) for share in _SHARES)))
+        for name, title in (("ttft", "TTFT"), ("tpot", "TPOT"), ("queue", "queued"))
+        if server.get(name)
+    ]
+    if latencies:
+        window = server["window_s"]
+        over = "since the server began" if window is None else f"over the last {window:,.0f} s"
+        heads = (Column("Latency (ms)", "left"), *map(Column, _SHARES))
+        tables.append(Table(f"Tails, {over}", heads, tuple(latencies)))
+    return tables
+
+
+def _eplb(eplb: dict[str, Any] | None) -> list[Table]:
+    if eplb is None:
+        return []
+    columns = (
+        Column("Model", "left"),
+        *map(Column, ("Countdown", "Balancedness", "Median", "Lowest", "Lines")),
+    )
+    rows = tuple(
+        Row(
+            (
+                one["model"][:40] or "not told",
+                numbers.count(one["countdown"]),
+                numbers.decimal(one["balancedness"]),
+                numbers.decimal(one["recent_p50"]),
+                numbers.decimal(one["lowest"]),
+                numbers.count(one["lines"]),
+            )
+        )
+        for one in eplb["models"]
+    )
+    caption = (
+        f"EPLB by its log, {_DEFINITIONS[eplb['definition']]}; {eplb['rearrangements']:,} "
+        f"rearrangements in {eplb['rearranging_s']:,.2f} s"
+    )
+    return [Table(caption, columns, rows)]
+
+
+def _routing(routing: dict[str, Any] | None) -> list[Table]:
+    if routing is None:
+        return []
+    known = [row for row in routing["layers"] if row["balancedness"] is not None]
+    worst = sorted(known, key=lambda row: row["balancedness"])[:_WORST]
+    columns = (Column("Layer"), Column("Balancedness"), Column("Hottest experts", "left"))
+    rows = tuple(
+        Row((str(row["layer"]), numbers.decimal(row["balancedness"]), _hottest(row["hottest"])))
+        for row in worst
+    )
+    caption = (
+        f"Worst layers of {routing['source']}, over {routing['over']}: balancedness of all "
+        f"{numbers.decimal(routing['balancedness'])}; beyond capacity "
+        f"{routing['capacity_factor']:g}: {numbers.share(routing['dropped_ratio'])} of choices"
+    )
+    return [Table(caption, columns, rows), *_domains(routing)]
+
+
+def _domains(routing: dict[str, Any]) -> list[Table]:
+    if len(routing["domains"]) < 2:
+        return []
+    columns = (
+        Column("Domain", "left"), Column("Choices"), Column("Hottest experts", "left"),
+        Column("Farthest from", "left"), Column("Drift"),
+    )  # fmt: skip
+    rows = []
+    for one in routing["domains"]:
+        pairs = [row for row in routing["domain_drift"] if one["domain"] in row["domains"]]
+        far = max(pairs, key=lambda row: row["drift"] or 0.0)
+        other = next((name for name in far["domains"] if name != one["domain"]), "")
+        rows.append(
+            Row(
+                (
+                    one["domain"],
+                    numbers.count(one["choices"]),
+                    _hottest(one["hottest"]),
+                    other,
+                    numbers.decimal(far["drift"]),
+                )
+            )
+        )
+    return [Table("Domains", columns, tuple(rows))]
+
+
+def _capture(capture: dict[str, Any] | None) -> list[Table]:
+    if capture is None:
+        return []
+    columns = (
+        Column("Capture", "left"), Column("Wait (ms)"), Column("Transfer (ms)"),
+        Column("Waiting"),
+    )  # fmt: skip
+    row = Row(
+        (
+            capture["source"],
+            numbers.milliseconds(capture["wait_ns"]),
+            numbers.milliseconds(capture["transfer_ns"]),
+            numbers.share(capture["wait_share"]),
+        )
+    )
+    return [Table("Last capture: communication over ranks", columns, (row,))]
+
+
+def _notes(found: Snapshot) -> list[str]:
+    notes = []
+    if found.server is not None and "inter_token" in (found.server.get("tpot_metric") or ""):
+        notes.append("TPOT: the server tells the time between tokens, not a mean a request.")
+    if found.profiles is not None:
+        failed = (
+            f"; the last failed: {found.profiles['failed']}" if found.profiles["failed"] else ""
+        )
+        notes.append(f"{found.profiles['taken']} profiles taken{failed}.")
+    return notes
+
+
+def _hottest(rows: list[dict[str, Any]]) -> str:
+    return ", ".join(f"{row['expert']} ({row['share']:.1%})" for row in rows)
+
+
+def _whole(value: float | None) -> str:
+    return numbers.count(None if value is None else round(value))
+
+
+def _ms(seconds: float | None) -> str:
+    return numbers.milliseconds(None if seconds is None else seconds * 1e9)

@@ -1,0 +1,113 @@
+"""The folder of a replay: its manifest, its journal, and run.json as ``nsysmoe capture`` has it."""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.errors import TrafficError
+from nsysmoe.traffic.journal import read_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from nsysmoe.traffic.outcome import Outcome
+
+SCHEMA_VERSION = 1
+MANIFEST = "manifest.json"
+JOURNAL = "requests.jsonl"
+RUN = "run.json"
+ROUND = "replay"
+
+
+class Folder:
+    """One replay on disk."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.journal = root / JOURNAL
+
+    def manifest(self) -> dict[str, Any] | None:
+        """Return the manifest; None where nothing was sent yet.
+
+        Raises:
+            TrafficError: It is damaged, or the folder holds something else.
+        """
+        path = self.root / MANIFEST
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            if self.root.is_dir() and (others := sorted(one.name for one in self.root.iterdir())):
+                raise TrafficError(
+                    f"{self.root} holds something else ({others[0]}); choose another -o"
+                ) from None
+            return None
+        except (OSError, ValueError) as error:
+            raise TrafficError(f"{path} cannot be read; choose another -o") from error
+        if not isinstance(found, dict) or not {"options", "sessions", "log"} <= set(found):
+            raise TrafficError(f"{path} is no manifest of a replay; choose another -o")
+        return found
+
+    def write_manifest(self, manifest: dict[str, Any]) -> None:
+        """Write the manifest whole."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        _write(self.root / MANIFEST, [json.dumps(manifest, indent=2)])
+
+    def last_outcomes(self) -> dict[int, Outcome]:
+        """Return what became of each request at its last attempt, by its number."""
+        if not self.journal.exists():
+            return {}
+        return {one.number: one for one in read_journal(self.journal)}
+
+    def write_run(
+        self, record: dict[str, Any], summary: dict[str, Any], outcomes: Iterable[Outcome]
+    ) -> None:
+        """Write run.json: what ``nsysmoe capture`` writes, with one round called ``replay``.
+
+        Args:
+            record: Its keys beside ``runs``.
+            summary: Of the round.
+            outcomes: In the order of arrival; those with an error are left out of ``requests``.
+        """
+        _write(self.root / RUN, _run(record, summary, outcomes))
+
+
+def run_row(outcome: Outcome) -> dict[str, Any]:
+    """Return a request as run.json holds it: the keys of a capture's, and more."""
+    row = outcome.to_dict()
+    for key in ("error", "message", "counted", "number"):
+        del row[key]
+    return {"id": row.pop("id"), **row}
+
+
+def _run(
+    record: dict[str, Any], summary: dict[str, Any], outcomes: Iterable[Outcome]
+) -> Iterable[str]:
+    """Return run.json in parts: a day of requests is not held twice."""
+    failed = record["replay"]["requests"]["failed"]
+    yield json.dumps(record)[:-1] + ', "runs": [{"round": ' + json.dumps(ROUND)
+    yield f', "failed": {failed}'
+    yield ', "summary": ' + json.dumps(summary) + ', "requests": ['
+    separator = "\n"
+    for one in outcomes:
+        if one.error is None:
+            yield separator + json.dumps(run_row(one))
+            separator = ",\n"
+    yield "]}]}"
+
+
+def _write(path: Path, parts: Iterable[str]) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.writelines(parts)
+            file.write("\n")
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise TrafficError(f"{path} cannot be written ({error.strerror})") from error

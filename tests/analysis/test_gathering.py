@@ -1,0 +1,238 @@
+"""Runs of several files: the same answers as of the one file that they were cut from."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner
+
+import nsysmoe
+from fixtures.split import Clock, split
+from nsysmoe.analysis.gathering import Gathering, gathered, only_run
+from nsysmoe.analysis.info import describe
+from nsysmoe.analysis.structure import collectives, imbalance, phases
+from nsysmoe.analysis.summary import summarize
+from nsysmoe.analysis.waits import waits
+from nsysmoe.cli import main
+from nsysmoe.errors import InputError, QueryError
+from nsysmoe.metrics.waits import CAUSES
+from tests.conftest import DP2, FOUR_GPUS, GRAPHS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    import polars as pl
+
+VIEWS = (
+    "kernel_classes", "moe_launches", "moe_cells", "moe_cell_places", "matched_collectives",
+    "collective_steps", "device_time", "steps", "rearrangements", "code_loads", "host_gaps",
+    "device_steps", "wait_ledger", "idle_gaps", "idle_causes", "silent_gaps", "clocks",
+    "graph_launches", "devices", "processes",
+)  # fmt: skip
+WHOLE = {
+    "dp2": DP2 / "eplb_on.sqlite",
+    "graphs": GRAPHS / "eplb_on.sqlite",
+    "groups": FOUR_GPUS,
+}
+# Offsets of UTC by milliseconds, drifts of a bad oscillator.
+CLOCKS = [
+    Clock(),
+    Clock(5_000_000, 3_700_000, 20.0),
+    Clock(-7_000_000, -900_000, -35.0),
+    Clock(3, 40_000),
+]
+HOSTS = ["n1", "n2", "n10", "n10"]
+
+
+@pytest.fixture(scope="module", params=WHOLE)
+def whole(request: pytest.FixtureRequest) -> Path:
+    return WHOLE[request.param]
+
+
+@pytest.fixture(scope="module")
+def apart(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file a process, of one host and one clock."""
+    return cut(whole, tmp_path_factory.mktemp("apart"))
+
+
+@pytest.fixture(scope="module")
+def shifted(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of several hosts, whose clocks differ."""
+    return cut(whole, tmp_path_factory.mktemp("shifted"), hosts=HOSTS, clocks=CLOCKS)
+
+
+def cut(source: Path, folder: Path, **options: Any) -> Path:
+    folder.mkdir(exist_ok=True)
+    ranks = 4 if source == FOUR_GPUS else 2
+    # Names in another order than ranks.
+    names = ["z", "x", "y", "a"][:ranks]
+    options = {
+        key: value[:ranks] if isinstance(value, list) else value for key, value in options.items()
+    }
+    split(source, [folder / f"{name}.sqlite" for name in names], **options)
+    return folder
+
+
+def rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
+    kept = frame.select(name for name in frame.columns if "kernel_id" not in name)
+    return kept.sort(kept.columns, nulls_last=True).rows()
+
+
+def test_files_of_one_clock_say_what_the_whole_says_to_the_bit(whole: Path, apart: Path) -> None:
+    run = only_run(apart)
+    assert len(run.members) in {2, 4}
+    with run.opened() as merged, nsysmoe.open(whole) as single:
+        merged.read_ahead(*((view, None) for view in VIEWS))
+        for view in VIEWS:
+            assert rows(merged.frame(view)) == rows(single.frame(view)), view
+
+
+def test_shifted_clocks_change_no_count_and_no_duration(whole: Path, shifted: Path) -> None:
+    keep = {
+        "kernel_classes": ("name", "launches", "total_ns"),
+        "moe_launches": ("device_id", "ordinal", "step", "phase", "layer", "gemm", "dur_ns"),
+        "moe_cells": ("cell", "ranks", "slowest_ns", "mean_ns", "slowest_rank"),
+        "matched_collectives": ("device_id", "function", "communicator", "ordinal", "is_matched",
+                                "ranks", "dur_ns"),
+        "device_time": ("device_id", "step", "phase", "moe_ns", "compute_ns"),
+    }  # fmt: skip
+    with only_run(shifted).opened() as merged, nsysmoe.open(whole) as single:
+        merged.read_ahead(*keep.items())
+        for view, columns in keep.items():
+            found, known = merged.frame(view, columns), single.frame(view, columns)
+            if view == "device_time":
+                # Where kernels overlap, a drift moves their edges by a few ns.
+                sums = ["moe_ns", "compute_ns"]
+                assert found[sums].sum().row(0) == pytest.approx(known[sums].sum().row(0), rel=1e-6)
+                found, known = found.drop(sums), known.drop(sums)
+            assert rows(found) == rows(known), view
+
+
+def test_waits_are_right_to_the_residual(whole: Path, shifted: Path) -> None:
+    key = ["device_id", "function", "communicator", "ordinal"]
+    columns = (*key, "is_matched", "wait_ns", "transfer_ns")
+    with only_run(shifted).opened() as merged, nsysmoe.open(whole) as single:
+        found = merged.frame("matched_collectives", columns)
+        known = single.frame("matched_collectives", columns)
+        residual = max(clock.residual_ns or 0.0 for clock in merged.file_clocks)
+        assert all(clock.is_applied for clock in merged.file_clocks[1:])
+    both = found.filter("is_matched").join(known, on=key, suffix="_known", nulls_equal=True)
+    assert both.height == known["is_matched"].sum()
+    for name in ("wait_ns", "transfer_ns"):
+        off = (both[name] - both[f"{name}_known"]).abs()
+        # Clocks of two ranks are each right to the residual.
+        assert off.quantile(0.95) <= 2 * residual
+        assert off.max() <= 3 * residual
+
+
+def test_the_offset_that_was_put_in_is_found(tmp_path: Path) -> None:
+    cut(WHOLE["graphs"], tmp_path, hosts=HOSTS, clocks=CLOCKS)
+    with only_run(tmp_path).opened() as merged:
+        (_, second) = merged.file_clocks
+    put_in = CLOCKS[1].wrong_ns + CLOCKS[1].drift_ppm / 1e6 * second.zero_ns
+    assert second.offset_ns == pytest.approx(put_in, abs=second.residual_ns)
+
+
+ANSWERS: dict[str, Callable[..., Any]] = {
+    "collectives": lambda path: collectives(path).rows,
+    "by communicator": lambda path: collectives(path, "communicator").rows,
+    "imbalance": lambda path: imbalance(path, "layer").rows,
+    "phases": lambda path: phases(path).rows,
+    "waits": lambda path: (waits(path).whole, waits(path).phases, waits(path, "rank").rows),
+    "summary": lambda path: (summarize(path).metrics, summarize(path).devices),
+    "compare": lambda path: nsysmoe.compare(DP2 / "eplb_off.sqlite", path).metrics,
+}
+
+
+@pytest.mark.parametrize("question", ANSWERS)
+def test_every_answer_is_that_of_the_whole(question: str, tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path)
+    assert ANSWERS[question](tmp_path) == ANSWERS[question](WHOLE["dp2"])
+
+
+def test_file_names_and_their_order_mean_nothing(tmp_path: Path) -> None:
+    first = cut(WHOLE["dp2"], tmp_path / "1", hosts=HOSTS, clocks=CLOCKS)
+    second = tmp_path / "2"
+    second.mkdir()
+    for name, other in (("x", "later"), ("z", "early")):
+        shutil.copy(first / f"{name}.sqlite", second / f"{other}.sqlite")
+    assert collectives(first).rows == collectives(second).rows
+    backwards = [second / "later.sqlite", second / "early.sqlite"]
+    assert waits(backwards, "rank").rows == waits(first, "rank").rows
+
+
+def test_one_process_id_on_two_hosts_stays_two(tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, pid=77)
+    found = summarize(tmp_path)
+    assert [(one.host, one.process) for one in found.devices] == [("n1", 77), ("n2", 77)]
+    known = summarize(WHOLE["dp2"])
+    assert [one.metrics for one in found.devices] == [one.metrics for one in known.devices]
+    late = waits(tmp_path, "rank").rows
+    assert all(sum(row[cause] for cause in CAUSES) == row["wait_ns"] for row in late)
+    assert CliRunner().invoke(main, ["waits", str(tmp_path), "--by", "rank"]).exit_code == 0
+    assert {(row["late_host"], row["late_process"]) for row in late} == {("n1", 77), ("n2", 77)}
+    assert {row["host"] for row in collectives(tmp_path).rows} == {"n1", "n2"}
+    told = describe(tmp_path)
+    assert [(row["host"], row["process_id"]) for row in told.devices] == [("n1", 77), ("n2", 77)]
+    assert [row["residual_ns"] is not None for row in told.files] == [True, True]
+
+
+def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, clocks=CLOCKS)
+    findings = {finding.code: finding for finding in collectives(tmp_path).findings}
+    residual = findings["clocks_of_files"].evidence["residual_ns"]
+    assert f"{residual / 1e3:,.1f} us" in findings["clocks_of_files"].message
+    assert findings["last_to_arrive"].evidence["residual_ns"] >= residual
+    unsure = findings["waits_below_residual"].evidence
+    assert unsure["residual_ns"] >= residual
+    assert unsure["waits"] > 0
+
+
+def test_copies_in_a_folder_are_runs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        shutil.copy(WHOLE["dp2"], tmp_path / f"{name}.sqlite")
+    assert [len(run.members) for run in gathered(tmp_path)] == [0, 0]
+    (said,) = gathered(tmp_path)[0].findings
+    assert said.code == "files_of_several_runs"
+    with pytest.raises(InputError, match="cannot be one run: both hold process"):
+        gathered(tmp_path, Gathering("one-run"))
+    with pytest.raises(InputError, match="holds 2 runs; name one"):
+        collectives(tmp_path)
+
+
+def test_files_are_read_as_they_are_said_to_be(tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path)
+    assert len(gathered(tmp_path, Gathering("runs"))) == 2
+    assert len(gathered(tmp_path, Gathering("one-run"))) == 1
+
+
+def test_what_parts_do_not_hold_is_refused(tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path)
+    with only_run(tmp_path).opened() as merged, pytest.raises(QueryError, match="one of its files"):
+        merged.frame("kernels")
+
+
+def test_the_reading_is_printed_and_can_be_said(tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, clocks=CLOCKS)
+    told = CliRunner().invoke(main, ["summary", str(tmp_path)])
+    assert told.exit_code == 0, told.output
+    assert "2 files read as one run of 2 ranks on 2 hosts" in " ".join(told.stdout.split())
+    runs = CliRunner().invoke(main, ["summary", str(tmp_path), "--runs", "--format", "json"])
+    assert {"one_of_runs"} <= {row["code"] for row in json.loads(runs.stdout)["findings"]}
+    wrong = CliRunner().invoke(main, ["summary", str(tmp_path), "--ray-address", "auto"])
+    assert wrong.exit_code == 2
+    assert "--ray-address is for --engine ray" in wrong.stderr
+
+
+def test_a_scratch_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    cut(WHOLE["dp2"], tmp_path)
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(InputError, match="name another folder with --scratch"),
+        only_run(tmp_path, Gathering(scratch=tmp_path / "file" / "x")).opened(),
+    ):
+        pass
