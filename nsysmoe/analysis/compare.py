@@ -86,9 +86,9 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
     return comparison
 
 
-def _named(source: Source) -> list[str]:
-    """Return what the user named: answers call a run of several files by it."""
-    return [str(one) for one in ([source] if isinstance(source, str | Path) else source)]
+def _named(source: Source) -> str | list[str]:
+    """Return what the user named: answers call a run of several files by it, unless by a list."""
+    return str(source) if isinstance(source, str | Path) else [str(one) for one in source]
 
 
 def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:

@@ -180,6 +180,7 @@ def _inputs(nsys: dict[str, Any]) -> list[dict[str, Any]]:
             nsys["path"] is not None,
             "exported by nsys" if nsys["path"] else "needs nsys on PATH, or --nsys PATH",
         ),
+        ("folder of Parquet (nsys export --type parquetdir)", True, "the same answers"),
         ("kernel summary (.csv)", True, "totals only"),
         ("routing log (.npz, .npy, .json, .jsonl, .csv, .parquet)", True, "routing, advise"),
         (

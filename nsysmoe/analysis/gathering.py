@@ -14,9 +14,6 @@ from nsysmoe.errors import InputError
 from nsysmoe.export.files import identify, runs_of, size_of
 from nsysmoe.findings import Finding
 from nsysmoe.resources import resources
-from nsysmoe.trace import open_trace
-from nsysmoe.trace.members import MemberJob, grouped, look_at, one_run
-from nsysmoe.trace.merged import MergedTrace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -106,10 +103,15 @@ class RunFiles:
         Raises:
             NsysmoeError: A file cannot be used.
         """
+        # DuckDB takes longer to import than a kept answer does to read.
+        from nsysmoe.trace import open_trace  # noqa: PLC0415
+
         if not self.members:
             with open_trace(self.path, class_map=class_map, nsys=nsys, **limits) as trace:
                 yield trace
             return
+        from nsysmoe.trace.merged import MergedTrace  # noqa: PLC0415
+
         with MergedTrace(
             self.path,
             self.members,
@@ -148,6 +150,8 @@ def gathered(
     is_alone = len(paths) == 1 or how.reading == "runs"
     if is_alone or any(identify(path) == "csv" for path in paths):
         return [RunFiles(path) for path in paths]
+    from nsysmoe.trace.members import MemberJob, grouped, look_at, one_run  # noqa: PLC0415
+
     engine = how.engine_for(paths)
     share = engine.share(len(paths), resources().limits())
     jobs = [

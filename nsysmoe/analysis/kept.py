@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from nsysmoe.cache import Identity, Stored
 
 _DATA = "answer.json"
+# A run may have thousands of files.
+_SHOWN = 4
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class KeptAnswer:
             self._key,
             _DATA,
             lambda path: _write(text, path),
-            source=", ".join(str(one.path) for one in self._identities),
+            source=_shown([one.path for one in self._identities]),
             what=self._what,
             notes={},
         )
@@ -104,6 +106,12 @@ def kept_answer(
     classes = (class_map or default_class_map()).digest
     key = Cache.key("answer", what, program_digest(), classes, exporter(nsys), files, options)
     return KeptAnswer(cache, what, identities, key)
+
+
+def _shown(paths: Sequence[Path]) -> str:
+    """Return the files, some of them where there are many."""
+    shown = ", ".join(map(str, paths[:_SHOWN]))
+    return shown if len(paths) <= _SHOWN else f"{shown} and {len(paths) - _SHOWN:,} more"
 
 
 def _write(text: str, path: Path) -> None:

@@ -222,7 +222,7 @@ _RUN_OPTIONS = (
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Processes at once.  [default: one a core]",
+        help="Processes at once.  [default: one a thread of --threads]",
     ),
     click.option(
         "--ray-address", metavar="ADDRESS", help="The Ray cluster of --engine ray.  [default: auto]"
