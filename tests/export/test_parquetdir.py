@@ -12,6 +12,7 @@ import pytest
 import nsysmoe
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import identify, is_parquetdir, runs_of
+from nsysmoe.export.parquetdir import open_parquetdir
 from tests.conftest import GRAPHS
 from tests.export.parquet import write_parquetdir
 
@@ -107,3 +108,17 @@ def test_a_folder_without_tables_is_none(tmp_path: Path) -> None:
     assert not is_parquetdir(tmp_path)
     with pytest.raises(InputError, match=r"without \.sqlite exports"):
         runs_of(tmp_path)
+
+
+def test_an_id_with_two_texts_is_refused_where_it_is_asked_for(folder: Path) -> None:
+    path = folder / "StringIds.parquet"
+    table = pq.read_table(path)
+    key, other = table["id"][0].as_py(), table["id"][1].as_py()
+    twice = table.slice(0, 1).set_column(
+        table.schema.get_field_index("value"), table.schema.field("value"), [["another"]]
+    )
+    pq.write_table(pa.concat_tables([table, table.slice(1, 1), twice]), path)
+    export = open_parquetdir(folder)
+    assert export.strings([other]) == {other: table["value"][1].as_py()}
+    with pytest.raises(InputError, match=f"the id {key} with two texts"):
+        export.strings([key])
