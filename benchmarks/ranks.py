@@ -27,6 +27,8 @@ from nsysmoe.trace.members import one_run
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from nsysmoe.resources import Limits
+
 DATA = Path(__file__).parent / "data"
 _REAL = Path(__file__).parent.parent / "fixtures" / "dp2" / "eplb_off.sqlite"
 _TABLES = ("CUPTI_ACTIVITY_KIND_KERNEL", "CUPTI_ACTIVITY_KIND_RUNTIME", "NVTX_EVENTS", "StringIds")
@@ -123,9 +125,9 @@ class Timed:
         self.took: list[tuple[str, float, list[float]]] = []
         self.written = 0
 
-    def threads(self, jobs: int) -> int:
+    def share(self, jobs: int, limits: Limits) -> Limits:
         """Return what the engine does."""
-        return self._engine.threads(jobs)
+        return self._engine.share(jobs, limits)
 
     def map(self, task: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
         """Do the work and note what it took."""

@@ -48,7 +48,7 @@ def main() -> None:
         }.items():
             taken = run([(*program, *command)])
             print(
-                f"{what:9} {taken.seconds:8.1f} s, {taken.processor_seconds:8.1f} s of processors, "
+                f"{what:9} {taken.seconds:8.1f} s, {taken.cpu_seconds:8.1f} s of processors, "
                 f"{taken.peak_mib:6.0f} MiB",
                 flush=True,
             )

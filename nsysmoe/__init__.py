@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from nsysmoe.findings import Finding
     from nsysmoe.model.measure import run as run_padding
     from nsysmoe.placement.cluster import Cluster
+    from nsysmoe.resources import configure
     from nsysmoe.sweep.grid import Grid as SweepGrid
     from nsysmoe.sweep.grid import runs_of as sweep_runs
     from nsysmoe.trace import Trace, catalogue
@@ -97,6 +98,7 @@ _HOMES = {
     "SweepGrid": ("nsysmoe.sweep.grid", "Grid"),
     "WorkloadPlan": ("nsysmoe.analysis.workload_suite", "Plan"),
     "compare": ("nsysmoe.analysis.compare", "compare"),
+    "configure": ("nsysmoe.resources", "configure"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
     "describe": ("nsysmoe.analysis.info", "describe"),
     "doctor": ("nsysmoe.analysis.doctor", "doctor"),
@@ -133,6 +135,7 @@ __all__ = [
     "catalogue",
     "collect_sweep",
     "compare",
+    "configure",
     "correlate",
     "default_class_map",
     "describe",

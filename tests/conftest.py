@@ -25,6 +25,14 @@ FOUR_GPUS = ROOT / "fixtures" / "groups" / "four_gpus.sqlite"
 TABLE1 = ROOT / "fixtures" / "table1"
 
 
+@pytest.fixture(autouse=True)
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own, also for the processes that it starts."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("NSYSMOE_CACHE_DIR", str(folder))
+    return folder
+
+
 @pytest.fixture
 def off() -> Path:
     """The real pair's baseline."""

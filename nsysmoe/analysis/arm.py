@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.analysis.gathering import gathered, how_read
 from nsysmoe.analysis.run import Run, read_run, require_moe_kernels
 from nsysmoe.findings import Finding
+from nsysmoe.resources import resources
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,24 +51,21 @@ class Arm:
         return [run.values for run in self.runs]
 
 
-def read_arm(
-    label: str, sources: Sequence[RunFiles], *, is_quick: bool, threads: int, **options: Any
-) -> Arm:
+def read_arm(label: str, sources: Sequence[RunFiles], *, is_quick: bool, **options: Any) -> Arm:
     """Read the runs of an arm, one after the other: memory is that of one at a time.
 
     Args:
         label: How to call the arm.
         sources: The files of each run.
         is_quick: Whether to leave API calls and ranges unread, and steps and phases unknown.
-        threads: Threads that DuckDB may use.
-        options: ``class_map`` and ``nsys``, as ``read_run`` takes them.
+        options: ``class_map``, ``nsys`` and limits, as ``read_run`` takes them.
 
     Raises:
         NsysmoeError: A run cannot be used, or holds no MoE kernel.
     """
     runs = []
     for source in sources:
-        run = read_run(source, threads=threads, with_schedule=not is_quick, **options)
+        run = read_run(source, with_schedule=not is_quick, **options)
         require_moe_kernels(run)
         runs.append(run)
     return Arm(label, tuple(runs), how_read(sources))
@@ -106,17 +103,16 @@ def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
     with ThreadPoolExecutor(3) as threads:
         # Importing takes a fifth of a second of one core, which loading leaves idle at first.
         threads.submit(_import_frames)
-        # Two arms share the cores.
-        cores = max(1, (os.cpu_count() or 2) // 2)
+        share = resources().limits().shared(2)
         first, second = (
             threads.submit(
                 read_arm,
                 label,
                 runs,
                 is_quick=is_quick,
-                threads=cores,
                 class_map=class_map,
                 nsys=nsys,
+                **vars(share),
             )
             for label, runs in zip(labels, files, strict=True)
         )

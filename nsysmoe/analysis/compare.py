@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.arm import Arm, read_arms
 from nsysmoe.analysis.comparison import Breakdown, Comparison, Side
 from nsysmoe.analysis.hosts import host_of
+from nsysmoe.analysis.kept import kept_answer
 from nsysmoe.analysis.latency import latency_rows
 from nsysmoe.classes import COLLECTIVE, MOE_GEMM
+from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
+    from nsysmoe.analysis.arm import Arm
     from nsysmoe.analysis.gathering import Gathering
     from nsysmoe.analysis.run import Run
     from nsysmoe.classes import ClassMap
@@ -48,15 +52,43 @@ def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
     Raises:
         NsysmoeError: An input cannot be used, or holds no MoE kernel.
     """
+    labels = (baseline_label, candidate_label)
+    files = (runs_of(baseline), runs_of(candidate))
+    kept = kept_answer(
+        "comparison",
+        [path for arm in files for path in arm],
+        *labels,
+        *(_named(source) for source in (baseline, candidate)),
+        len(files[0]),
+        quick,
+        *(None, None) if gathering is None else (gathering.reading, gathering.engine),
+        class_map=class_map,
+        nsys=nsys,
+    )
+    if kept is not None and (values := kept.get()) is not None:
+        found = Comparison.from_dict(values)
+        # Records of runs lie beside the traces, and may have come since.
+        return replace(found, latency=latency_rows(found.baseline.sources, found.candidate.sources))
+    from nsysmoe.analysis.arm import read_arms  # noqa: PLC0415 - DuckDB, and polars
+
     arms = read_arms(
-        (baseline_label, candidate_label),
+        labels,
         (baseline, candidate),
         is_quick=quick,
         class_map=class_map,
         nsys=nsys,
         gathering=gathering,
     )
-    return compare_arms(*arms)
+    comparison = compare_arms(*arms)
+    # A file that came to a folder meanwhile was read, and is not what the answer is kept by.
+    if kept is not None and files == (runs_of(baseline), runs_of(candidate)):
+        kept.put(comparison.to_dict())
+    return comparison
+
+
+def _named(source: Source) -> str | list[str]:
+    """Return what the user named: answers call a run of several files by it, unless by a list."""
+    return str(source) if isinstance(source, str | Path) else [str(one) for one in source]
 
 
 def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:

@@ -13,6 +13,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
+from nsysmoe.cache import cache_folder
 from nsysmoe.export.nsys import find_nsys, nsys_version
 from nsysmoe.findings import Finding
 
@@ -75,7 +76,8 @@ def doctor(nsys: str | None = None) -> Health:
     versions = (_nsysmoe(), _python(), *map(_package, needed))
     program = find_nsys(nsys)
     found = {"path": program, "version": program and nsys_version(program)}
-    places = (_place("temporary files", Path(tempfile.gettempdir())), _place("cache", _cache()))
+    folders = {"temporary files": Path(tempfile.gettempdir()), "cache": cache_folder()}
+    places = tuple(_place(what, path) for what, path in folders.items() if path is not None)
     extras = tuple(_extra(name, packages) for name, packages in by_extra.items())
     findings = [*_broken(versions), *_little_space(places), *_no_nsys(found, nsys)]
     return Health(
@@ -156,14 +158,6 @@ def _memory() -> dict[str, int]:
     return {name.rstrip(":"): int(kibibytes) << 10 for name, kibibytes in named}
 
 
-def _cache() -> Path:
-    """Return where answers would be kept for later."""
-    if named := os.environ.get("NSYSMOE_CACHE_DIR"):
-        return Path(named)
-    home = os.environ.get("XDG_CACHE_HOME") or Path("~/.cache").expanduser()
-    return Path(home) / "nsysmoe"
-
-
 def _place(what: str, path: Path) -> dict[str, Any]:
     """Tell of a folder; where it is not there yet, of the one that it would be made in."""
     there = next((each for each in (path, *path.parents) if each.is_dir()), None)
@@ -186,6 +180,7 @@ def _inputs(nsys: dict[str, Any]) -> list[dict[str, Any]]:
             nsys["path"] is not None,
             "exported by nsys" if nsys["path"] else "needs nsys on PATH, or --nsys PATH",
         ),
+        ("folder of Parquet (nsys export --type parquetdir)", True, "the same answers"),
         ("kernel summary (.csv)", True, "totals only"),
         ("routing log (.npz, .npy, .json, .jsonl, .csv, .parquet)", True, "routing, advise"),
         (

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from nsysmoe.cache import cache_folder
 from nsysmoe.classes import default_class_map
 from nsysmoe.engines import Here, engine_named
 from nsysmoe.errors import InputError
-from nsysmoe.export.files import identify, runs_of
+from nsysmoe.export.files import identify, runs_of, size_of
 from nsysmoe.findings import Finding
-from nsysmoe.trace import open_trace
-from nsysmoe.trace.members import MemberJob, grouped, look_at, one_run
-from nsysmoe.trace.merged import MergedTrace
+from nsysmoe.resources import resources
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -39,7 +37,7 @@ class Gathering:
             to tell by the data.
         engine: Where the work on each file is done: ``here``, ``processes``, ``ray``, or None for
             processes where the files are large.
-        workers: Processes at once; one for each core where left out.
+        workers: Processes at once; one for each thread that may be used where left out.
         ray_address: Where the Ray cluster is.
         scratch: Where parts of files lie while they are put together; a temporary folder where
             left out, for Ray one in the user's cache, which nodes share as a rule.
@@ -59,7 +57,7 @@ class Gathering:
         """
         name = self.engine
         if name is None:
-            size = sum(path.stat().st_size for path in paths if path.exists())
+            size = sum(map(size_of, paths))
             name = "processes" if size >= _WORTH_PROCESSES else "here"
         return engine_named(name, workers=self.workers, ray_address=self.ray_address)
 
@@ -68,8 +66,8 @@ class Gathering:
         """Where parts are written; None for the system's temporary folder."""
         if self.scratch is not None or self.engine != "ray":
             return self.scratch
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        return Path(cache) / "nsysmoe" / "scratch"
+        cache = cache_folder()
+        return None if cache is None else cache / "scratch"
 
 
 @dataclass(frozen=True)
@@ -96,22 +94,30 @@ class RunFiles:
         *,
         class_map: ClassMap | None = None,
         nsys: str | None = None,
-        threads: int | None = None,
+        **limits: int | None,
     ) -> Iterator[Trace]:
         """Open the run as one trace.
+
+        Takes what ``open_trace`` does.
 
         Raises:
             NsysmoeError: A file cannot be used.
         """
+        # DuckDB takes longer to import than a kept answer does to read.
+        from nsysmoe.trace import open_trace  # noqa: PLC0415
+
         if not self.members:
-            with open_trace(self.path, class_map=class_map, nsys=nsys, threads=threads) as trace:
+            with open_trace(self.path, class_map=class_map, nsys=nsys, **limits) as trace:
                 yield trace
             return
+        from nsysmoe.trace.merged import MergedTrace  # noqa: PLC0415
+
         with MergedTrace(
             self.path,
             self.members,
             engine=self.engine or Here(),
             class_map=class_map or default_class_map(),
+            limits=resources().limits(**limits),
             nsys=nsys,
             scratch=self.folder,
             said=self.findings,
@@ -144,13 +150,16 @@ def gathered(
     is_alone = len(paths) == 1 or how.reading == "runs"
     if is_alone or any(identify(path) == "csv" for path in paths):
         return [RunFiles(path) for path in paths]
+    from nsysmoe.trace.members import MemberJob, grouped, look_at, one_run  # noqa: PLC0415
+
     engine = how.engine_for(paths)
+    share = engine.share(len(paths), resources().limits())
     jobs = [
         MemberJob(
             str(path.absolute()),
             class_map or default_class_map(),
             nsys,
-            engine.threads(len(paths)),
+            share,
             with_tables,
         )
         for path in paths

@@ -259,8 +259,8 @@ def read_run(
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
-    threads: int | None = None,
     with_schedule: bool = False,
+    **limits: int | None,
 ) -> Run:
     """Read one run.
 
@@ -268,9 +268,9 @@ def read_run(
         path: A ``.sqlite`` export, a report, or a kernel summary as CSV; or the files of a run.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
-        threads: Threads that DuckDB may use; one for each core where left out.
         with_schedule: Whether to read steps, phases and what GPUs did with their time as well:
             API calls and ranges beside the kernels.
+        limits: ``threads`` and ``memory_bytes``, as ``open_trace`` takes them.
 
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
@@ -279,7 +279,7 @@ def read_run(
     class_map = class_map or default_class_map()
     if not files.members and identify(files.path) == "csv":
         return _run_of_csv(files.path, class_map)
-    with files.opened(class_map=class_map, nsys=nsys, threads=threads) as trace:
+    with files.opened(class_map=class_map, nsys=nsys, **limits) as trace:
         return run_of_trace(trace, with_schedule=with_schedule)
 
 

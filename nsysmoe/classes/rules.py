@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import sys
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
+from hashlib import blake2b
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +72,18 @@ class ClassMap:
 
     rules: tuple[Rule, ...]
     descriptions: dict[str, str]
+
+    @cached_property
+    def digest(self) -> str:
+        """A digest of the rules: maps that classify alike have the same."""
+        patterns = [
+            (
+                *(rule.name, rule.backend, rule.role),
+                *(p and p.pattern for p in (rule.function, rule.scope, rule.template)),
+            )
+            for rule in self.rules
+        ]
+        return blake2b(repr(patterns).encode(), digest_size=16).hexdigest()
 
     def classify(self, kernel_name: str) -> KernelClass:
         """Return the class of a kernel by the first rule that matches its function."""

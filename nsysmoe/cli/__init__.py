@@ -45,6 +45,7 @@ COMMANDS = (
     "sql",
     "views",
     "render",
+    "cache",
     "doctor",
 )
 _DEBUG = "NSYSMOE_DEBUG"
@@ -127,6 +128,7 @@ SUMMARIES = {
     "sql": "Ask the views anything, in SQL.",
     "views": "The views and columns that sql can ask.",
     "render": "A saved comparison in another format.",
+    "cache": "Answers kept between calls: list, clear.",
     "doctor": "What is installed here, and which inputs can be read.",
 }
 

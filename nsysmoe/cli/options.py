@@ -110,26 +110,69 @@ def output_options(function: F) -> F:
 
 
 def input_options(function: F) -> F:
-    """Add ``--classes`` and ``--nsys``; the command gets ``reading``."""
+    """Add ``--classes``, ``--nsys`` and the limits; the command gets ``reading``."""
 
     @functools.wraps(function)
     def with_reading(*values: Any, classes: Path | None, nsys: str | None, **more: Any) -> Any:
-        reading = Reading(class_map=_class_map(classes), nsys=nsys)
-        return function(*values, reading=reading, **more)
+        from nsysmoe.resources import using
 
-    decorated = click.option(
-        "--nsys",
-        metavar="PATH",
-        help="The nsys that exports a .nsys-rep.  [default: the one on PATH]",
-    )(with_reading)
-    return cast(
-        "F",
-        click.option(
-            "--classes",
-            type=FILE,
-            help="TOML file with kernel classes of your own, asked before the shipped ones.",
-        )(decorated),
-    )
+        limits = {name: more.pop(name) for name in ("threads", "memory_bytes", "has_cache")}
+        with using(**limits):
+            reading = Reading(class_map=_class_map(classes), nsys=nsys)
+            return function(*values, reading=reading, **more)
+
+    decorated: Any = with_reading
+    for option in (_NO_CACHE, _MEMORY_LIMIT, _THREADS, _NSYS, _CLASSES):
+        decorated = option(decorated)
+    return cast("F", decorated)
+
+
+def _size(_context: click.Context, _parameter: click.Parameter, value: str | None) -> int | None:
+    """Return the bytes that a size names."""
+    from nsysmoe.errors import InputError
+    from nsysmoe.resources import LEAST_MEMORY, bytes_of
+
+    if value is None:
+        return None
+    try:
+        found = bytes_of(value)
+    except InputError as error:
+        raise click.BadParameter(str(error)) from error
+    if found < LEAST_MEMORY:
+        raise click.BadParameter(f"queries need {LEAST_MEMORY // 10**6}MB or more")
+    return found
+
+
+_NO_CACHE = click.option(
+    "--no-cache",
+    "has_cache",
+    is_flag=True,
+    flag_value=False,
+    default=True,
+    help="Neither use nor keep answers of earlier calls.",
+)
+_MEMORY_LIMIT = click.option(
+    "--memory-limit",
+    "memory_bytes",
+    metavar="SIZE",
+    callback=_size,
+    help="What tables may hold in memory before they go to disk.  [default: 500MB]",
+)
+_THREADS = click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads for queries.  [default: one for each core]",
+)
+_NSYS = click.option(
+    "--nsys",
+    metavar="PATH",
+    help="The nsys that exports a .nsys-rep.  [default: the one on PATH]",
+)
+_CLASSES = click.option(
+    "--classes",
+    type=FILE,
+    help="TOML file with kernel classes of your own, asked before the shipped ones.",
+)
 
 
 def run_options(function: F) -> F:
@@ -179,7 +222,7 @@ _RUN_OPTIONS = (
         "--workers",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Processes at once.  [default: one a core]",
+        help="Processes at once.  [default: one a thread of --threads]",
     ),
     click.option(
         "--ray-address", metavar="ADDRESS", help="The Ray cluster of --engine ray.  [default: auto]"

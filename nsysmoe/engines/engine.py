@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING, Literal, Protocol, TypeVar
 
 from nsysmoe.errors import NsysmoeError
+from nsysmoe.resources import using
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from nsysmoe.resources import Limits, Resources
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -26,8 +28,8 @@ class Engine(Protocol):
     returned counts.
     """
 
-    def threads(self, jobs: int) -> int:
-        """Return how many threads each of so many jobs may use."""
+    def share(self, jobs: int, limits: Limits) -> Limits:
+        """Return what each of so many jobs may use where all together may use ``limits``."""
         ...
 
     def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
@@ -42,9 +44,9 @@ class Engine(Protocol):
 class Here:
     """One job after the other, in this process."""
 
-    def threads(self, jobs: int) -> int:  # noqa: ARG002 - of the interface
-        """Return how many threads each job may use: all, since jobs run one by one."""
-        return os.cpu_count() or 1
+    def share(self, jobs: int, limits: Limits) -> Limits:  # noqa: ARG002 - of the interface
+        """Return what each job may use: all, since jobs run one by one."""
+        return limits
 
     def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         """Do the task for every job, as ``Engine`` has it."""
@@ -58,7 +60,8 @@ def engine_named(
 
     Args:
         name: ``here``, ``processes`` or ``ray``.
-        workers: Processes at once; one for each core where left out. Ray decides itself.
+        workers: Processes at once; one for each thread that this process may use where left
+            out. Ray decides itself.
         ray_address: Where the Ray cluster is; ``auto`` for the one of this machine.
 
     Raises:
@@ -73,10 +76,18 @@ def engine_named(
     return Processes(workers) if name == "processes" else Here()
 
 
-def outcome(task: Callable[[Job], Result], job: Job) -> Result | NsysmoeError:
-    """Do a task where others can see its error: it comes back as a value, and whole."""
+def outcome(task: Callable[[Job], Result], job: Job, asked: Resources) -> Result | NsysmoeError:
+    """Do a task in a process of its own: an error comes back as a value, and whole.
+
+    Args:
+        task: The task.
+        job: What it is done for.
+        asked: What the process that asked may use; without it a worker would know no
+            ``--no-cache``.
+    """
     try:
-        return task(job)
+        with using(**vars(asked)):
+            return task(job)
     except NsysmoeError as error:
         return type(error)(str(error))
 

@@ -5,14 +5,18 @@ from __future__ import annotations
 import logging
 import sys
 from contextlib import contextmanager
+from dataclasses import replace
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nsysmoe.engines.engine import RETRIES, Job, Result, outcome, results
 from nsysmoe.errors import InputError, NsysmoeError
+from nsysmoe.resources import resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from nsysmoe.resources import Limits
 
 
 class RayCluster:
@@ -38,9 +42,12 @@ class RayCluster:
         self._ray = ray
         self._address = address
 
-    def threads(self, jobs: int) -> int:  # noqa: ARG002 - of the interface
-        """Return how many threads each job may use: the one core that Ray sets aside for it."""
-        return 1
+    def share(self, jobs: int, limits: Limits) -> Limits:  # noqa: ARG002 - of the interface
+        """Return what each job may use: all, of the one core that Ray sets aside for it.
+
+        Which jobs share a node is Ray's to decide: memory is for each of them.
+        """
+        return replace(limits, threads=1)
 
     def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         """Do the task for every job, as ``Engine`` has it.
@@ -50,7 +57,7 @@ class RayCluster:
         """
         with _connections.to(self._ray, self._address):
             remote: Any = self._ray.remote(max_retries=RETRIES, num_cpus=1)(outcome)
-            waiting: list[Any] = [remote.remote(task, job) for job in jobs]
+            waiting: list[Any] = [remote.remote(task, job, resources()) for job in jobs]
             try:
                 found: list[Result | NsysmoeError] = self._ray.get(waiting)
             except self._ray.exceptions.RayError as error:

@@ -6,28 +6,41 @@ import multiprocessing
 import os
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.engines.engine import RETRIES, Job, Result, outcome, results
 from nsysmoe.errors import InputError, NsysmoeError
+from nsysmoe.resources import resources
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from nsysmoe.resources import Limits
+
+# Two arms may be read at once: their pools take turns, so that workers are counted once.
+_turn = Lock()
 
 
 class Processes:
     """Jobs in processes of this machine; those of a pool that lost one are done again.
 
     Args:
-        workers: Processes at once; one for each core where left out.
+        workers: Processes at once; one for each thread that this process may use where left out.
     """
 
     def __init__(self, workers: int | None = None) -> None:
-        self._workers = workers or os.cpu_count() or 1
+        self._workers = workers or resources().threads or os.cpu_count() or 1
 
-    def threads(self, jobs: int) -> int:
-        """Return how many threads each of so many jobs may use: its share of the cores."""
-        return max(1, (os.cpu_count() or 1) // min(self._workers, max(jobs, 1)))
+    def share(self, jobs: int, limits: Limits) -> Limits:
+        """Return what each of so many jobs may use: a part, as many work at once.
+
+        Cores are those of the whole process: one pool works at a time.
+        """
+        at_once = min(self._workers, max(jobs, 1))
+        cores = resources().limits().shared(at_once).threads
+        return replace(limits.shared(at_once), threads=cores)
 
     def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         """Do the task for every job, as ``Engine`` has it.
@@ -41,7 +54,8 @@ class Processes:
             if not left:
                 break
             workers = max(1, min(self._workers >> attempt, len(left)))
-            found |= _round(workers, task, {number: jobs[number] for number in left})
+            with _turn:
+                found |= _round(workers, task, {number: jobs[number] for number in left})
         if len(found) < len(jobs):
             raise InputError(
                 f"a worker process was lost {RETRIES + 1} times (out of memory?); use fewer with "
@@ -60,7 +74,7 @@ def _round(
         futures: dict[int, Future[Any]] = {}
         try:
             for number, job in jobs.items():
-                futures[number] = pool.submit(outcome, task, job)
+                futures[number] = pool.submit(outcome, task, job, resources())
         except BrokenProcessPool:
             # Lost while jobs were still handed out: the rest is for the next pool.
             pass

@@ -9,25 +9,31 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from nsysmoe.errors import InputError
+from nsysmoe.export.tables import has_nsys_tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     Source = str | Path | Sequence[str | Path]
 
-Kind = Literal["sqlite", "report", "csv"]
+Kind = Literal["sqlite", "report", "csv", "parquetdir"]
 
 _SQLITE_MAGIC = b"SQLite format 3\0"
 _REPORT_SUFFIXES = {".nsys-rep", ".qdrep"}
+PARQUET = ".parquet"
+# How nsys calls the folder of a report where no other name is given.
+_FOLDER_SUFFIX = "_pqtdir"
 _COMPRESSED = {b"\x1f\x8b": "gunzip", b"\x28\xb5": "unzstd", b"PK": "unzip"}
 
 
 def identify(path: Path) -> Kind:
-    """Tell what kind of input a file is, by its content first and its suffix second.
+    """Tell what kind of input a file or folder is, by its content first and its suffix second.
 
     Raises:
         InputError: There is no such file, it cannot be read, or it is none of the kinds.
     """
+    if is_parquetdir(path):
+        return "parquetdir"
     head = _head(path)
     if head.startswith(_SQLITE_MAGIC):
         return "sqlite"
@@ -44,12 +50,20 @@ def identify(path: Path) -> Kind:
     raise InputError(f"{path} is not a SQLite database; export the report: {export_hint(path)}")
 
 
+def is_parquetdir(path: Path) -> bool:
+    """Tell whether a folder is what ``nsys export --type parquetdir`` wrote."""
+    if not path.is_dir():
+        return False
+    return has_nsys_tables(file.name.removesuffix(PARQUET) for file in path.glob(f"*{PARQUET}"))
+
+
 def runs_of(source: Source) -> list[Path]:
     """Return the files of an arm, a run each, in order of their names.
 
     Args:
-        source: A file; a folder, whose exports and reports are the runs (those of its folders
-            where it has none itself); a glob pattern; or a sequence of these.
+        source: A file, or a folder of tables; a folder, whose exports and reports are the runs
+            (those of its folders where it has none itself); a glob pattern; or a sequence of
+            these.
 
     Raises:
         InputError: A folder or pattern holds no run.
@@ -57,11 +71,12 @@ def runs_of(source: Source) -> list[Path]:
     if not isinstance(source, str | Path):
         return [path for one in source for path in runs_of(one)]
     path = Path(source)
-    if path.is_dir():
+    if path.is_dir() and not is_parquetdir(path):
         found = _traces(path.iterdir()) or _traces(path.glob("*/*"))
         if not found:
             raise InputError(
-                f"{path} is a directory without .sqlite exports or .nsys-rep reports; name a file"
+                f"{path} is a directory without .sqlite exports, folders of nsys's Parquet tables "
+                "or .nsys-rep reports; name a file"
             )
         return found
     if not path.exists() and glob.has_magic(str(source)):
@@ -73,15 +88,42 @@ def runs_of(source: Source) -> list[Path]:
 
 
 def _traces(paths: Iterable[Path]) -> list[Path]:
-    """Return exports and reports; a report beside its own export is left out."""
-    files = [path for path in paths if path.is_file()]
-    exports = {path.with_suffix("") for path in files if path.suffix == ".sqlite"}
-    return sorted(
-        path
-        for path in files
-        if path.suffix == ".sqlite"
-        or (path.suffix in _REPORT_SUFFIXES and path.with_suffix("") not in exports)
-    )
+    """Return exports and reports; a report beside its own export is left out.
+
+    Of a report that was exported in both forms, the SQLite file stands for it.
+    """
+    found = {path: form for path in paths if (form := _form(path)) is not None}
+    best: dict[Path, Path] = {}
+    for path in sorted(found, key=lambda path: (_FORMS.index(found[path]), path)):
+        best.setdefault(_report_of(path), path)
+    return sorted(best.values())
+
+
+_FORMS = ("sqlite", "parquetdir", "report")
+
+
+def _form(path: Path) -> str | None:
+    if path.is_dir():
+        return "parquetdir" if is_parquetdir(path) else None
+    if path.suffix == ".sqlite":
+        return "sqlite"
+    return "report" if path.suffix in _REPORT_SUFFIXES else None
+
+
+def _report_of(path: Path) -> Path:
+    """Return the name that the forms of one report share."""
+    if path.suffix == ".sqlite" or path.suffix in _REPORT_SUFFIXES:
+        return path.with_suffix("")
+    return path.with_name(path.name.removesuffix(_FOLDER_SUFFIX))
+
+
+def size_of(path: Path) -> int:
+    """Return the bytes of a file, or of the files of a folder; 0 where there is none."""
+    try:
+        files = path.iterdir() if path.is_dir() else [path]
+        return sum(file.stat().st_size for file in files)
+    except OSError:
+        return 0
 
 
 def export_hint(path: Path) -> str:

@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsysmoe.export.sqlite import SqliteExport
+    from nsysmoe.export.tables import Export
 
 _TABLE = "NVTX_EVENTS"
 _COLUMNS = ("start", "end", "globalTid", "textId", "jsonText", "jsonTextId")
@@ -25,7 +25,7 @@ NcclRange = tuple[int, int, int | None, str, str | None]
 """Start and end (ns), thread, operation, communicator (None where none is named)."""
 
 
-def nccl_ranges(export: SqliteExport) -> list[NcclRange]:
+def nccl_ranges(export: Export) -> list[NcclRange]:
     """Return the ranges of NCCL's NVTX domain with their communicators.
 
     Payloads are in an export that was made with ``--include-json=true`` (nsys 2025.3; NCCL 2.19
@@ -56,7 +56,7 @@ def nccl_ranges(export: SqliteExport) -> list[NcclRange]:
     ]
 
 
-def _has_payloads(export: SqliteExport, columns: list[str]) -> bool:
+def _has_payloads(export: Export, columns: list[str]) -> bool:
     """Tell by the first operation: all of a capture have a payload, or none has."""
     payloads = [name for name in ("jsonText", "jsonTextId") if name in columns]
     if not payloads:

@@ -6,13 +6,10 @@ import logging
 import re
 import shutil
 import subprocess
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 _log = logging.getLogger(__name__)
 _VERSION = re.compile(r"\d{4}\.\d+(\.\d+)*")
@@ -21,6 +18,14 @@ _VERSION = re.compile(r"\d{4}\.\d+(\.\d+)*")
 def find_nsys(nsys: str | None = None) -> str | None:
     """Return the path of ``nsys``, or None where there is none to run."""
     return shutil.which(nsys or "nsys")
+
+
+def exporter(nsys: str | None) -> str:
+    """Return a text that tells one nsys from another; empty where there is none."""
+    if (program := find_nsys(nsys)) is None:
+        return ""
+    status = Path(program).stat()
+    return f"{program} {status.st_size} {status.st_mtime_ns}"
 
 
 def nsys_version(program: str) -> str | None:

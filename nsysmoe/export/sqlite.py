@@ -13,13 +13,12 @@ import re
 import sqlite3
 import struct
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
+from nsysmoe.export.tables import Tables
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -28,57 +27,18 @@ if TYPE_CHECKING:
 _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BATCH_ROWS = "16384"
 _BROKEN_VALUE = re.compile(r"(?:NULL|NUMERIC|TEXT|non-\w+) value in (\w+)\.")
-_REPLACEMENT = "\ufffd"
 _LONGEST_REASON = 200
 # The second where SQLite quotes a damaged schema in its complaint.
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
-# Any of these says that nsys made the file: some lack one, none lacks all.
-_NSYS_TABLES = (
-    "stringids",
-    "target_info_session_start_time",
-    "analysis_details",
-    "meta_data_export",
-    "export_meta_data",
-)
 
 
-@dataclass
-class SqliteExport:
-    """One export, its tables and columns; made by ``open_export``.
-
-    Attributes:
-        path: The file.
-        tables: Table name to its columns, both spelt as in the file.
-        repaired: The texts that held NUL bytes or invalid UTF-8 and were mended so far, as read.
-    """
-
-    path: Path
-    tables: dict[str, tuple[str, ...]]
-    repaired: set[bytes] = field(default_factory=set, init=False)
-
-    @cached_property
-    def _columns(self) -> dict[str, frozenset[str]]:
-        """Lower-case names, since SQLite does not tell cases apart."""
-        return {
-            table.lower(): frozenset(column.lower() for column in columns)
-            for table, columns in self.tables.items()
-        }
-
-    def has_table(self, table: str) -> bool:
-        """Tell whether the export holds a table (it may still have no rows)."""
-        return table.lower() in self._columns
-
-    def has_column(self, table: str, column: str) -> bool:
-        """Tell whether a table has a column; every table has ``rowid``."""
-        return column == "rowid" or column.lower() in self._columns.get(table.lower(), frozenset())
+class SqliteExport(Tables):
+    """One SQLite export, its tables and columns; made by ``open_export``."""
 
     @property
-    def is_nsys(self) -> bool:
-        """Whether the tables are nsys's."""
-        names = self._columns.keys()
-        return any(name in names for name in _NSYS_TABLES) or any(
-            name.startswith("cupti_activity_kind_") for name in names
-        )
+    def size(self) -> int:
+        """Bytes of the file."""
+        return self.path.stat().st_size
 
     def count_rows(self, table: str) -> int:
         """Return the number of rows of a table, 0 where there is none; reads all of its pages."""
@@ -134,12 +94,7 @@ class SqliteExport:
                 query = f"select id, value from StringIds where id in ({marks})"
                 for key, value in connection.execute(query, part):
                     if value is not None and isinstance(key, int):
-                        text = str(self._mended(value))
-                        if found.setdefault(key, text) != text:
-                            raise InputError(
-                                f"{self.path}: StringIds has the id {key} with two texts; "
-                                f"export the report again: {export_hint(self.path)}"
-                            )
+                        self._add_text(found, key, value, export_hint(self.path))
         return found
 
     def check(self, tables: Iterable[str]) -> None:
@@ -159,14 +114,6 @@ class SqliteExport:
             value = _BROKEN_VALUE.match(text)
             if text != "ok" and (value is None or value.group(1).lower() in read):
                 raise damaged(self.path, text)
-
-    def _mended(self, value: Any) -> Any:
-        if not isinstance(value, bytes):
-            return value
-        text = value.decode("utf-8", "replace").replace("\0", _REPLACEMENT)
-        if text.encode() != value:
-            self.repaired.add(value)
-        return text
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:

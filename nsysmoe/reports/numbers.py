@@ -59,6 +59,14 @@ def identifier(value: int | None) -> str:
     return UNKNOWN if value is None else str(value)
 
 
+def size(number: int) -> str:
+    """Format a number of bytes in the largest decimal unit of which there is one."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if number >= factor:
+            return f"{number / factor:.1f} {unit}"
+    return f"{number} B"
+
+
 def interval(low: float | None, high: float | None) -> str:
     """Format the ends of an interval of shares; nothing where it is not known."""
     return "" if low is None or high is None else f"{share(low)} to {share(high)}"

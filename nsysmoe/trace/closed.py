@@ -23,8 +23,13 @@ if TYPE_CHECKING:
 _ALLOWED_TABLE_FUNCTIONS = {"range", "generate_series", "unnest"}
 
 
-def close_connection(connection: DuckDBPyConnection) -> None:
-    """Shut a connection off from files, network, extensions and its own settings, for good."""
+def close_connection(connection: DuckDBPyConnection, spill: Path | None = None) -> None:
+    """Shut a connection off from files, network, extensions and its own settings, for good.
+
+    Args:
+        connection: Any.
+        spill: The folder that it may spill to; one that is never made where left out.
+    """
     for setting in (
         # It would be drawn on stdout, in the middle of a report.
         "set enable_progress_bar = false",
@@ -33,17 +38,20 @@ def close_connection(connection: DuckDBPyConnection) -> None:
         "set allow_community_extensions = false",
         "set python_enable_replacements = false",
         "set preserve_insertion_order = false",
-        f"set temp_directory = '{_spill_folder()}'",
+        f"set temp_directory = '{_quoted(spill or _nowhere())}'",
         "set enable_external_access = false",
         "set lock_configuration = true",
     ):
         connection.execute(setting)
 
 
-def _spill_folder() -> str:
-    """Return where DuckDB may spill: never the user's working directory, which is its default."""
-    folder = Path(tempfile.gettempdir()) / f"nsysmoe-{os.getpid()}-{uuid.uuid4().hex}"
-    return str(folder).replace("'", "''")
+def _nowhere() -> Path:
+    """Return a folder to spill to: never the user's working directory, which is the default."""
+    return Path(tempfile.gettempdir()) / f"nsysmoe-{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def _quoted(path: Path) -> str:
+    return str(path).replace("'", "''")
 
 
 def check_closed(connection: DuckDBPyConnection, query: str) -> None:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from nsysmoe.classes import ClassMap
+    from nsysmoe.resources import Limits
 
 _NUMBER = re.compile(r"(\d+)")
 
@@ -72,7 +73,7 @@ class MemberJob:
     path: str
     class_map: ClassMap
     nsys: str | None
-    threads: int
+    limits: Limits
     with_tables: bool = False
 
 
@@ -82,7 +83,7 @@ def look_at(job: MemberJob) -> Member:
     Raises:
         NsysmoeError: The file cannot be used.
     """
-    with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads) as trace:
+    with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, **vars(job.limits)) as trace:
         export, gpus = trace.row("export_info"), trace.rows("gpus")
         devices = trace.rows("devices") if trace.has_kernels() else []
         tables = trace.source_rows() if job.with_tables else {}

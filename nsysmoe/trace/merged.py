@@ -10,13 +10,17 @@ from __future__ import annotations
 
 import socket
 import tempfile
+import weakref
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
-from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import InputError, MissingDataError, QueryError
+from nsysmoe.export.files import size_of
 from nsysmoe.findings import Finding
+from nsysmoe.resources import LEAST_MEMORY
 from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, catalogue
 from nsysmoe.trace.members import labelled
 from nsysmoe.trace.parts import (
@@ -29,17 +33,19 @@ from nsysmoe.trace.parts import (
     Parts,
     make_parts,
 )
-from nsysmoe.trace.store import FUNCTIONS, connected, make
+from nsysmoe.trace.store import FUNCTIONS, connected, make, own_folder
 from nsysmoe.trace.trace import Trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     import duckdb
     import polars as pl
 
     from nsysmoe.classes import ClassMap
     from nsysmoe.engines import Engine
+    from nsysmoe.export.tables import Export
+    from nsysmoe.resources import Limits
     from nsysmoe.trace.file_clocks import FileClock
     from nsysmoe.trace.members import Member
 
@@ -84,19 +90,22 @@ class MergedTrace(Trace):
         *,
         engine: Engine,
         class_map: ClassMap,
+        limits: Limits,
         nsys: str | None = None,
         scratch: Path | None = None,
         said: Sequence[Finding] = (),
     ) -> None:
-        self.path = path
+        # Answers are not kept one by one: whole ones are, by all files (analysis/kept.py).
+        super().__init__(path, self._no_export, class_map, None, limits)
         self.members = tuple(members)
         self._said = tuple(said)
-        self._lock = RLock()
-        self._folder = _folder(scratch)
         self._store: MergedStore = MergedStore(  # type: ignore[assignment]
-            self.members, Path(self._folder.name), engine, class_map, nsys
+            self.members, scratch, engine, class_map, nsys, limits
         )
         self.hosts = self._store.hosts
+
+    def _no_export(self) -> Export:
+        raise QueryError(f"{self.path} is several files; ask one of them")
 
     @property
     def file_clocks(self) -> tuple[FileClock, ...]:
@@ -155,16 +164,16 @@ class MergedStore:
         hosts: As ``MergedTrace`` has it.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - what reading takes
         self,
         members: Sequence[Member],
-        folder: Path,
+        scratch: Path | None,
         engine: Engine,
         class_map: ClassMap,
         nsys: str | None,
+        limits: Limits,
     ) -> None:
         self._members = members
-        self._folder_path = folder
         self._engine = engine
         self._class_map = class_map
         self._nsys = nsys
@@ -173,7 +182,14 @@ class MergedStore:
         self._clocks: tuple[FileClock, ...] | None = None
         self._found: dict[tuple[str, str], Finding] = {}
         self._given: tuple[tuple[tuple[str, str], ...], ...] | None = None
-        self.connection = connected(None)
+        # What is put together stays while workers work: half of the memory is for it.
+        self._limits = replace(limits, memory_bytes=max(LEAST_MEMORY, limits.memory_bytes // 2))
+        self._place = ExitStack()
+        weakref.finalize(self, self._place.close)
+        own = self._place.enter_context(own_folder())
+        self._parts_path = own if scratch is None else self._place.enter_context(_folder(scratch))
+        size = sum(size_of(Path(member.path)) for member in members)
+        self.connection = connected(self._limits, own, size)
         self.hosts = self._prepare()
 
     # --- as Store has it -----------------------------------------------------------------------
@@ -186,6 +202,11 @@ class MergedStore:
         """
         self.read_for((query, *views))
         return self._asked(query, *views)
+
+    def close(self) -> None:
+        """Free memory and disk."""
+        self.connection.close()
+        self._place.close()
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query of our own over what is there already."""
@@ -288,12 +309,12 @@ class MergedStore:
         jobs = [
             PartJob(
                 member.path,
-                str(self._folder_path),
+                str(self._parts_path),
                 wanted,
                 given[number] if given else (),
                 self._class_map,
                 self._nsys,
-                self._engine.threads(len(self._members)),
+                self._engine.share(len(self._members), self._limits),
             )
             for number, member in enumerate(self._members)
         ]
@@ -461,7 +482,7 @@ class MergedStore:
                     f"on told.kernel_id = own.kernel_id + (own.file::bigint << {_FILE_BITS}) "
                     f"where own.file = {number}"
                 )
-                path = self._folder_path / f"{number}-{table}.parquet"
+                path = self._parts_path / f"{number}-{table}.parquet"
                 pq.write_table(rows.to_arrow_table(), path)
                 found[number].append((table, str(path)))
         return tuple(tuple(given) for given in found)
@@ -554,18 +575,18 @@ def _shifts(members: Sequence[Member]) -> list[int]:
     ]
 
 
-def _folder(scratch: Path | None) -> tempfile.TemporaryDirectory[str]:
+@contextmanager
+def _folder(scratch: Path) -> Iterator[Path]:
+    """Make a folder for parts where all nodes see it; locks may not work there."""
     try:
-        if scratch is not None:
-            scratch.mkdir(parents=True, exist_ok=True)
-        return tempfile.TemporaryDirectory(
-            prefix="nsysmoe-", dir=None if scratch is None else scratch.absolute()
-        )
+        scratch.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(prefix="nsysmoe-", dir=scratch.absolute())
     except OSError as error:
         raise InputError(
-            f"{scratch or tempfile.gettempdir()} cannot be written ({error.strerror}); name "
-            "another folder with --scratch"
+            f"{scratch} cannot be written ({error.strerror}); name another folder with --scratch"
         ) from error
+    with folder as name:
+        yield Path(name)
 
 
 def _clock_findings(

@@ -17,6 +17,7 @@ from nsysmoe.trace.trace import open_trace
 if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.findings import Finding
+    from nsysmoe.resources import Limits
 
 # Worked out of each file before the others are known.
 FIRST = frozenset(
@@ -72,7 +73,7 @@ class PartJob:
         given: Kept tables that were worked out over all files, as Parquet of this file's rows.
         class_map: What each kernel is for.
         nsys: The ``nsys`` that exports a report.
-        threads: Threads that DuckDB may use.
+        limits: What the work on it may use.
     """
 
     path: str
@@ -81,7 +82,7 @@ class PartJob:
     given: tuple[tuple[str, str], ...]
     class_map: ClassMap
     nsys: str | None
-    threads: int
+    limits: Limits
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def make_parts(job: PartJob) -> Parts:
         NsysmoeError: The file cannot be used.
     """
     begin = time.process_time()
-    with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, threads=job.threads) as trace:
+    with open_trace(job.path, class_map=job.class_map, nsys=job.nsys, **vars(job.limits)) as trace:
         for table, given in job.given:
             trace.give(table, given)
         trace.read_views(job.wanted)
@@ -132,13 +133,11 @@ def make_parts(job: PartJob) -> Parts:
 
 
 def _written(reader: Any, folder: Path) -> str:
-    """Write batches as a Parquet file that is there whole or not at all."""
+    """Write batches as Parquet under a name that nobody learns before the file is whole."""
     import pyarrow.parquet as pq  # noqa: PLC0415 - with what needs it
 
     target = folder / f"{uuid.uuid4().hex}.parquet"
-    unfinished = target.with_suffix(".unfinished")
-    with pq.ParquetWriter(unfinished, reader.schema) as writer:
+    with pq.ParquetWriter(target, reader.schema) as writer:
         for batch in reader:
             writer.write_batch(batch)
-    unfinished.replace(target)
     return str(target)

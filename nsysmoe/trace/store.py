@@ -7,26 +7,31 @@ the export, and looked over before anybody sees them.
 from __future__ import annotations
 
 import logging
+import tempfile
+import weakref
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
+from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, body_of, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
+    from collections.abc import Iterator, Sequence
 
     import polars as pl
 
     from nsysmoe.classes import ClassMap
-    from nsysmoe.export.sqlite import SqliteExport
+    from nsysmoe.export.tables import Export
+    from nsysmoe.resources import Limits
 
 _log = logging.getLogger(__name__)
 KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
@@ -62,6 +67,11 @@ _CONDITIONS = {
 }
 
 
+# What is small is held in memory as it is; on disk, tables are compressed and leave memory.
+_SMALL_BYTES = 64 * 10**6
+_PREFIX = "nsysmoe-trace-"
+
+
 class Store:
     """The DuckDB of one export, with the views of ``sql/`` over whatever has been read.
 
@@ -72,9 +82,7 @@ class Store:
         connection: DuckDB, shut off from everything but what was read.
     """
 
-    def __init__(
-        self, path: Path, export: SqliteExport, class_map: ClassMap, threads: int | None = None
-    ) -> None:
+    def __init__(self, path: Path, export: Export, class_map: ClassMap, limits: Limits) -> None:
         self.path = path
         self._export = export
         self._class_map = class_map
@@ -83,8 +91,17 @@ class Store:
         self._is_checked = False
         self._made: set[str] = set()
         self._given: frozenset[str] = frozenset()
-        self.connection = connected(threads)
+        self._place = ExitStack()
+        # A trace that nobody closes goes with its process, and so does its folder.
+        weakref.finalize(self, self._place.close)
+        folder = self._place.enter_context(own_folder())
+        self.connection = connected(limits, folder, export.size)
         self._create_sources()
+
+    def close(self) -> None:
+        """Free memory and disk."""
+        self.connection.close()
+        self._place.close()
 
     def relation(self, query: str, *views: str) -> duckdb.DuckDBPyRelation:
         """Return a query's answer, after reading what it needs.
@@ -337,7 +354,8 @@ class Store:
 
     def _make(self, query: str, *views: str) -> None:
         """Make the views that a query reads, and fill the kept tables that it stands on."""
-        make(self.connection, catalogue(), self._made, (query, *views), self._given)
+        empty = self._empty(*views)
+        make(self.connection, catalogue(), self._made, (query, *views), self._given, empty)
 
 
 class _Stream:
@@ -350,24 +368,57 @@ class _Stream:
         return self._frame.__arrow_c_stream__(requested_schema)
 
 
-def connected(threads: int | None) -> duckdb.DuckDBPyConnection:
-    """Return an empty DuckDB in memory, shut off from files and network."""
+@contextmanager
+def own_folder() -> Iterator[Path]:
+    """Make a folder for what does not fit into memory, on the disk of ``TMPDIR``.
+
+    It goes with the block, or by the next call where the process was killed.
+
+    Raises:
+        InputError: There is no place to write.
+    """
+    parent = Path(tempfile.gettempdir())
+    sweep(parent, _PREFIX)
+    with ExitStack() as held:
+        try:
+            folder = held.enter_context(held_folder(parent, _PREFIX))
+        except OSError as error:
+            raise InputError(
+                f"nothing can be written to {parent} ({error.strerror}); name another folder by "
+                "TMPDIR"
+            ) from error
+        yield folder
+
+
+def connected(limits: Limits, folder: Path, size: int) -> duckdb.DuckDBPyConnection:
+    """Return an empty DuckDB, shut off from files and network.
+
+    Args:
+        limits: What it may use.
+        folder: Where it may write.
+        size: Bytes of what will be asked: tables of little stay in memory, others are on disk.
+    """
     # Where DuckDB expects few rows an ASOF join compares each with all: it expects wrongly of
     # what a kept table will hold, and 20,000 kernels took 12 s.
-    config: dict[str, str | bool | int | float | list[str]] = {"asof_loop_join_threshold": 0}
-    if threads is not None:
-        config["threads"] = threads
-    connection = duckdb.connect(":memory:", config=config)
-    close_connection(connection)
+    config: dict[str, str | bool | int | float | list[str]] = {
+        "asof_loop_join_threshold": 0,
+        "memory_limit": f"{limits.memory_bytes}B",
+    }
+    if limits.threads is not None:
+        config["threads"] = limits.threads
+    place = ":memory:" if size < _SMALL_BYTES else str(folder / "tables.duckdb")
+    connection = duckdb.connect(place, config=config)
+    close_connection(connection, folder / "spilled")
     return connection
 
 
-def make(
+def make(  # noqa: PLR0913, PLR0917 - what a store knows
     connection: duckdb.DuckDBPyConnection,
     known: Catalogue,
     made: set[str],
     query: tuple[str, ...],
     given: frozenset[str] = frozenset(),
+    empty: frozenset[str] = frozenset(),
 ) -> None:
     """Make the views that a query reads, and fill the kept tables that it stands on.
 
@@ -377,17 +428,22 @@ def make(
         made: What is there already; what is made is added.
         query: A SELECT, and the views that it reads.
         given: Kept tables that were filled otherwise, whatever they stand on.
+        empty: Kept tables that are known to have no rows.
     """
     text, *views = query
     kept = set(known.kept(text, *views, without=given))
     for name in known.reached(*views, without=given):
         script = known.scripts[name]
         if name not in made and (name in kept if script.is_kept else script.references <= made):
-            connection.execute(script.text).fetchall()
+            connection.execute(
+                f"create table {name} as select * from ({body_of(script)}) as q limit 0"
+                if name in empty
+                else script.text
+            ).fetchall()
             made.add(name)
 
 
-def no_kernels(path: Path, export: SqliteExport) -> MissingDataError:
+def no_kernels(path: Path, export: Export) -> MissingDataError:
     """Return the error for an export without kernels: why there are none, and the fix."""
     if launches := export.count_rows("CUPTI_ACTIVITY_KIND_GRAPH_TRACE"):
         return MissingDataError(

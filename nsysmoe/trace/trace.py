@@ -6,8 +6,8 @@ that are not there yet are then read from the export, so that each command pays 
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
@@ -18,25 +18,36 @@ import duckdb
 from nsysmoe.classes import ClassMap, default_class_map
 from nsysmoe.errors import InputError, QueryError
 from nsysmoe.export.files import identify
-from nsysmoe.export.nsys import export_report
+from nsysmoe.export.nsys import exporter
+from nsysmoe.export.parquetdir import open_parquetdir
 from nsysmoe.export.sqlite import has_write_ahead_log, open_export
 from nsysmoe.findings import Finding
+from nsysmoe.resources import resources
 from nsysmoe.trace.catalogue import catalogue
 from nsysmoe.trace.closed import check_closed
+from nsysmoe.trace.kept import Oddities, kept_frames
+from nsysmoe.trace.report import report_export
 from nsysmoe.trace.store import FUNCTIONS, Store, no_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import polars as pl
     import pyarrow as pa
 
     from nsysmoe.errors import MissingDataError
-    from nsysmoe.export.sqlite import SqliteExport
+    from nsysmoe.export.tables import Export
+    from nsysmoe.resources import Limits
     from nsysmoe.trace.file_clocks import FileClock
+    from nsysmoe.trace.kept import KeptFrames, Question
     from nsysmoe.trace.members import Member
 
 _BATCH = 100_000
+_NAMELESS = (
+    "select count(*) from staging.stg_kernels as events "
+    "inner join staging.stg_kernel_names as names using (string_id) "
+    "where names.\"name\" = '?'"
+)
 
 
 class Trace:
@@ -56,16 +67,28 @@ class Trace:
     def __init__(
         self,
         path: Path,
-        export: SqliteExport,
+        export: Callable[[], Export],
         class_map: ClassMap,
-        folder: tempfile.TemporaryDirectory[str] | None = None,
-        threads: int | None = None,
+        kept: KeptFrames | None,
+        limits: Limits,
     ) -> None:
         self.path = path
-        self._folder = folder
-        self._export = export
+        self._open = export
+        self._class_map = class_map
+        self._kept = kept
+        self._limits = limits
+        self._odd = Oddities()
+        self._ahead: list[Question] = []
         self._lock = RLock()
-        self._store = Store(path, export, class_map, threads)
+
+    @cached_property
+    def _export(self) -> Export:
+        return self._open()
+
+    @cached_property
+    def _store(self) -> Store:
+        """What has been read; kept answers need none."""
+        return Store(self.path, self._export, self._class_map, self._limits)
 
     @property
     def file_clocks(self) -> tuple[FileClock, ...]:
@@ -82,10 +105,11 @@ class Trace:
         """Free the memory and temporary files; the trace cannot be asked again."""
         with self._lock:
             try:
-                self._store.connection.close()
+                if "_store" in self.__dict__:
+                    self._store.close()
             finally:
-                if self._folder is not None:
-                    self._folder.cleanup()
+                if "_export" in self.__dict__:
+                    self._export.close()
 
     def frame(
         self,
@@ -106,19 +130,16 @@ class Trace:
             MissingDataError: The export holds no kernels.
         """
         with self._answering():
-            query, name = _select(view, columns)
-            if during is not None:
-                query += f" where start_ns >= {int(during[0])} and start_ns < {int(during[1])}"
-            return _frame(self._store.relation(query, name))
+            return self._answer((view, columns, during))
 
     def read_ahead(self, *wanted: tuple[str, tuple[str, ...] | None]) -> None:
-        """Read at once what several calls of ``frame`` are going to need: (view, columns) each.
+        """Say what several calls of ``frame`` are going to need: (view, columns) each.
 
-        Without it each call reads the columns that the one before did not, and a table of a
-        million rows is read again for one of them.
+        The first of them that is not kept reads for all. Without it each call reads the columns
+        that the one before did not, and a table of a million rows is read again for one of them.
         """
-        with self._answering():
-            self._store.read_for(*(_select(view, columns) for view, columns in wanted))
+        with self._lock:
+            self._ahead += [(*one, None) for one in wanted]
 
     def batches(
         self, view: str, columns: tuple[str, ...] | None = None, *, rows: int = _BATCH
@@ -189,9 +210,7 @@ class Trace:
     def rows(self, view: str) -> list[dict[str, Any]]:
         """Return a small view as a list of rows, each by column name."""
         with self._answering():
-            relation = self._store.relation(*_select(view, None))
-            names = relation.columns
-            return [dict(zip(names, row, strict=True)) for row in relation.fetchall()]
+            return self._answer((view, None, None)).to_dicts()
 
     def has_kernels(self) -> bool:
         """Tell whether the export holds at least one kernel."""
@@ -223,6 +242,27 @@ class Trace:
                 *self._nameless_kernels(),
             ]
 
+    def _is_kept(self, question: Question) -> bool:
+        return self._kept is not None and self._kept.has(question)
+
+    def _answer(self, question: Question) -> pl.DataFrame:
+        """Return a kept answer, or work it out and keep it."""
+        if self._kept is not None and (found := self._kept.get(question)) is not None:
+            frame, notes = found
+            self._odd.add(notes)
+            return frame
+        view, columns, during = question
+        if left := [_select(*one[:2]) for one in self._ahead if not self._is_kept(one)]:
+            self._store.read_for(*left)
+        self._ahead.clear()
+        query, name = _select(view, columns)
+        if during is not None:
+            query += f" where start_ns >= {int(during[0])} and start_ns < {int(during[1])}"
+        frame = _frame(self._store.relation(query, name))
+        if self._kept is not None:
+            self._kept.put(question, frame, self._oddities())
+        return frame
+
     @contextmanager
     def _answering(self) -> Iterator[None]:
         """Let one thread at a time ask, and say in one line what DuckDB could not do."""
@@ -234,21 +274,29 @@ class Trace:
 
     # --- what was odd -----------------------------------------------------------------------
 
+    def _oddities(self) -> Oddities:
+        """Return what is known by now, of kept answers and of what was read here."""
+        if "_store" in self.__dict__:
+            self._odd.repaired |= self._export.repaired
+            if self._odd.nameless is None and self._store.has_read(FUNCTIONS):
+                self._odd.nameless = self._store.fetch(_NAMELESS)[0][0]
+        return self._odd
+
     def _write_ahead_log(self) -> list[Finding]:
-        if not has_write_ahead_log(self._export.path):
+        if not has_write_ahead_log(self.path):
             return []
         return [
             Finding(
                 "write_ahead_log_ignored",
                 "warning",
-                f"{self._export.path.name}-wal lies beside {self.path} and was not read: if "
+                f"{self.path.name}-wal lies beside {self.path} and was not read: if "
                 "another program changed the export, its changes are not in these numbers",
                 {"source": str(self.path)},
             )
         ]
 
     def _repaired_texts(self) -> list[Finding]:
-        if not (count := len(self._export.repaired)):
+        if not (count := len(self._oddities().repaired)):
             return []
         return [
             Finding(
@@ -260,14 +308,7 @@ class Trace:
         ]
 
     def _nameless_kernels(self) -> list[Finding]:
-        if not self._store.has_read(FUNCTIONS):
-            return []
-        launches = self._store.fetch(
-            "select count(*) from staging.stg_kernels as events "
-            "inner join staging.stg_kernel_names as names using (string_id) "
-            "where names.\"name\" = '?'"
-        )[0][0]
-        if not launches:
+        if not (launches := self._oddities().nameless):
             return []
         return [
             Finding(
@@ -286,33 +327,34 @@ def open_trace(
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     threads: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Trace:
-    """Open an nsys export (``.sqlite``) or a report (``.nsys-rep``, ``.qdrep``).
+    """Open an nsys export (``.sqlite``, or a folder of Parquet) or a report (``.nsys-rep``).
 
     Args:
         path: The file. It is never changed; a report is exported beside nothing, into a
             temporary folder that goes with the trace.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
-        threads: Threads that DuckDB may use; one for each core where left out.
+        threads: Threads that DuckDB may use; those of ``resources()`` where left out.
+        memory_bytes: What DuckDB may hold before it goes to disk; as above where left out.
 
     Raises:
         InputError: The file is missing, unreadable, damaged or not nsys's.
     """
     path = Path(path)
     kind = identify(path)
+    class_map = class_map or default_class_map()
     if kind == "csv":
         raise InputError(f"{path} is a table, not a trace; this command needs the .sqlite export")
-    if kind == "sqlite":
-        return Trace(path, open_export(path), class_map or default_class_map(), None, threads)
-    folder = tempfile.TemporaryDirectory(prefix="nsysmoe-")
-    try:
-        exported = export_report(path, Path(folder.name), nsys)
-        export = open_export(exported)
-        return Trace(path, export, class_map or default_class_map(), folder, threads)
-    except BaseException:
-        folder.cleanup()
-        raise
+    limits = resources().limits(threads, memory_bytes)
+    if kind in {"sqlite", "parquetdir"}:
+        # Before it is opened: what changes from here on is found to have changed.
+        kept = kept_frames(path, class_map.digest)
+        export = open_export(path) if kind == "sqlite" else open_parquetdir(path)
+        return Trace(path, lambda: export, class_map, kept, limits)
+    kept = kept_frames(path, class_map.digest, exporter(nsys))
+    return Trace(path, report_export(path, nsys), class_map, kept, limits)
 
 
 def _reader(relation: duckdb.DuckDBPyRelation, rows: int) -> pa.RecordBatchReader:

@@ -1,4 +1,4 @@
-create view staging.stg_api_calls as
+create table staging.stg_api_calls as
 select
     (globalTid >> 24) << 24 as global_pid,
     correlationId as correlation_id,
@@ -10,5 +10,5 @@ from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
 where correlationId is not null
 group by all;
 
-comment on view staging.stg_api_calls is
+comment on table staging.stg_api_calls is
 'CUDA API calls. Grain: one correlation id of one process. Key: (global_pid, correlation_id).';

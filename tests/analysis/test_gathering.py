@@ -20,6 +20,7 @@ from nsysmoe.cli import main
 from nsysmoe.errors import InputError, QueryError
 from nsysmoe.metrics.waits import CAUSES
 from tests.conftest import DP2, FOUR_GPUS, GRAPHS
+from tests.export.parquet import write_parquetdir
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -152,6 +153,16 @@ ANSWERS: dict[str, Callable[..., Any]] = {
 def test_every_answer_is_that_of_the_whole(question: str, tmp_path: Path) -> None:
     cut(WHOLE["dp2"], tmp_path)
     assert ANSWERS[question](tmp_path) == ANSWERS[question](WHOLE["dp2"])
+
+
+def test_folders_of_parquet_are_files_of_a_run_too(tmp_path: Path) -> None:
+    first = cut(WHOLE["dp2"], tmp_path / "sqlite")
+    second = tmp_path / "parquet"
+    second.mkdir()
+    for file in first.iterdir():
+        write_parquetdir(file, second / f"{file.stem}_pqtdir")
+    assert len(only_run(second).members) == 2
+    assert waits(second, "rank").rows == waits(first, "rank").rows
 
 
 def test_file_names_and_their_order_mean_nothing(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from nsysmoe.errors import InputError
+from nsysmoe.resources import resources
 
 
 class Marked(NamedTuple):
@@ -21,6 +22,11 @@ class Marked(NamedTuple):
 
 def doubled(number: int) -> int:
     return 2 * number
+
+
+def allowed(_number: int) -> tuple[int | None, int | None, bool]:
+    found = resources()
+    return found.threads, found.memory_bytes, found.has_cache
 
 
 def refused(number: int) -> int:

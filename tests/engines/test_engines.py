@@ -13,7 +13,8 @@ import pytest
 from nsysmoe.engines import engine_named
 from nsysmoe.engines.processes import Processes
 from nsysmoe.errors import InputError
-from tests.engines.tasks import Marked, doubled, killed_always, killed_once, refused
+from nsysmoe.resources import Limits, using
+from tests.engines.tasks import Marked, allowed, doubled, killed_always, killed_once, refused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,21 @@ def test_results_come_in_the_order_of_the_jobs(name: EngineName) -> None:
     engine = engine_named(name, workers=2)
     assert engine.map(doubled, range(5)) == [0, 2, 4, 6, 8]
     assert engine.map(doubled, []) == []
-    assert engine.threads(5) >= 1
+
+
+def test_jobs_that_work_at_once_share_threads_and_memory() -> None:
+    limits = Limits(8, 1_600_000_000)
+    with using(threads=8):
+        assert engine_named("here").share(5, limits) == limits
+        assert engine_named("processes", workers=2).share(5, limits) == Limits(4, 800_000_000)
+        assert engine_named("processes", workers=64).share(4, limits) == Limits(2, 400_000_000)
+        # As many processes as there may be threads.
+        assert engine_named("processes").share(100, limits) == Limits(1, 200_000_000)
+
+
+def test_workers_may_use_what_the_process_that_asks_may() -> None:
+    with using(threads=3, memory_bytes=123_000_000, has_cache=False):
+        assert Processes(1).map(allowed, [0]) == [(3, 123_000_000, False)]
 
 
 @pytest.mark.parametrize("name", ["here", "processes"])

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from nsysmoe.resources import Limits
+
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'nsysmoe[ray]'")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -62,8 +64,9 @@ class KilledOnce:
     def __init__(self, engine: Any, folder: Path) -> None:
         self.engine, self.folder, self.killed = engine, folder, 0
 
-    def threads(self, jobs: int) -> int:
-        return int(self.engine.threads(jobs))
+    def share(self, jobs: int, limits: Limits) -> Limits:
+        found: Limits = self.engine.share(jobs, limits)
+        return found
 
     def map(self, task: Callable[[Any], Any], jobs: Sequence[Any]) -> list[Any]:
         self.killed += 1

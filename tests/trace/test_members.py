@@ -9,6 +9,7 @@ import pytest
 from fixtures.builder import TraceBuilder
 from nsysmoe.classes import default_class_map
 from nsysmoe.errors import InputError
+from nsysmoe.resources import resources
 from nsysmoe.trace.members import (
     Member,
     MemberJob,
@@ -42,7 +43,7 @@ def paths(groups: list[list[Member]]) -> list[list[str]]:
 def test_a_file_tells_where_and_when_it_was_made(written: Callable[[TraceBuilder], Path]) -> None:
     build = TraceBuilder().captured("n7", UTC).gpu(0)
     build.kernel("k", 100, 50, pid=9).kernel("k", 400, 50, pid=9, device=1)
-    found = look_at(MemberJob(str(written(build)), default_class_map(), None, 1))
+    found = look_at(MemberJob(str(written(build)), default_class_map(), None, resources().limits()))
     assert (found.host, found.utc_ns, found.launches) == ("n7", UTC, 2)
     assert found.window_ns == (UTC + 100, UTC + 450)
     assert [(rank[0] or 0) >> 24 & 0xFFFFFF for rank in found.ranks] == [9, 9]
@@ -50,7 +51,9 @@ def test_a_file_tells_where_and_when_it_was_made(written: Callable[[TraceBuilder
 
 
 def test_a_file_without_kernels_says_why(written: Callable[[TraceBuilder], Path]) -> None:
-    found = look_at(MemberJob(str(written(TraceBuilder())), default_class_map(), None, 1))
+    found = look_at(
+        MemberJob(str(written(TraceBuilder())), default_class_map(), None, resources().limits())
+    )
     assert found.missing is not None
     assert "no GPU kernels" in found.missing
     assert found.ranks == ()

@@ -1,0 +1,36 @@
+"""Every command that reads whole traces, once each: time and memory, nothing kept between them."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.compare import traces
+from benchmarks.measure import run
+
+_OF_ONE = ("summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host")
+_OF_TWO = ("compare", "report")
+
+
+def main() -> None:
+    """Run and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--kernels", type=int, default=10_000_000)
+    parser.add_argument("--memory-limit", default="500MB")
+    parser.add_argument("commands", nargs="*", default=[*_OF_TWO, *_OF_ONE])
+    arguments = parser.parse_args()
+    files = traces(arguments.kernels)
+    limits = ["--no-cache", "--memory-limit", arguments.memory_limit]
+    print(f"{'':14} {'s':>8} {'CPU s':>8} {'peak MiB':>9}")
+    for name in arguments.commands:
+        inputs = files if name in _OF_TWO else files[:1]
+        more = ["--format", "html"] if name == "report" else []
+        done = run([[sys.executable, "-m", "nsysmoe", name, *limits, *more, *inputs]])
+        print(
+            f"{name:14} {done.seconds:8.1f} {done.cpu_seconds:8.1f} {done.peak_mib:9.0f}",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,60 @@
+"""Folders that go with the process that made them, however it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import time
+import uuid
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LOCK = "lock"
+# A folder without a lock is one that is just being begun, or was just taken away.
+_BEGUN_S = 60
+
+
+@contextmanager
+def held_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
+    """Make a folder that is held by a lock while the block runs, and removed after it.
+
+    What a killed process left is removed by ``sweep``: its lock is held by nobody.
+
+    Raises:
+        OSError: There is no place to write.
+    """
+    folder = parent / f"{prefix}{uuid.uuid4().hex}"
+    folder.mkdir(mode=0o700)
+    try:
+        with (folder / LOCK).open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def sweep(parent: Path, prefix: str = "") -> None:
+    """Remove the folders of processes that are no more."""
+    with suppress(OSError):
+        for folder in list(parent.glob(f"{prefix}*")):
+            if _is_left(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_left(folder: Path) -> bool:
+    """Tell whether no process that lives holds a folder."""
+    try:
+        with (folder / LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    except FileNotFoundError:
+        try:
+            return time.time() - folder.stat().st_mtime > _BEGUN_S
+        except OSError:
+            return False
+    except OSError:
+        return False
