@@ -6,7 +6,7 @@ import json
 import os
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.errors import TrafficError
+from nsysmoe.errors import MissingDataError, TrafficError
 from nsysmoe.traffic.journal import read_journal
 
 if TYPE_CHECKING:
@@ -54,6 +54,18 @@ class Folder:
         """Write the manifest whole."""
         self.root.mkdir(parents=True, exist_ok=True)
         _write(self.root / MANIFEST, [json.dumps(manifest, indent=2)])
+
+    def replayed(self) -> dict[str, Any]:
+        """Return the manifest of a replay that has begun.
+
+        Raises:
+            MissingDataError: Nothing was sent yet.
+            TrafficError: The folder is damaged, or holds something else.
+        """
+        found = self.manifest()
+        if found is None or not self.journal.exists():
+            raise MissingDataError(f"{self.root} holds no replay; make one with nsysmoe replay")
+        return found
 
     def last_outcomes(self) -> dict[int, Outcome]:
         """Return what became of each request at its last attempt, by its number."""
