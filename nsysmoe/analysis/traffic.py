@@ -294,7 +294,8 @@ def _about_errors(
                 "failed_requests",
                 "warning",
                 f"{counts['failed']:,} requests ({share:.1%}) failed ({kinds}) and are in no "
-                f"percentile; counted as never answered, the 99th of TTFT {tail}",
+                f"percentile; counted as never answered, the 99th of TTFT {tail}; --retry-failed "
+                "sends them again",
                 {"failed": counts["failed"], "ttft_p99_with_failed_s": p99},
             )
         )

@@ -169,9 +169,10 @@ class _Replay:
 
         options = self.options
         key, url = _key(options), check_url(options.url)
+        # First of all: requests that a server which is away cannot answer are not sent.
+        self.manifest["vllm"] = asyncio.run(ask_version(url, key))
         if self.manifest["model"] is None:
             self.manifest["model"] = options.model or asyncio.run(ask_model(url, key))
-        self.manifest["vllm"] = asyncio.run(ask_version(url, key))
         return Target(
             url=url,
             model=self.manifest["model"],

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.traffic import Traffic
 
 SCHEMA_VERSION = 1
+_LONGEST = 80
 _NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end to end"}
 _SHARES = ("p50", "p90", "p95", "p99")
 _NOTE = (
@@ -78,7 +79,7 @@ def _errors(found: Traffic) -> Table:
                 one["kind"],
                 numbers.count(one["attempts"]),
                 numbers.count(one["requests"]),
-                (one["message"] or "")[:80],
+                _cut(one["message"] or ""),
             )
         )
         for one in found.errors
@@ -100,6 +101,10 @@ def _records(found: Traffic) -> list[dict[str, Any]]:
         {"measure": name, **{f"{share}_s": found.summary[f"{name}_{share}_s"] for share in _SHARES}}
         for name in _NAMES
     ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
 
 
 def _ms(seconds: float | None) -> str:
