@@ -78,6 +78,13 @@ class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     show_default=True,
     help="Capacity factor that overflow is counted against.",
 )
+@click.option(
+    "--drift-over",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Dumps of a domain that a new one of it is compared with.",
+)
 @click.option("--vllm-version", help="What the log is of.  [default: as it or the server tells]")
 @click.option("--alerts", type=FILE, help="TOML with thresholds.  [default: shipped ones]")
 @click.option(
@@ -174,14 +181,14 @@ def _judging(given: dict[str, Any]) -> Any:
     from nsysmoe.watch.routing import Judging
 
     if given["map_"] is None:
-        return Judging(given["gpus"], given["capacity"])
+        return Judging(given["gpus"], given["capacity"], recent=given["drift_over"])
     from nsysmoe.routing.loads import read_map
 
     map_, told = read_map(given["map_"])
     gpus = given["gpus"] or told
     if gpus is None:
         raise click.UsageError("--map does not tell how many GPUs there are: give --gpus")
-    return Judging(gpus, given["capacity"], map_)
+    return Judging(gpus, given["capacity"], map_, given["drift_over"])
 
 
 def _exporter(address: tuple[str, int] | None) -> Callable[[Snapshot], None]:
@@ -216,7 +223,7 @@ def _follow(looks: Iterator[Snapshot]) -> None:
     from rich.live import Live
 
     from nsysmoe.reports.formats.as_table import drawn
-    from nsysmoe.reports.pages.watch import watch_page
+    from nsysmoe.reports.pages.watch import live_page
 
     if not sys.stdout.isatty():
         _say_changes(looks)
@@ -224,17 +231,30 @@ def _follow(looks: Iterator[Snapshot]) -> None:
     console = Console()
     with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
         for found in looks:
-            live.update(drawn(watch_page(found), console.width), refresh=True)
+            live.update(drawn(live_page(found), console.width, console.height), refresh=True)
 
 
 def _say_changes(looks: Iterator[Snapshot]) -> None:
+    """Say which alerts begin and end, and why a source, or a profile, fails: once each."""
     from nsysmoe.reports.escape import visible
 
     states: dict[str, str] = {}
+    failures: dict[str, str | None] = {}
     for found in looks:
+        for name, said in _failures(found):
+            if said != failures.get(name) and said is not None:
+                click.echo(visible(f"{found.at} {name}: {said}"), err=True)
+            failures[name] = said
         for one in found.alerts:
             was, now = states.get(one["name"], "ok"), one["state"]
             states[one["name"]] = now
             if (was == "firing") != (now == "firing"):
                 told = f"{found.at} {one['severity']} {one['name']} {now} ({one['value']})"
                 click.echo(visible(f"{told}: {one['summary']}"))
+
+
+def _failures(found: Snapshot) -> Iterator[tuple[str, str | None]]:
+    for one in found.sources:
+        yield one["source"], one["said"]
+    if found.profiles is not None:
+        yield "profile", found.profiles["failed"]

@@ -348,8 +348,8 @@ def values_of(
 ) -> dict[str, float | None]:
     """Return what thresholds are on, by ``alerts.METRICS``; None where not known.
 
-    ``balancedness`` is that of dumps; the logged one stands in for it only where its version
-    takes maxima over ranks.
+    ``balancedness`` is that of devices, from dumps; the logged one stands in for it only where its
+    version takes maxima over ranks. Experts are never as balanced as devices: theirs is none.
     """
     found: dict[str, float | None] = {
         "sources_down": float(sum(not one["up"] for one in sources)),
@@ -385,14 +385,18 @@ def _of_eplb(eplb: dict[str, Any] | None) -> dict[str, float | None]:
 def _of_routing(routing: dict[str, Any] | None) -> dict[str, float | None]:
     if routing is None:
         names = ("balancedness", "lowest_layer_balancedness", "dropped_ratio", "overflow_ratio")
-        return dict.fromkeys((*names, "drift", "domain_drift"))
+        return dict.fromkeys((*names, "drift", "excess_drift", "domain_drift"))
     between = [one["drift"] for one in routing["domain_drift"] if one["drift"] is not None]
+    by_layer = [one["balancedness"] for one in routing["layers"]]
+    is_known = routing["over"] == "devices"
+    drift, by_chance = routing["drift"], routing["drift_by_chance"]
     return {
-        "balancedness": routing["balancedness"],
-        "lowest_layer_balancedness": _least([one["balancedness"] for one in routing["layers"]]),
+        "balancedness": routing["balancedness"] if is_known else None,
+        "lowest_layer_balancedness": _least(by_layer) if is_known else None,
         "dropped_ratio": routing["dropped_ratio"],
         "overflow_ratio": routing["overflow_ratio"],
-        "drift": routing["drift"],
+        "drift": drift,
+        "excess_drift": None if drift is None else max(0.0, drift - (by_chance or 0.0)),
         "domain_drift": max(between, default=None),
     }
 
