@@ -6,14 +6,16 @@ import re
 import signal
 import sys
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from nsysmoe.cli.options import Printer
     from nsysmoe.watch.watcher import Snapshot, Watcher
@@ -133,14 +135,18 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
         if once:
             if given["profile_every"]:
                 raise click.UsageError("--profile-every does not go with --once")
-            found = watcher.look(is_once=True)
+            with working("Reading what is there"):
+                found = watcher.look(is_once=True)
             printer.show(watch_page(found), [given["log"]] if given["log"] else [])
             sys.exit(_FIRING_EXIT if found.is_firing else 0)
         if printer.output is not None or printer.format_ is not None:
             raise click.UsageError("--format and -o go with --once")
         # Ended from outside it goes the way of Ctrl-C: a profile that runs is stopped.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-        _follow(_looks(watcher, given["interval"], _exporter(given["listen"])))
+        looks = _looks(watcher, given["interval"], _exporter(given["listen"]))
+        with working("Reading what is there"):
+            first = next(looks)
+        _follow(chain([first], looks))
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
@@ -217,7 +223,7 @@ def _looks(
         time.sleep(max(0.0, interval_s - (time.monotonic() - started)))
 
 
-def _follow(looks: Iterator[Snapshot]) -> None:
+def _follow(looks: Iterable[Snapshot]) -> None:
     """Draw each look on a terminal; elsewhere say which alerts began and ended, a line each."""
     from rich.console import Console
     from rich.live import Live
@@ -234,7 +240,7 @@ def _follow(looks: Iterator[Snapshot]) -> None:
             live.update(drawn(live_page(found), console.width, console.height), refresh=True)
 
 
-def _say_changes(looks: Iterator[Snapshot]) -> None:
+def _say_changes(looks: Iterable[Snapshot]) -> None:
     """Say which alerts begin and end, and why a source, or a profile, fails: once each."""
     from nsysmoe.reports.escape import visible
 

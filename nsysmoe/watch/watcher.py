@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nsysmoe.watch.server import Server
 
 SCHEMA_VERSION = 1
-# Of a log in one look: the screen stays alive while a day of it is read.
+# Of a log in one look after the first.
 _SLICE = 64 << 20
 # Files that are waiting to be analysed; of more the oldest are passed over.
 _MOST_WAITING = 64
@@ -153,7 +153,8 @@ def snapshot(  # noqa: PLR0913 - three sources, and how each is judged
 
     Raises:
         MissingDataError: A server is to be asked and prometheus-client is not installed.
-        WatchError: The address or the thresholds cannot be used.
+        InputError: The address is none.
+        WatchError: The thresholds cannot be used.
     """
     from nsysmoe.watch.alerts import read_thresholds  # noqa: PLC0415
     from nsysmoe.watch.routing import Judging  # noqa: PLC0415 - numpy
@@ -255,7 +256,8 @@ class Watcher:
                 before = self._eplb.lines
                 for line in self._tail.lines(_SLICE):
                     self._eplb.take(line)
-                if not is_once:
+                # What lies there at the start is read whole: alerts are on what is now.
+                if not is_once and source.reads:
                     break
         except OSError as error:
             source.failed(error)

@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -176,6 +177,31 @@ def test_a_log_that_grows_rotates_and_has_endless_lines(tmp_path: Path) -> None:
     assert list(tail.lines(1 << 20)) == []
     path.write_bytes(b"cut\n")
     assert list(tail.lines(1 << 20)) == [b"cut"]
+
+
+def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "engine.log"
+    lines = "".join(
+        texts.eplb_line(step, 128 - step % 128, value=0.5 + step % 50 / 100)
+        + texts.load_line(step % 8, step % 300, 0)
+        for step in range(2000)
+    )
+
+    def peak(copies: int) -> int:
+        path.write_text(lines * copies)
+        tracemalloc.start()
+        tail, state = Tail(path), EplbState()
+        for line in tail.lines(1 << 40):
+            state.take(line)
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert state.lines == 4000 * copies
+        return held
+
+    # Blocks of 1 MiB, and what their lines are while they are looked at.
+    few = peak(8)
+    assert few > 1 << 20
+    assert peak(32) < few * 1.1
 
 
 @pytest.mark.parametrize("block", [1, 7, 100])

@@ -10,6 +10,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import termios
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import pytest
 
 import nsysmoe
-from nsysmoe.errors import WatchError
+from nsysmoe.errors import InputError, WatchError
 from nsysmoe.watch.alerts import METRICS, Alerts, read_thresholds
 from nsysmoe.watch.profiles import Profiles, Timetable
 from nsysmoe.watch.server import Server
@@ -304,6 +305,69 @@ def test_promtool_accepts_the_rules_and_they_fire_as_they_say() -> None:
         assert found.returncode == 0, found.stdout + found.stderr
 
 
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, scraped: str) -> Iterator[str]:
+    """Run Prometheus on what a watch exports, with the shipped rules; yield its address."""
+    config = folder / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"rule_files: [{PRODUCTION / 'alert-rules.yml'}]\n"
+        "scrape_configs:\n- job_name: watch\n  static_configs: [{targets: ['"
+        + scraped.removeprefix("http://").removesuffix("/metrics")
+        + "']}]\n"
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+         f"--web.listen-address=127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def asked_until(url: str, has_come: Callable[[Any], bool]) -> Any:
+    limit, told = time.monotonic() + 60, None
+    while time.monotonic() < limit:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
+            told = json.loads(answer.read())["data"]
+            if has_come(told):
+                return told
+        time.sleep(0.2)
+    return pytest.fail(f"Prometheus told {told}")
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Debian's package prometheus")
+def test_prometheus_itself_scrapes_it_and_the_shipped_rule_fires(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.eplb_line(10, -3, value=0.9))
+    process = start_watch("--log", log, "--listen", "0", "--interval", "200ms")
+    try:
+        with prometheus(tmp_path, address(process)) as url:
+            found = asked_until(
+                f"{url}/api/v1/query?query=nsysmoe_eplb_countdown_steps",
+                lambda it: bool(it["result"]),
+            )
+            assert found["result"][0]["value"][1] == "-3"
+            told = asked_until(
+                f"{url}/api/v1/alerts",
+                lambda it: any(one["state"] == "firing" for one in it["alerts"]),
+            )
+            assert {one["labels"]["alertname"] for one in told["alerts"]} == {"EplbDied"}
+    finally:
+        process.kill()
+        process.communicate()
+
+
 def test_without_a_terminal_changes_of_alerts_are_lines(tmp_path: Path) -> None:
     log = tmp_path / "engine.log"
     log.write_text(texts.eplb_line(10, -3))
@@ -472,8 +536,11 @@ def test_a_profile_is_stopped_whatever_happens(tmp_path: Path) -> None:
     assert asked[-1] == "POST /stop_profile"
 
 
-@pytest.mark.parametrize("url", ["h:1", "ftp://h", "http://me:secret@h", "http://h:99999"])
+@pytest.mark.parametrize("url", [
+    "h:1", "ftp://h", "http://me:secret@h", "http://h:99999", "http://h:0", "http://[::1",
+    "http://h?a=1",
+])  # fmt: skip
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(WatchError, match="--url") as found:
+    with pytest.raises(InputError, match="--url") as found:
         Server(url)
     assert "secret" not in str(found.value)
