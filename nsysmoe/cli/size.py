@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.options import FILE, grouped, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.sizing import Layout
-    from nsysmoe.cli.options import Printer
+    from nsysmoe.cli.options import F, Printer
 
 _LAYOUT = re.compile(r"([1-9]\d{0,5})(?:\+(\d{1,6}))?")
 
@@ -42,13 +42,13 @@ class _Layout(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return Layout(int(found[1]), None if found[2] is None else int(found[2]))
 
 
-def sizing_options(*, is_required: bool) -> Callable[[Any], Any]:
+def sizing_options(*, is_required: bool) -> Callable[[F], F]:
     """Return a decorator that adds a replay, its layout, and the layouts and limits to judge.
 
     Args:
         is_required: Whether the command cannot do without a replay.
     """
-    options = (
+    return grouped(
         click.option("--replay", type=FILE, required=is_required, help="Folder of nsysmoe replay."),
         click.option(
             "--now", type=_Layout(), help="What the replay ran on.  [default: the first --layout]"
@@ -82,13 +82,6 @@ def sizing_options(*, is_required: bool) -> Callable[[Any], Any]:
             help="Share of a step that follows the experts' loads, from a capture.",
         ),
     )
-
-    def add(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
 
 
 def show_sizes(printer: Printer, routing: Path, given: Mapping[str, Any]) -> None:

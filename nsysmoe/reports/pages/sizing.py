@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
@@ -42,7 +42,7 @@ def sizing_page(found: Sizing) -> Document:
 def _lead(found: Sizing) -> str:
     model = found.model
     return (
-        f"A step on {found.now} takes {_ms(model['base_s'])} ms + "
+        f"A step on {found.now} takes {numbers.seconds_as_ms(model['base_s'])} ms + "
         f"{numbers.microseconds(model['per_sequence_s'] * 1e9)} µs a sequence + "
         f"{numbers.microseconds(model['per_prompt_token_s'] * 1e9)} µs a prompt token "
         f"(off by {numbers.share(model['error_ratio'])} on requests left out of the fit)."
@@ -61,7 +61,7 @@ def _tails(found: Sizing) -> Table:
             (
                 _ENDS[row["end"]],
                 f"{row['max_num_seqs']:,}{'*' if row['is_extrapolated'] else ''}",
-                *(_ms(row[key]) for key in keys),
+                *(numbers.seconds_as_ms(row[key]) for key in keys),
                 numbers.decimal(row["output_tok_per_s"]),
             ),
             f"layout {row['layout']}",
@@ -137,11 +137,13 @@ def _others(found: Sizing) -> Table:
 def _check(found: Sizing) -> Table:
     columns = (Column("Replay itself (ms)", "left"), Column("Measured"), Column("Simulated"))
     rows = tuple(
-        Row((row["measure"], _ms(row["measured_s"]), _ms(row["simulated_s"])))
+        Row(
+            (
+                row["measure"],
+                numbers.seconds_as_ms(row["measured_s"]),
+                numbers.seconds_as_ms(row["simulated_s"]),
+            )
+        )
         for row in found.check
     )
     return Table("How well the simulation knows what was measured", columns, rows)
-
-
-def _ms(seconds: Any) -> str:
-    return numbers.milliseconds(None if seconds is None else seconds * 1e9)

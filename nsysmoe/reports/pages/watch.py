@@ -123,7 +123,7 @@ def _server(server: dict[str, Any] | None) -> list[Table]:
     )
     tables = [Table("Queue", columns, (row,))]
     latencies = [
-        Row((title, *(_ms(server[name][f"{share}_s"]) for share in _SHARES)))
+        Row((title, *(numbers.seconds_as_ms(server[name][f"{share}_s"]) for share in _SHARES)))
         for name, title in (("ttft", "TTFT"), ("tpot", "TPOT"), ("queue", "queued"))
         if server.get(name)
     ]
@@ -263,7 +263,3 @@ def _moves(pair: dict[str, Any], domain: str) -> str:
 
 def _whole(value: float | None) -> str:
     return numbers.count(None if value is None else round(value))
-
-
-def _ms(seconds: float | None) -> str:
-    return numbers.milliseconds(None if seconds is None else seconds * 1e9)
