@@ -6,11 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from fixtures.builder import TraceBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+# Tests say what is right, not how fast: machines are shared.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 ROOT = Path(__file__).parent.parent
 DP2 = ROOT / "fixtures" / "dp2"

@@ -187,7 +187,7 @@ def _write_parquet(padded: Padded, run: dict[str, Any], arm: str, path: Path) ->
     source = _choices_path(padded.folder, name)
     level: Level = "tokens" if source.exists() else "counts"
     frames = _choice_frames(source, name) if source.exists() else _count_frames(padded, run, arm)
-    kinds = pl.Schema(SCHEMAS[level])
+    kinds = pl.Schema({**SCHEMAS[level], "padding": pl.Boolean})
     schema = pl.DataFrame(schema=kinds).to_arrow().schema
     with (
         whole_file(path) as partial,

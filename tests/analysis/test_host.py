@@ -89,7 +89,7 @@ LAUNCHING = {"cudaLaunchKernel_v7000", "cudaGraphLaunch_v10000"}
 CALLS = st.lists(st.tuples(st.integers(21, 2900), st.integers(0, 400), NAMES), max_size=12)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(CALLS)
 def test_parts_agree_with_every_moment_looked_at(
     tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[int, int, str]]
@@ -192,7 +192,7 @@ def test_what_cuda_itself_does_is_not_the_profilers(written: Write) -> None:
 SPANS = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 40)), min_size=1, max_size=10)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(SPANS)
 def test_overheads_add_up_to_the_moments_they_hold(
     tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[int, int]]

@@ -198,7 +198,7 @@ def spent_rows(draw: st.DrawFn) -> tuple[list[Row], list[Row], list[Row]]:
     return time, gaps, rows
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(spent_rows())
 def test_causes_add_up_and_shares_to_one_whatever_was_spent(
     spent: tuple[list[Row], list[Row], list[Row]],

@@ -61,7 +61,7 @@ def test_equal_values_share_ranks() -> None:
     assert ranks(floats([5.0, 1, 5, 3])).tolist() == [3.5, 1, 3.5, 2]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(POINTS)
 def test_agrees_with_the_standard_library(points: list[tuple[int, int]]) -> None:
     xs, ys = zip(*points, strict=True)
@@ -73,7 +73,7 @@ def test_agrees_with_the_standard_library(points: list[tuple[int, int]]) -> None
     assert found.slope.value == pytest.approx(linear_regression(xs, ys).slope, abs=1e-9)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(POINTS)
 def test_ranks_survive_what_keeps_order(points: list[tuple[int, int]]) -> None:
     xs, ys = (floats(axis) for axis in zip(*points, strict=True))

@@ -442,7 +442,7 @@ def longest_pause(threads: list[Thread]) -> float:
 
 
 SIMULATED = settings(
-    max_examples=40, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    max_examples=40, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 
 
@@ -701,9 +701,7 @@ def any_trace(draw: st.DrawFn) -> Model:
     )
 
 
-RANDOM = settings(
-    max_examples=100, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+RANDOM = settings(max_examples=100, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 TINY = 1e-3
 
 

@@ -126,7 +126,7 @@ def test_a_bad_prediction_scores_below_the_mean() -> None:
     assert row["r2"] < 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(1, 1000)), min_size=1, max_size=30))
 def test_slowest_ranks_by_brute_force(rows: list[tuple[int, int]]) -> None:
     cells: dict[int, list[int]] = {}
@@ -267,7 +267,7 @@ def test_a_grid_that_no_block_size_gives() -> None:
     }
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     tokens=st.lists(st.integers(1, 9000), min_size=1, max_size=8, unique=True),
     experts=st.sampled_from([8, 16, 64, 128]),

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     Floats = NDArray[np.float64]
 
 RUNS = st.lists(st.floats(1.0, 100.0), min_size=3, max_size=8)
-SMALL = settings(max_examples=50, deadline=None)
+SMALL = settings(max_examples=50)
 
 
 def noise(rng: np.random.Generator, kind: str, cv: float, shape: tuple[int, int]) -> Floats:
@@ -149,7 +149,7 @@ def test_an_interval_holds_the_change_and_repeats(
     assert (found.baseline_n, found.candidate_n) == (len(baseline), len(candidate))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 1000), st.integers(4, 8), st.floats(-0.2, 0.2))
 def test_swapping_the_arms_inverts_the_interval(seed: int, n: int, effect: float) -> None:
     """As 1 / (1 + c) - 1, up to the draws: a tenth of the width."""

@@ -60,7 +60,7 @@ def both(loaded: Loaded, batch: Batch, experts: str) -> tuple[Any, Any]:
 
 
 @given(batch=batches())
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_outputs_at_real_tokens_are_equal_bit_for_bit(loaded: Loaded, batch: Batch) -> None:
     # One product a token and expert: no result depends on what else is in the batch.
     before, after = both(loaded, batch, "batched_mm")
@@ -72,7 +72,7 @@ def test_outputs_at_real_tokens_are_equal_bit_for_bit(loaded: Loaded, batch: Bat
 
 @pytest.mark.parametrize("experts", ["eager", "grouped_mm"])
 @given(batch=batches())
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_outputs_stay_within_rounding(loaded: Loaded, experts: str, batch: Batch) -> None:
     found = difference(*both(loaded, batch, experts))
     assert found["largest"] <= BOUND * found["scale"]

@@ -38,7 +38,7 @@ def layers(draw: st.DrawFn) -> tuple[list[list[int]], list[list[int]], int]:
 
 
 @given(layers())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_counts_are_those_of_one_choice_after_another(
     case: tuple[list[list[int]], list[list[int]], int],
 ) -> None:
@@ -58,7 +58,7 @@ def test_counts_are_those_of_one_choice_after_another(
 
 
 @given(layers())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_no_other_choice_of_padding_is_more_even(
     case: tuple[list[list[int]], list[list[int]], int],
 ) -> None:

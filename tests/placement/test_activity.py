@@ -42,7 +42,7 @@ def by_hand(row: list[int], loads: NDArray[np.float64], gpus: int, block: int = 
     return whole
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(0, 10_000), st.sampled_from([(2, 4), (2, 6), (4, 8)]), st.sampled_from([1, 3, 16])
 )
@@ -101,7 +101,7 @@ def test_what_a_step_costs_can_be_told() -> None:
     assert cost.of(rows).tolist() == [[0, 6, 7], [0, 2, 4]]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([(1, 5), (2, 4), (2, 6), (4, 8)]))
 def test_all_experts_are_placed_and_never_dearer_than_before(
     seed: int, shape: tuple[int, int]
@@ -114,7 +114,7 @@ def test_all_experts_are_placed_and_never_dearer_than_before(
     assert (found == place_by_steps(loads, gpus, slots)).all()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 10_000), st.permutations(range(8)))
 def test_other_names_of_experts_change_no_cost(seed: int, names: list[int]) -> None:
     loads = np.random.default_rng(seed).poisson(1.0, (9, 1, 8)).astype(np.float64)

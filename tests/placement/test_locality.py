@@ -37,7 +37,7 @@ def drawn(seed: int, tokens: int, experts: int, k: int) -> Ints:
     return scores.argpartition(k - 1, axis=1)[:, :k].astype(np.int64)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.sampled_from([(4, 2, 2), (6, 3, 3), (8, 2, 4)]))
 def test_copies_are_those_counted_with_sets(seed: int, shape: tuple[int, int, int]) -> None:
     experts, nodes, k = shape
@@ -102,7 +102,7 @@ def test_what_is_chosen_together_comes_together() -> None:
     assert by_hand(chosen, np.arange(8)[requests] % 2, np.arange(8) // 4)[0] > 60
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([(4, 2, 2), (6, 3, 2), (8, 4, 3)]))
 def test_every_node_holds_as_many_and_copies_never_rise(
     seed: int, shape: tuple[int, int, int]
@@ -125,7 +125,7 @@ def test_every_node_holds_as_many_and_copies_never_rise(
         assert by_hand(chosen[layer], at, alone[layer])[0] <= before
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 10_000), st.sampled_from([(5, 2), (7, 3), (8, 2)]))
 def test_even_assignment_of_two_nodes_is_the_best_and_of_more_no_swap_helps(
     seed: int, shape: tuple[int, int]

@@ -113,7 +113,7 @@ def test_nothing_beats_brute_force_and_exact_reaches_it(
             assert reached == pytest.approx(optimum)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.lists(st.integers(0, 1000), min_size=4, max_size=4), min_size=1, max_size=3),
     st.sampled_from([(2, 4), (2, 6), (4, 8), (1, 5)]),
@@ -131,7 +131,7 @@ def test_every_plan_places_all_experts_and_keeps_their_load(
     assert (found == place(loads, Cluster(gpus, slots), algorithm)).all()
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.integers(1, 10_000), min_size=16, max_size=16, unique=True),
     st.permutations(range(16)),
@@ -146,7 +146,7 @@ def test_other_names_of_experts_change_no_load(loads: list[int], names: list[int
         assert one == pytest.approx(other)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(st.integers(0, 10_000), st.sampled_from([(8, 40), (4, 36), (16, 32)]))
 def test_best_is_never_worse_than_eplb(seed: int, shape: tuple[int, int]) -> None:
     gpus, slots = shape

@@ -21,7 +21,7 @@ def test_without_eplb_each_rank_holds_an_equal_part_in_order() -> None:
     assert not placement.has_replicas
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.data())
 def test_replicas_are_chosen_as_the_engine_does(data: st.DataObject) -> None:
     experts = data.draw(st.integers(1, 6))

@@ -37,7 +37,7 @@ def fed_by(served: Engine) -> list[list[tuple[int, int]]]:
     return steps
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10_000),
     requests=st.integers(1, 12),

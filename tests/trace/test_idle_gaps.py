@@ -477,9 +477,7 @@ def trace_of(machine: dict[str, Any]) -> TraceBuilder:
     return build
 
 
-@settings(
-    max_examples=12, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
-)
+@settings(max_examples=12, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(machines())
 def test_gaps_equal_plain_python_ns_by_ns(
     tmp_path_factory: pytest.TempPathFactory, machine: dict[str, Any]

@@ -64,6 +64,13 @@ def test_table_leads_with_a_sentence_and_the_removed(table: Path) -> None:
     assert without.index("With all points") < without.index("Without outliers")
 
 
+def test_three_points_have_no_interval_to_exclude_anything(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("point,routing,tpot_s,x\na,r,1,1\nb,r,2,2.1\nc,r,3,3\n")
+    text = run(path, "--x", "x", "--y", "tpot_s").stdout
+    assert text.startswith("No correlation has an interval: that takes four points or more")
+
+
 def test_runs_as_points_and_all_together(table: Path) -> None:
     rows = json.loads(run(table, "--y", "tpot_s", "--each-run", "--format", "json").stdout)
     assert [row["points"] for row in rows] == [17, 17]

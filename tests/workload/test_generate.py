@@ -141,7 +141,7 @@ def test_shipped_domains_are_enough_and_distinct() -> None:
         assert len(field.words["things"]) >= 30
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.sampled_from(FAMILIES), st.floats(0, 1), st.integers(1, 12), st.integers(1, 60))
 def test_any_dial_gives_prompts_that_fit(family: str, dial: float, count: int, tokens: int) -> None:
     texts = made(family, dial, count, tokens)

@@ -121,7 +121,7 @@ WORDS_OF = st.text(alphabet="abcdeéß中_0'", min_size=1, max_size=3)
 PROMPT = st.lists(WORDS_OF, min_size=1, max_size=30).map(" ".join)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(PROMPT, min_size=1, max_size=12), st.booleans())
 def test_agrees_with_the_independent_implementation(prompts: list[str], semantic: bool) -> None:
     found = score_texts(prompts, WORDS, semantic=semantic)
@@ -130,7 +130,7 @@ def test_agrees_with_the_independent_implementation(prompts: list[str], semantic
         assert value == pytest.approx(expected[name], abs=1e-12), name
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(PROMPT, min_size=2, max_size=12))
 def test_order_of_prompts_does_not_change_what_is_not_of_bigrams(prompts: list[str]) -> None:
     found = asdict(score_texts(prompts, WORDS).features)

@@ -49,6 +49,9 @@ def correlation_page(found: Relations) -> Document:
 def _sentence(found: Relations) -> str:
     """Say which correlations exclude 0."""
     sure = [row for row in found.rows if _excludes_zero(_meant(found, row).pearson)]
+    told = [_meant(found, row).pearson for row in found.rows]
+    if not any(estimate is not None and estimate.low is not None for estimate in told):
+        return "No correlation has an interval: that takes four points or more in a group."
     if not sure:
         return (
             f"No linear correlation excludes 0 among {len(found.rows)} "
