@@ -82,7 +82,11 @@ class Sizing:
             ``expected``, where the share of experts is given), ``step_p50_s`` and so on,
             ``ttft_p50_s`` …, ``tpot_…``, ``e2e_…``, ``output_tok_per_s``, ``utilisation``
             (time in steps), ``is_extrapolated``.
-        lost: A row a layout: what the loss of its worst device does.
+        lost: A row a layout: what the loss of its worst device does: ``homeless_share`` of all
+            choices find no expert; ``at_once_ratio`` is the busiest of the others against the
+            busiest before, ``load_ratio`` after EPLB placed all experts anew; ``others``, a row a
+            device that is left: its load ``before``, ``at_once`` and ``after``, against the mean
+            of all devices before.
         unknown: What this cannot know, a sentence each.
         findings: What to know before believing it.
     """
@@ -104,18 +108,29 @@ class Limits:
     """What is asked: layouts, and limits of a batch.
 
     Attributes:
-        now: What the replay ran on.
+        now: What the replay ran on; None where nobody knows: the first of ``layouts`` then.
         layouts: To judge; ``now`` is judged too.
         most_sequences: Values of ``max_num_seqs``.
         most_tokens: ``max_num_batched_tokens``.
         expert_share: Share of a step that follows the experts' loads; None where not known.
     """
 
-    now: Layout
+    now: Layout | None
     layouts: tuple[Layout, ...]
     most_sequences: tuple[int, ...]
     most_tokens: int = 8192
     expert_share: float | None = None
+
+    @property
+    def present(self) -> Layout:
+        """What the replay ran on.
+
+        Raises:
+            MissingDataError: Neither it nor any layout is given.
+        """
+        if self.now is None and not self.layouts:
+            raise MissingDataError("no layout is given: neither that of the replay nor another")
+        return self.now or self.layouts[0]
 
 
 @dataclass(frozen=True)
@@ -140,19 +155,22 @@ def size(replay: str | Path, routing: str | Path, limits: Limits) -> Sizing:
         limits: What is asked.
 
     Raises:
-        MissingDataError: Too few requests were answered, or the log holds too little.
+        MissingDataError: Too few requests were answered, the log holds too little, or no layout is
+            given.
         PlacementError: Experts and slots do not divide among the devices.
         NsysmoeError: An input cannot be used.
     """
     from nsysmoe.traffic.folder import Folder  # noqa: PLC0415
 
-    outcomes = Folder(Path(replay)).last_outcomes()
+    folder = Folder(Path(replay))
+    folder.replayed()
+    outcomes = folder.last_outcomes()
     answered = [one for _, one in sorted(outcomes.items()) if one.error is None]
     model = _model(replay, answered)
     requests = _requests(answered)
     chosen = _routing(Path(routing), limits)
-    layouts = list(dict.fromkeys((limits.now, *limits.layouts)))
-    factors = {layout: _Factors.of(layout, limits.now, chosen) for layout in layouts}
+    layouts = list(dict.fromkeys((limits.present, *limits.layouts)))
+    factors = {layout: _Factors.of(layout, limits.present, chosen) for layout in layouts}
     most = max(1, model.most_sequences)
     rows = [
         row
@@ -164,14 +182,18 @@ def size(replay: str | Path, routing: str | Path, limits: Limits) -> Sizing:
     return Sizing(
         replay=str(replay),
         routing=str(routing),
-        now=limits.now.name,
+        now=limits.present.name,
         model=_told(model),
         check=tuple(check),
         layouts=tuple(factors[layout].told(most) for layout in layouts),
         rows=tuple(rows),
         lost=tuple(_lost(layout, chosen) for layout in layouts if layout.gpus > 1),
         unknown=tuple(_unknown(limits)),
-        findings=(*chosen.findings, *_findings(model, check, len(answered))),
+        findings=(
+            *_assumed(limits),
+            *chosen.findings,
+            *_findings(model, check, len(answered)),
+        ),
     )
 
 
@@ -241,10 +263,11 @@ def _routing(path: Path, limits: Limits) -> _Routing:
     from nsysmoe.metrics.held_out import step_cube  # noqa: PLC0415
 
     counted = count_logs([path], by_request=True)
-    cube = step_cube(counted.counts.with_columns(step=0), _divisible(counted.experts, limits))
-    findings = list(counted.findings)
+    experts = _divisible(counted.experts, limits)
+    cube = step_cube(counted.counts.with_columns(step=0), experts)
+    findings = [*counted.findings, *_about_experts(counted.experts, experts, limits)]
     if len(cube) < 2:
-        cube = step_cube(counted.counts, _divisible(counted.experts, limits))
+        cube = step_cube(counted.counts, experts)
         message = "the log tells no requests: its steps stand for them"
         findings.append(Finding("no_requests", "warning", message, {"steps": len(cube)}))
     if len(cube) < 2:
@@ -261,8 +284,18 @@ def _routing(path: Path, limits: Limits) -> _Routing:
 
 def _divisible(experts: int, limits: Limits) -> int:
     """Return the experts of a layer; a log that never chose the last ones tells too few."""
-    gpus = limits.now.gpus
+    gpus = limits.present.gpus
     return -(-experts // gpus) * gpus
+
+
+def _about_experts(told: int, taken: int, limits: Limits) -> list[Finding]:
+    if told == taken:
+        return []
+    message = (
+        f"the log names experts 0 to {told - 1}, which do not divide among the "
+        f"{limits.present.gpus} GPUs of the replay: {taken} are taken, the last never chosen"
+    )
+    return [Finding("more_experts", "warning", message, {"named": told, "taken": taken})]
 
 
 @dataclass(frozen=True)
@@ -426,42 +459,66 @@ def _check(
 
 def _lost(layout: Layout, chosen: _Routing) -> dict[str, Any]:
     """Say what the loss of one device does: at once, and after experts are placed anew."""
-    from nsysmoe.placement.loads import device_loads  # noqa: PLC0415
-    from nsysmoe.placement.plan import place  # noqa: PLC0415
+    from nsysmoe.placement.loads import device_loads, loads_without  # noqa: PLC0415
 
-    map_ = _map(layout, chosen.seen)
+    map_, gpus = _map(layout, chosen.seen), layout.gpus
     loads = chosen.unseen.sum(axis=0)
-    each = map_.shape[1] // layout.gpus
-    share, experts, device = max(_homeless(map_, loads, each, one) for one in range(layout.gpus))
-    left = layout.gpus - 1
-    # As many slots a device as before, or as many as hold every expert.
-    needed = max(each, -(-loads.shape[1] // left))
-    try:
-        again = place(chosen.seen.sum(axis=0), Cluster(left, needed * left), "eplb")
-    except PlacementError:
-        again = None
-    before = float(device_loads(map_, loads, layout.gpus).max(axis=1).sum())
-    after = None if again is None else float(device_loads(again, loads, left).max(axis=1).sum())
+    before = device_loads(map_, loads, gpus)
+    losses = [(one, *loads_without(map_, loads, gpus, one)) for one in range(gpus)]
+    # The worst: most choices without an answer, then the busiest device among the others.
+    device, homeless, at_once = max(
+        losses, key=lambda one: (float(loads[one[1]].sum()), float(one[2].max(axis=1).sum()))
+    )
+    again, needed = _placed_again(chosen.seen, map_.shape[1] // gpus, gpus - 1)
+    after = None if again is None else device_loads(again, loads, gpus - 1)
     return {
         "layout": layout.name,
         "worst_device": device,
-        "homeless_experts": experts,
+        "homeless_experts": int(homeless.sum()),
         "experts": loads.size,
-        "homeless_share": share,
-        "slots_per_device": each,
+        "homeless_share": float(loads[homeless].sum() / loads.sum()),
+        "at_once_ratio": _busiest_ratio(at_once, before),
+        "slots_per_device": map_.shape[1] // gpus,
         "slots_needed": needed,
-        "load_ratio": None if after is None or not before else after / before,
+        "load_ratio": None if after is None else _busiest_ratio(after, before),
+        "others": _others(device, before, at_once, after),
     }
 
 
-def _homeless(map_: Map, loads: Cube, each: int, device: int) -> tuple[float, int, int]:
-    """Return the share of choices of experts that live on one device alone, how many, and it."""
-    import numpy as np  # noqa: PLC0415
+def _placed_again(seen: Cube, slots: int, gpus: int) -> tuple[Map | None, int]:
+    """Return EPLB's plan on the devices that are left, and the slots that each of them needs.
 
-    rest = map_[:, np.arange(map_.shape[1]) // each != device]
-    homeless = np.ones(loads.shape, dtype=bool)
-    np.put_along_axis(homeless, rest, values=False, axis=1)
-    return float(loads[homeless].sum() / loads.sum()), int(homeless.sum()), device
+    As many slots a device as before, or as many as hold every expert; no plan where EPLB has none.
+    """
+    from nsysmoe.placement.plan import place  # noqa: PLC0415
+
+    loads = seen.sum(axis=0)
+    needed = max(slots, -(-loads.shape[1] // gpus))
+    try:
+        return place(loads, Cluster(gpus, needed * gpus), "eplb"), needed
+    except PlacementError:
+        return None, needed
+
+
+def _busiest_ratio(now: Cube, before: Cube) -> float | None:
+    """Return the busiest device's load against before, summed over layers."""
+    was = float(before.max(axis=1).sum())
+    return float(now.max(axis=1).sum()) / was if was else None
+
+
+def _others(lost: int, before: Cube, at_once: Cube, after: Cube | None) -> list[dict[str, Any]]:
+    """Return what each device that is left carries, against the mean of all before."""
+    mean = float(before.sum()) / before.shape[1]
+    left = [one for one in range(before.shape[1]) if one != lost]
+    return [
+        {
+            "device": device,
+            "before": float(before[:, device].sum()) / mean,
+            "at_once": float(at_once[:, place].sum()) / mean,
+            "after": None if after is None else float(after[:, place].sum()) / mean,
+        }
+        for place, device in enumerate(left)
+    ]
 
 
 def _unknown(limits: Limits) -> list[str]:
@@ -469,6 +526,14 @@ def _unknown(limits: Limits) -> list[str]:
     if limits.expert_share is None:
         found.insert(0, _UNKNOWN_SHARE)
     return found
+
+
+def _assumed(limits: Limits) -> list[Finding]:
+    if limits.now is not None:
+        return []
+    name = limits.present.name
+    message = f"the replay is taken to have run on the first layout, {name}; say so with --now"
+    return [Finding("assumed_layout", "warning", message, {"now": name})]
 
 
 def _findings(model: StepTime, check: Sequence[dict[str, Any]], answered: int) -> list[Finding]:

@@ -109,10 +109,7 @@ def summarize(
         TrafficError: The folder is damaged.
     """
     kept = Folder(Path(folder))
-    manifest = kept.manifest()
-    if manifest is None or not kept.journal.exists():
-        raise MissingDataError(f"{folder} holds no replay; make one with nsysmoe replay")
-    record = _read_record(kept, manifest)
+    record = _read_record(kept, kept.replayed())
     if not record.every:
         raise MissingDataError(f"no request of {folder} has ended yet; repeat the replay")
     return _traffic(record, limits_ms or {}, findings)
@@ -297,7 +294,8 @@ def _about_errors(
                 "failed_requests",
                 "warning",
                 f"{counts['failed']:,} requests ({share:.1%}) failed ({kinds}) and are in no "
-                f"percentile; counted as never answered, the 99th of TTFT {tail}",
+                f"percentile; counted as never answered, the 99th of TTFT {tail}; --retry-failed "
+                "sends them again",
                 {"failed": counts["failed"], "ttft_p99_with_failed_s": p99},
             )
         )

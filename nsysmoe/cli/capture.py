@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsysmoe.cli import capturing
-from nsysmoe.cli.capturing import POSITIVE, grouped
-from nsysmoe.cli.options import FILE
+from nsysmoe.cli.capturing import POSITIVE
+from nsysmoe.cli.options import FILE, grouped
 from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:

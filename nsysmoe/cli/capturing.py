@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 import math
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsysmoe.cli.exits import INTERRUPTED, REFUSED
-from nsysmoe.cli.options import FILE
+from nsysmoe.cli.options import FILE, grouped
 from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
     from nsysmoe.capture.outcome import Outcome
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from nsysmoe.capture.run import Capture
     from nsysmoe.capture.spec import Arm, Engine, Spec, Workload
 
-F = TypeVar("F", bound="Callable[..., Any]")
 
 POSITIVE = click.IntRange(min=1)
 
@@ -51,17 +50,6 @@ class _Pair(click.ParamType):  # type: ignore[type-arg,unused-ignore]
                 # A bare word is a text.
                 text = json.dumps(text)
         return key, text
-
-
-def grouped(*decorators: Callable[[F], F]) -> Callable[[F], F]:
-    """Return one decorator that adds several options, in their order."""
-
-    def decorate(function: F) -> F:
-        for decorator in reversed(decorators):
-            function = decorator(function)
-        return function
-
-    return decorate
 
 
 layout_options = grouped(

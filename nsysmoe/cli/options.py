@@ -199,10 +199,7 @@ def run_options(function: F) -> F:
         gathering = Gathering(as_runs, engine, workers, ray_address, scratch)
         return function(*values, reading={**reading, "gathering": gathering}, **more)
 
-    decorated: Any = with_gathering
-    for option in reversed(_RUN_OPTIONS):
-        decorated = option(decorated)
-    return cast("F", decorated)
+    return grouped(*_RUN_OPTIONS)(cast("F", with_gathering))
 
 
 _RUN_OPTIONS = (
@@ -262,6 +259,17 @@ def label_options(function: F) -> F:
             help=f"Name of the {which}.",
         )(function)
     return function
+
+
+def grouped(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator that adds several options, in their order."""
+
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
 
 
 # Generic in newer versions of click only.

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 import sys
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsysmoe.cli.options import FILE, Printer
+from nsysmoe.cli.speech import speech
 from nsysmoe.reports.formats import FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 _MEASURES = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2e", "e2el": "e2e"}
@@ -131,30 +133,37 @@ def command(requests: Path, folder: Path, format_: str | None, **given: Any) -> 
         retry_failed=given["retry_failed"],
         key_variable=given["key_variable"],
     )
-    limits = dict(given["limits"])
-    found = replay(
-        requests,
-        folder,
-        options,
-        limits_ms=limits,
-        tokenizer=given["tokenizer"],
-        progress=_progress(),
-    )
+    with _progress() as progress:
+        found = replay(
+            requests,
+            folder,
+            options,
+            limits_ms=dict(given["limits"]),
+            tokenizer=given["tokenizer"],
+            progress=progress,
+        )
     Printer(format_, None).show(traffic_page(found))
     if found.requests["unsent"]:
         sys.exit(130 if found.sessions[-1].get("ended") == "interrupted" else 1)
 
 
-def _progress() -> Callable[[int, int], None] | None:
-    """Return what says how far it is, once a second; nothing in a pipe."""
-    if not sys.stderr.isatty():
-        return None
-    said = time.monotonic()
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None] | None]:
+    """Give what says how far it is, once a second; nothing in a pipe, or where nobody wants it."""
+    if speech() == "quiet" or not sys.stderr.isatty():
+        yield None
+        return
+    said = began = time.monotonic()
 
     def say(done: int, of: int) -> None:
         nonlocal said
-        if time.monotonic() - said > _SAY_EVERY_S or done == of:
+        if time.monotonic() - said > _SAY_EVERY_S:
             said = time.monotonic()
-            click.echo(f"\r{done:,} of {of:,} requests", nl=done == of, err=True)
+            click.echo(f"\r{done:,} of {of:,} requests have ended", nl=False, err=True)
 
-    return say
+    try:
+        yield say
+    finally:
+        if said > began:
+            # The line that was written over and over makes room for the answer.
+            click.echo("\r\x1b[K", nl=False, err=True)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsysmoe.cli import capturing
-from nsysmoe.cli.capturing import POSITIVE, grouped
-from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.capturing import POSITIVE
+from nsysmoe.cli.options import FILE, grouped, output_options
 from nsysmoe.cli.progress import working
 from nsysmoe.cli.speech import say
 

@@ -6,14 +6,16 @@ import re
 import signal
 import sys
 import time
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from nsysmoe.cli.options import Printer
     from nsysmoe.watch.watcher import Snapshot, Watcher
@@ -78,6 +80,13 @@ class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     show_default=True,
     help="Capacity factor that overflow is counted against.",
 )
+@click.option(
+    "--drift-over",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Dumps of a domain that a new one of it is compared with.",
+)
 @click.option("--vllm-version", help="What the log is of.  [default: as it or the server tells]")
 @click.option("--alerts", type=FILE, help="TOML with thresholds.  [default: shipped ones]")
 @click.option(
@@ -126,14 +135,18 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
         if once:
             if given["profile_every"]:
                 raise click.UsageError("--profile-every does not go with --once")
-            found = watcher.look(is_once=True)
+            with working("Reading what is there"):
+                found = watcher.look(is_once=True)
             printer.show(watch_page(found), [given["log"]] if given["log"] else [])
             sys.exit(_FIRING_EXIT if found.is_firing else 0)
         if printer.output is not None or printer.format_ is not None:
             raise click.UsageError("--format and -o go with --once")
         # Ended from outside it goes the way of Ctrl-C: a profile that runs is stopped.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
-        _follow(_looks(watcher, given["interval"], _exporter(given["listen"])))
+        looks = _looks(watcher, given["interval"], _exporter(given["listen"]))
+        with working("Reading what is there"):
+            first = next(looks)
+        _follow(chain([first], looks))
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
@@ -174,14 +187,14 @@ def _judging(given: dict[str, Any]) -> Any:
     from nsysmoe.watch.routing import Judging
 
     if given["map_"] is None:
-        return Judging(given["gpus"], given["capacity"])
+        return Judging(given["gpus"], given["capacity"], recent=given["drift_over"])
     from nsysmoe.routing.loads import read_map
 
     map_, told = read_map(given["map_"])
     gpus = given["gpus"] or told
     if gpus is None:
         raise click.UsageError("--map does not tell how many GPUs there are: give --gpus")
-    return Judging(gpus, given["capacity"], map_)
+    return Judging(gpus, given["capacity"], map_, given["drift_over"])
 
 
 def _exporter(address: tuple[str, int] | None) -> Callable[[Snapshot], None]:
@@ -210,13 +223,13 @@ def _looks(
         time.sleep(max(0.0, interval_s - (time.monotonic() - started)))
 
 
-def _follow(looks: Iterator[Snapshot]) -> None:
+def _follow(looks: Iterable[Snapshot]) -> None:
     """Draw each look on a terminal; elsewhere say which alerts began and ended, a line each."""
     from rich.console import Console
     from rich.live import Live
 
     from nsysmoe.reports.formats.as_table import drawn
-    from nsysmoe.reports.pages.watch import watch_page
+    from nsysmoe.reports.pages.watch import live_page
 
     if not sys.stdout.isatty():
         _say_changes(looks)
@@ -224,17 +237,30 @@ def _follow(looks: Iterator[Snapshot]) -> None:
     console = Console()
     with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
         for found in looks:
-            live.update(drawn(watch_page(found), console.width), refresh=True)
+            live.update(drawn(live_page(found), console.width, console.height), refresh=True)
 
 
-def _say_changes(looks: Iterator[Snapshot]) -> None:
+def _say_changes(looks: Iterable[Snapshot]) -> None:
+    """Say which alerts begin and end, and why a source, or a profile, fails: once each."""
     from nsysmoe.reports.escape import visible
 
     states: dict[str, str] = {}
+    failures: dict[str, str | None] = {}
     for found in looks:
+        for name, said in _failures(found):
+            if said != failures.get(name) and said is not None:
+                click.echo(visible(f"{found.at} {name}: {said}"), err=True)
+            failures[name] = said
         for one in found.alerts:
             was, now = states.get(one["name"], "ok"), one["state"]
             states[one["name"]] = now
             if (was == "firing") != (now == "firing"):
                 told = f"{found.at} {one['severity']} {one['name']} {now} ({one['value']})"
                 click.echo(visible(f"{told}: {one['summary']}"))
+
+
+def _failures(found: Snapshot) -> Iterator[tuple[str, str | None]]:
+    for one in found.sources:
+        yield one["source"], one["said"]
+    if found.profiles is not None:
+        yield "profile", found.profiles["failed"]

@@ -64,6 +64,34 @@ def device_loads(
     return summed
 
 
+def loads_without(
+    map_: NDArray[np.int64], loads: NDArray[np.float64], gpus: int, lost: int
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Return what the loss of a device does before anything is placed anew.
+
+    Replicas elsewhere take over the load of its experts, evenly. Experts that lived nowhere else
+    are homeless: their load goes nowhere.
+
+    Args:
+        map_: Logical expert of each slot, shape [layers, slots], in the order of GPUs.
+        loads: Load of each logical expert, shape [layers, experts].
+        gpus: Devices before.
+        lost: Which of them is gone.
+
+    Returns:
+        Which experts are homeless, shape [layers, experts]; loads of the devices that are left, in
+        their order, shape [layers, gpus - 1].
+    """
+    layers, slots = map_.shape
+    left = map_[:, np.arange(slots) // (slots // gpus) != lost]
+    keys = left + loads.shape[1] * np.arange(layers)[:, None]
+    counts = np.bincount(keys.reshape(-1), minlength=loads.size).reshape(loads.shape)
+    each = np.divide(loads, counts, out=np.zeros(loads.shape), where=counts > 0)
+    held = np.take_along_axis(each, left, axis=1)
+    summed: NDArray[np.float64] = held.reshape(layers, gpus - 1, -1).sum(axis=-1)
+    return counts == 0, summed
+
+
 def slot_rows(map_: NDArray[np.int64], loads: NDArray[np.float64]) -> NDArray[np.int64]:
     """Return the choices that each physical expert is given: whole ones, unlike a split load.
 

@@ -21,6 +21,11 @@ def milliseconds(ns: float | None) -> str:
     return decimal(None if ns is None else ns / 1e6)
 
 
+def seconds_as_ms(seconds: float | None) -> str:
+    """Format a time in s as ms."""
+    return decimal(None if seconds is None else seconds * 1e3)
+
+
 def microseconds(ns: float | None) -> str:
     """Format a time in ns as us."""
     return decimal(None if ns is None else ns / 1e3)

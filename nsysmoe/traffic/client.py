@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -143,7 +144,7 @@ class Client:
                 async for chunk in response.content.iter_any():
                     stream.feed(chunk, time.perf_counter())
         except (aiohttp.ClientError, asyncio.TimeoutError, StreamError, OSError) as error:
-            return kind_of(error), str(error) or type(error).__name__
+            return kind_of(error), _said(error)
         if stream.last is None:
             return kinds.STREAM, "no token came"
         if not stream.is_done and stream.counted is None:
@@ -166,13 +167,30 @@ def kind_of(error: BaseException) -> str:
     return kinds.DISCONNECT
 
 
+def _said(error: BaseException) -> str:
+    """Return what an error says to a person: aiohttp's own words name its parts."""
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return os.strerror(error.errno) if error.errno else str(error.os_error)
+    if isinstance(error, aiohttp.ServerDisconnectedError):
+        return "the connection was closed before an answer"
+    if isinstance(error, aiohttp.ClientPayloadError | ConnectionResetError):
+        return "the connection was closed within the answer"
+    if isinstance(error, aiohttp.SocketTimeoutError):
+        return "not a byte for --stall-timeout"
+    if isinstance(error, asyncio.TimeoutError):
+        return "not answered whole within --timeout"
+    return str(error) or type(error).__name__
+
+
 async def ask_model(url: str, key: str | None) -> str:
     """Return the first model that a server lists.
 
     Raises:
         TrafficError: It cannot be reached, or lists none.
     """
-    found = await _get_json(f"{url}/v1/models", key)
+    status, found = await _get_json(f"{url}/v1/models", key)
+    if status != 200:
+        raise TrafficError(f"{url}/v1/models answered {status}; check --url, or give --model")
     rows = found.get("data") if isinstance(found, dict) else None
     name = rows[0].get("id") if isinstance(rows, list) and rows and _is_object(rows[0]) else None
     if not isinstance(name, str):
@@ -181,16 +199,18 @@ async def ask_model(url: str, key: str | None) -> str:
 
 
 async def ask_version(url: str, key: str | None) -> str | None:
-    """Return vLLM's version; None of a server that does not tell."""
-    try:
-        found = await _get_json(f"{url}/version", key)
-    except TrafficError:
-        return None
-    version = found.get("version") if isinstance(found, dict) else None
+    """Return vLLM's version; None of a server that does not tell.
+
+    Raises:
+        TrafficError: It cannot be reached.
+    """
+    status, found = await _get_json(f"{url}/version", key)
+    version = found.get("version") if status == 200 and isinstance(found, dict) else None
     return version[:64] if isinstance(version, str) else None
 
 
-async def _get_json(url: str, key: str | None) -> Any:
+async def _get_json(url: str, key: str | None) -> tuple[int, Any]:
+    """Return the status and the JSON value of an answer; None of one that holds none."""
     headers: Mapping[str, str] = {"Authorization": f"Bearer {key}"} if key else {}
     timeout = aiohttp.ClientTimeout(total=_ASK_S)
     try:
@@ -198,12 +218,16 @@ async def _get_json(url: str, key: str | None) -> Any:
             aiohttp.ClientSession(timeout=timeout, headers=headers) as session,
             session.get(url) as response,
         ):
-            if response.status != 200:
-                raise TrafficError(f"{url} answered {response.status}; check --url")
-            return await response.json(content_type=None)
+            text = await response.text(errors="replace")
+            status = response.status
     except (aiohttp.ClientError, asyncio.TimeoutError, OSError, ValueError) as error:
-        why = str(error) or type(error).__name__
-        raise TrafficError(f"{url} cannot be reached ({why}); is the server up?") from error
+        raise TrafficError(
+            f"{url} cannot be reached ({_said(error)}); is the server up?"
+        ) from error
+    try:
+        return status, json.loads(text)
+    except (ValueError, RecursionError):
+        return status, None
 
 
 def _is_object(value: Any) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.errors import TrafficError
+from nsysmoe.errors import MissingDataError, TrafficError
 from nsysmoe.traffic.journal import read_journal
+from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,9 +39,9 @@ class Folder:
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            if self.root.is_dir() and (others := sorted(one.name for one in self.root.iterdir())):
+            if other := _first_name(self.root):
                 raise TrafficError(
-                    f"{self.root} holds something else ({others[0]}); choose another -o"
+                    f"{self.root} holds something else ({other}); choose another -o"
                 ) from None
             return None
         except (OSError, ValueError) as error:
@@ -52,8 +52,23 @@ class Folder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Write the manifest whole."""
-        self.root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise TrafficError(f"{self.root} cannot be made ({error.strerror})") from error
         _write(self.root / MANIFEST, [json.dumps(manifest, indent=2)])
+
+    def replayed(self) -> dict[str, Any]:
+        """Return the manifest of a replay that has begun.
+
+        Raises:
+            MissingDataError: Nothing was sent yet.
+            TrafficError: The folder is damaged, or holds something else.
+        """
+        found = self.manifest()
+        if found is None or not self.journal.exists():
+            raise MissingDataError(f"{self.root} holds no replay; make one with nsysmoe replay")
+        return found
 
     def last_outcomes(self) -> dict[int, Outcome]:
         """Return what became of each request at its last attempt, by its number."""
@@ -82,6 +97,12 @@ def run_row(outcome: Outcome) -> dict[str, Any]:
     return {"id": row.pop("id"), **row}
 
 
+def _first_name(root: Path) -> str | None:
+    """Return a file of a folder; what a kill while the manifest was written left is none."""
+    names = sorted(one.name for one in root.iterdir()) if root.is_dir() else []
+    return next((name for name in names if not name.startswith(".")), None)
+
+
 def _run(
     record: dict[str, Any], summary: dict[str, Any], outcomes: Iterable[Outcome]
 ) -> Iterable[str]:
@@ -100,14 +121,9 @@ def _run(
 
 def _write(path: Path, parts: Iterable[str]) -> None:
     """Write a file that appears whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        with part.open("w", encoding="utf-8") as file:
+        with whole_file(path) as partial, partial.open("w", encoding="utf-8") as file:
             file.writelines(parts)
             file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise TrafficError(f"{path} cannot be written ({error.strerror})") from error

@@ -1,7 +1,9 @@
 """The record of a replay: one line a finished request, appended at once, never rewritten.
 
-A line is given to the operating system as soon as its request has ended, so that ``kill -9`` loses
-none; once a second it is forced to the disk. What was cut off within a line is cut away.
+A thread gives each line to the operating system as soon as its request has ended, so that a disk
+that hangs for a while makes no request late. ``kill -9`` loses the lines that still wait for the
+disk, none where it keeps up, and their requests are sent again. Once a second what was written is
+forced to the disk. What was cut off within a line is cut away.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ import contextlib
 import errno
 import json
 import os
+from queue import Empty, Queue
 from threading import Event, Thread
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _SYNC_S = 1.0
+# About 20 MB; beyond it the sender waits.
+_MOST_WAITING = 1 << 16
+_MOST_AT_ONCE = 256
 
 
 class Journal:
@@ -30,33 +36,63 @@ class Journal:
     def __init__(self, path: Path) -> None:
         _mend(path)
         self._file = path.open("ab", buffering=0)
+        self._waiting: Queue[Outcome | None] = Queue(_MOST_WAITING)
+        self._failed: OSError | None = None
         self._ends = Event()
         # Beside the sender: a disk takes milliseconds, in which requests would be late.
-        self._syncing = Thread(target=self._sync, daemon=True)
-        self._syncing.start()
+        self._beside = [Thread(target=each, daemon=True) for each in (self._write, self._sync)]
+        for each in self._beside:
+            each.start()
 
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._ends.set()
-        self._syncing.join()
-        self._file.close()
-
-    def add(self, outcome: Outcome) -> None:
-        """Append one finished request.
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        """Wait until everything is on the disk.
 
         Raises:
-            TrafficError: The disk is full.
+            TrafficError: Not everything is, and nothing else went wrong before.
         """
-        line = json.dumps(outcome.to_dict(), separators=(",", ":")).encode() + b"\n"
-        try:
-            _write_whole(self._file, line)
-        except OSError as error:
+        self._waiting.put(None)
+        self._beside[0].join()
+        self._ends.set()
+        self._beside[1].join()
+        self._file.close()
+        if kind is None:
+            self._check()
+
+    def add(self, outcome: Outcome) -> None:
+        """Append one finished request; waits only where 65,536 lines wait for the disk.
+
+        Raises:
+            TrafficError: The disk is full, or fails.
+        """
+        self._check()
+        self._waiting.put(outcome)
+
+    def _check(self) -> None:
+        if (error := self._failed) is not None:
             raise TrafficError(
                 f"{self._file.name} cannot be written ({error.strerror or error}); free space "
                 "and repeat the command to go on"
             ) from error
+
+    def _write(self) -> None:
+        """Write what waits, many lines at once where the disk was slow."""
+        is_open = True
+        while is_open:
+            taken = [self._waiting.get()]
+            with contextlib.suppress(Empty):
+                while len(taken) < _MOST_AT_ONCE:
+                    taken.append(self._waiting.get_nowait())
+            is_open = None not in taken
+            lines = [_line(outcome) for outcome in taken if outcome is not None]
+            # After a failure what comes is passed over: the sender learns of it and stops.
+            if lines and self._failed is None:
+                try:
+                    _write_whole(self._file, b"".join(lines))
+                except OSError as error:
+                    self._failed = error
 
     def _sync(self) -> None:
         ended = False
@@ -65,6 +101,10 @@ class Journal:
             # A disk that cannot write says so to the next line as well.
             with contextlib.suppress(OSError):
                 os.fsync(self._file.fileno())
+
+
+def _line(outcome: Outcome) -> bytes:
+    return json.dumps(outcome.to_dict(), separators=(",", ":")).encode() + b"\n"
 
 
 def _write_whole(file: FileIO, line: bytes) -> None:

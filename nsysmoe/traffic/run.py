@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from nsysmoe.errors import MissingDataError, TrafficError
+from nsysmoe.server_url import server_url
 from nsysmoe.traffic import schedule
 from nsysmoe.traffic.folder import MANIFEST, SCHEMA_VERSION, Folder
 from nsysmoe.traffic.journal import Journal
@@ -77,15 +77,9 @@ def check_url(url: str) -> str:
     """Return a server's address without its last slash or ``/v1``.
 
     Raises:
-        TrafficError: It is no address, or holds a password.
+        InputError: It is no address, or holds a password.
     """
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname:
-        raise TrafficError("--url must be http://HOST:PORT or https://HOST:PORT")
-    if parts.username or parts.password:
-        raise TrafficError("--url must not hold a password: name a variable with --key-variable")
-    if parts.query or parts.fragment:
-        raise TrafficError("--url must end with the host, port, or a path before /v1")
+    server_url(url)
     return url.rstrip("/").removesuffix("/v1")
 
 
@@ -169,9 +163,10 @@ class _Replay:
 
         options = self.options
         key, url = _key(options), check_url(options.url)
+        # First of all: requests that a server which is away cannot answer are not sent.
+        self.manifest["vllm"] = asyncio.run(ask_version(url, key))
         if self.manifest["model"] is None:
             self.manifest["model"] = options.model or asyncio.run(ask_model(url, key))
-        self.manifest["vllm"] = asyncio.run(ask_version(url, key))
         return Target(
             url=url,
             model=self.manifest["model"],

@@ -21,7 +21,7 @@ METRICS = (
     "ttft_p50_s", "ttft_p95_s", "ttft_p99_s", "tpot_p50_s", "tpot_p95_s", "tpot_p99_s",
     "queue_p99_s", "eplb_countdown", "logged_balancedness", "balancedness",
     "lowest_layer_balancedness", "since_rearrangement_s", "dropped_ratio", "overflow_ratio",
-    "drift", "domain_drift", "capture_wait_share", "sources_down",
+    "drift", "excess_drift", "domain_drift", "capture_wait_share", "sources_down",
 )  # fmt: skip
 _SEVERITIES = ("info", "warning", "critical")
 _KEYS = {"name", "metric", "above", "below", "for_s", "severity", "summary"}
@@ -129,13 +129,16 @@ def read_thresholds(path: Path | None) -> tuple[Threshold, ...]:
     return made
 
 
-def _threshold(source: Path, number: int, row: dict[str, Any]) -> Threshold:
+def _threshold(source: Path, number: int, row: Any) -> Threshold:
     where = f"{source}, alert {number}"
+    if not isinstance(row, dict):
+        raise WatchError(f"{where} is no table: write [[alert]]")
     if unknown := sorted(set(row) - _KEYS):
         raise WatchError(f"{where}: there is no {unknown[0]}; there are {', '.join(sorted(_KEYS))}")
     metric = row.get("metric")
     if metric not in METRICS:
-        raise WatchError(f"{where}: metric must be one of {', '.join(METRICS)}")
+        told = f"there is no metric {metric!r}" if metric is not None else "metric is missing"
+        raise WatchError(f"{where}: {told}; there are {', '.join(METRICS)}")
     if ("above" in row) == ("below" in row):
         raise WatchError(f"{where}: give either above or below")
     severity = row.get("severity", "warning")

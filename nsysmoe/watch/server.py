@@ -5,9 +5,8 @@ from __future__ import annotations
 import http.client
 import json
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
-from nsysmoe.errors import WatchError
+from nsysmoe.server_url import server_url
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,21 +24,14 @@ class Server:
         url: ``http://HOST:PORT``, with or without ``/metrics`` at its end.
 
     Raises:
-        WatchError: It is no address, or holds a password.
+        InputError: It is no address, or holds a password.
     """
 
     def __init__(self, url: str) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise WatchError("--url must be http://HOST:PORT or https://HOST:PORT")
-        if parts.username or parts.password:
-            raise WatchError("--url must not hold a password")
-        try:
-            self._port = parts.port
-        except ValueError as error:
-            raise WatchError("--url names a port that is none") from error
+        parts = server_url(url)
+        self._port = parts.port
         self._is_safe = parts.scheme == "https"
-        self._host = parts.hostname
+        self._host = str(parts.hostname)
         self._prefix = parts.path.rstrip("/").removesuffix("/metrics")
         self.name = f"{parts.scheme}://{parts.netloc}{self._prefix}"
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from nsysmoe.watch.server import Server
 
 SCHEMA_VERSION = 1
-# Of a log in one look: the screen stays alive while a day of it is read.
+# Of a log in one look after the first.
 _SLICE = 64 << 20
 # Files that are waiting to be analysed; of more the oldest are passed over.
 _MOST_WAITING = 64
@@ -153,7 +153,8 @@ def snapshot(  # noqa: PLR0913 - three sources, and how each is judged
 
     Raises:
         MissingDataError: A server is to be asked and prometheus-client is not installed.
-        WatchError: The address or the thresholds cannot be used.
+        InputError: The address is none.
+        WatchError: The thresholds cannot be used.
     """
     from nsysmoe.watch.alerts import read_thresholds  # noqa: PLC0415
     from nsysmoe.watch.routing import Judging  # noqa: PLC0415 - numpy
@@ -255,7 +256,8 @@ class Watcher:
                 before = self._eplb.lines
                 for line in self._tail.lines(_SLICE):
                     self._eplb.take(line)
-                if not is_once:
+                # What lies there at the start is read whole: alerts are on what is now.
+                if not is_once and source.reads:
                     break
         except OSError as error:
             source.failed(error)
@@ -348,8 +350,8 @@ def values_of(
 ) -> dict[str, float | None]:
     """Return what thresholds are on, by ``alerts.METRICS``; None where not known.
 
-    ``balancedness`` is that of dumps; the logged one stands in for it only where its version
-    takes maxima over ranks.
+    ``balancedness`` is that of devices, from dumps; the logged one stands in for it only where its
+    version takes maxima over ranks. Experts are never as balanced as devices: theirs is none.
     """
     found: dict[str, float | None] = {
         "sources_down": float(sum(not one["up"] for one in sources)),
@@ -385,14 +387,18 @@ def _of_eplb(eplb: dict[str, Any] | None) -> dict[str, float | None]:
 def _of_routing(routing: dict[str, Any] | None) -> dict[str, float | None]:
     if routing is None:
         names = ("balancedness", "lowest_layer_balancedness", "dropped_ratio", "overflow_ratio")
-        return dict.fromkeys((*names, "drift", "domain_drift"))
+        return dict.fromkeys((*names, "drift", "excess_drift", "domain_drift"))
     between = [one["drift"] for one in routing["domain_drift"] if one["drift"] is not None]
+    by_layer = [one["balancedness"] for one in routing["layers"]]
+    is_known = routing["over"] == "devices"
+    drift, by_chance = routing["drift"], routing["drift_by_chance"]
     return {
-        "balancedness": routing["balancedness"],
-        "lowest_layer_balancedness": _least([one["balancedness"] for one in routing["layers"]]),
+        "balancedness": routing["balancedness"] if is_known else None,
+        "lowest_layer_balancedness": _least(by_layer) if is_known else None,
         "dropped_ratio": routing["dropped_ratio"],
         "overflow_ratio": routing["overflow_ratio"],
-        "drift": routing["drift"],
+        "drift": drift,
+        "excess_drift": None if drift is None else max(0.0, drift - (by_chance or 0.0)),
         "domain_drift": max(between, default=None),
     }
 

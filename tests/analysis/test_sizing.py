@@ -94,6 +94,14 @@ def test_a_lost_device_takes_its_experts_unless_they_have_replicas(tmp_path: Pat
     assert (lost["4"]["slots_per_device"], lost["4"]["slots_needed"]) == (2, 3)
     # Of seven experts that have one home one device holds three, where it held two.
     assert lost["4"]["load_ratio"] == pytest.approx(3 / 2, rel=0.05)
+    # Nobody else has replicas: the others carry at once what they carried before.
+    for other in lost["4"]["others"]:
+        assert other["at_once"] == other["before"]
+    assert sum(one["after"] for one in lost["4"]["others"]) == pytest.approx(4)
+    # With replicas they carry more at once: all but what found no expert.
+    served = sum(one["at_once"] for one in lost["4+8"]["others"])
+    assert served == pytest.approx(4 * (1 - lost["4+8"]["homeless_share"]))
+    assert lost["4+8"]["at_once_ratio"] > 1
     # Every expert lives twice, on some plan not on two devices.
     assert lost["4+8"]["homeless_share"] < lost["4"]["homeless_share"]
     assert lost["2"]["load_ratio"] == pytest.approx(2.0, rel=0.1)
@@ -110,6 +118,40 @@ def test_the_command_prints_and_says_what_it_does_not_know(tmp_path: Path) -> No
     told = json.loads(run(*asked, "--format", "json").stdout)
     assert [one["layout"] for one in told["layouts"]] == ["2", "4+4"]
     assert len(told["rows"]) == 2 * 2 * 2
+
+
+def test_advise_takes_a_replay_too(tmp_path: Path) -> None:
+    replay = replayed(tmp_path / "replay", workload(100, 12.0))
+    log = routed(tmp_path / "r.npz")
+    asked = ("--replay", replay, "--routing", log, "--layout", "2", "--layout", "4",
+             "--max-num-seqs", "8", "--format", "json")  # fmt: skip
+    told = run("advise", *asked).stdout
+    assert told == run("size", *asked).stdout
+    assert json.loads(told)["now"] == "2"
+    assert "assumed_layout" in [one["code"] for one in json.loads(told)["findings"]]
+    known = json.loads(run("advise", *asked, "--now", "4").stdout)
+    assert known["now"] == "4"
+    assert [one["layout"] for one in known["layouts"]] == ["4", "2"]
+    assert "assumed_layout" not in [one["code"] for one in known["findings"]]
+
+
+@pytest.mark.parametrize(("values", "why"), [
+    (["--replay", "x", "--gpus", "2"], "--gpus does not go with --replay"),
+    (["--layout", "2"], "--layout needs --replay"), (["--replay", "x"], "give --now"),
+])  # fmt: skip
+def test_the_two_questions_of_advise_do_not_mix(values: list[str], why: str) -> None:
+    found = run("advise", "--routing", "y", *values)
+    assert (found.exit_code, why in found.stderr) == (2, True)
+
+
+def test_experts_that_do_not_divide_among_the_replays_gpus_are_told(tmp_path: Path) -> None:
+    replay = replayed(tmp_path / "replay", workload(100, 12.0))
+    found = size(replay, routed(tmp_path / "r.npz"), Limits(Layout(3), (), (64,)))
+    assert [one.evidence for one in found.findings] == [{"named": 8, "taken": 9}]
+    with pytest.raises(MissingDataError, match="holds no replay"):
+        size(tmp_path / "none", tmp_path / "r.npz", Limits(Layout(2), (), (64,)))
+    with pytest.raises(MissingDataError, match="no layout is given"):
+        size(replay, tmp_path / "r.npz", Limits(None, (), (64,)))
 
 
 def test_too_few_requests_and_layouts_that_do_not_divide(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from nsysmoe.errors import PlacementError
 from nsysmoe.placement.cluster import ALGORITHMS, Algorithm, Cluster
 from nsysmoe.placement.exact import place_exactly
-from nsysmoe.placement.loads import balancedness, device_loads, replica_counts
+from nsysmoe.placement.loads import balancedness, device_loads, loads_without, replica_counts
 from nsysmoe.placement.plan import place
 
 if TYPE_CHECKING:
@@ -229,3 +229,22 @@ def test_no_load_is_balanced() -> None:
     loads = np.zeros((2, 4))
     found = place(loads, Cluster(2, 6), "best")
     assert balancedness(device_loads(found, loads, 2)).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("lost", range(4))
+def test_a_lost_device_against_counting_replicas_one_by_one(lost: int) -> None:
+    random = np.random.default_rng(lost)
+    loads = random.integers(0, 100, (3, 6)).astype(np.float64)
+    map_ = place(loads, Cluster(4, 8), "eplb")
+    homeless, left = loads_without(map_, loads, 4, lost)
+    others = [device for device in range(4) if device != lost]
+    for layer, expert in product(range(3), range(6)):
+        homes = [slot // 2 for slot in range(8) if map_[layer, slot] == expert]
+        assert homeless[layer, expert] == (not set(homes) - {lost})
+    for layer, (place_, device) in product(range(3), enumerate(others)):
+        expected = 0.0
+        for slot in (2 * device, 2 * device + 1):
+            expert = map_[layer, slot]
+            replicas = sum(1 for one in range(8) if map_[layer, one] == expert and one // 2 != lost)
+            expected += loads[layer, expert] / replicas
+        assert left[layer, place_] == pytest.approx(expected)

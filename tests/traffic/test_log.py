@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from nsysmoe.capture.node.nsysmoe_workload import arrivals
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.traffic.log import read_log
 from nsysmoe.traffic.request import CHAT, COMPLETIONS
@@ -139,3 +140,5 @@ def test_poisson_arrivals_have_their_rate_and_repeat() -> None:
     assert found[0] == 0.0
     assert found[-1] == pytest.approx(400, rel=0.03)
     assert found == poisson(20_000, 50.0, 7)
+    # What a capture's server gets, too: its script on the node has the standard library alone.
+    assert list(found) == arrivals(50.0, 20_000, 7)

@@ -247,6 +247,20 @@ def test_a_server_that_dies_midway_and_comes_back(server: Scripted, tmp_path: Pa
         stop(again)
 
 
+def test_going_on_before_the_server_is_back_sends_nothing(server: Scripted, tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [{}] * 5 + [{"fault": "die"}] + [{}] * 200)
+    asked = ("replay", log, "--url", server.url, "-o", tmp_path / "out", "--give-up", "50")
+    first = run(*asked)
+    assert first.exit_code == 1
+    assert "--retry-failed sends them again" in first.stdout
+    before = (tmp_path / "out" / "requests.jsonl").read_bytes()
+    second = run(*asked)
+    assert (second.exit_code, second.stdout) == (1, "")
+    assert "cannot be reached (Connection refused)" in second.stderr
+    assert (tmp_path / "out" / "requests.jsonl").read_bytes() == before
+    assert len(read_json(tmp_path / "out" / "manifest.json")["sessions"]) == 1
+
+
 def test_failed_requests_can_be_sent_again_and_stay_counted(
     server: Scripted, tmp_path: Path
 ) -> None:

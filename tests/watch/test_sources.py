@@ -6,6 +6,7 @@ import os
 import random
 import shutil
 import time
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -178,6 +179,31 @@ def test_a_log_that_grows_rotates_and_has_endless_lines(tmp_path: Path) -> None:
     assert list(tail.lines(1 << 20)) == [b"cut"]
 
 
+def test_memory_does_not_grow_with_the_log(tmp_path: Path) -> None:
+    path = tmp_path / "engine.log"
+    lines = "".join(
+        texts.eplb_line(step, 128 - step % 128, value=0.5 + step % 50 / 100)
+        + texts.load_line(step % 8, step % 300, 0)
+        for step in range(2000)
+    )
+
+    def peak(copies: int) -> int:
+        path.write_text(lines * copies)
+        tracemalloc.start()
+        tail, state = Tail(path), EplbState()
+        for line in tail.lines(1 << 40):
+            state.take(line)
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert state.lines == 4000 * copies
+        return held
+
+    # Blocks of 1 MiB, and what their lines are while they are looked at.
+    few = peak(8)
+    assert few > 1 << 20
+    assert peak(32) < few * 1.1
+
+
 @pytest.mark.parametrize("block", [1, 7, 100])
 def test_lines_do_not_depend_on_where_blocks_end(tmp_path: Path, block: int) -> None:
     path = tmp_path / "engine.log"
@@ -202,11 +228,56 @@ def test_dumps_are_judged_by_device_and_domain() -> None:
     assert [row["balancedness"] for row in told["layers"]] == [0.5, 1.0]
     assert told["layers"][0]["hottest"][0] == {"expert": 0, "share": 1.0}
     assert told["dropped_ratio"] == pytest.approx(30 / 80)
+    assert told["drift"] is None, "the first of its domain"
+    (between,) = told["domain_drift"]
+    assert between["domains"] == ["chat", "code"]
     # Shares 1/4 against 1 for one expert, in one of two layers.
-    assert told["drift"] == pytest.approx(0.75 / 2)
-    assert told["domain_drift"] == [{"domains": ["chat", "code"], "drift": pytest.approx(0.375)}]
+    assert between["drift"] == pytest.approx(0.75 / 2)
+    assert between["moved"][0] == {"layer": 0, "expert": 0, "shares": [0.25, 1.0]}
+    assert [row["hottest"][0] for row in told["domains"]] == [
+        {"layer": 0, "expert": 0, "share": 0.25}, {"layer": 0, "expert": 0, "share": 1.0},
+    ]  # fmt: skip
     state.add(Dump("c", "chat", np.ones((1, 8))))
     assert [row["domain"] for row in (state.told() or {})["domains"]] == ["chat"]
+
+
+def test_domains_that_take_turns_are_no_drift_and_one_that_changes_is() -> None:
+    chat, code = np.array([[90.0, 10.0]]), np.array([[10.0, 90.0]])
+    state = RoutingState(Judging())
+    for _ in range(5):
+        for domain, loads in (("chat", chat), ("code", code)):
+            state.add(Dump("x", domain, loads))
+    assert (state.told() or {})["drift"] == pytest.approx(0.0)
+    state.add(Dump("x", "chat", code))
+    assert (state.told() or {})["drift"] == pytest.approx(0.8)
+    for _ in range(100):
+        state.add(Dump("x", "chat", code))
+    told = state.told() or {}
+    assert told["drift"] == pytest.approx(0.0, abs=0.01), "what was long ago has faded"
+    assert told["domains"][0]["choices"] == 106 * 100
+
+
+def test_one_dump_back_compares_neighbours() -> None:
+    state = RoutingState(Judging(recent=1))
+    for loads in ([[1.0, 1.0]], [[1.0, 3.0]], [[1.0, 1.0]]):
+        state.add(Dump("x", "", np.array(loads)))
+    assert (state.told() or {})["drift"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize("choices", [300, 3000])
+def test_what_chance_makes_of_equal_shares_against_drawing_them(choices: int) -> None:
+    draw = np.random.default_rng(choices)
+    shares = draw.dirichlet(np.ones(16), size=3)
+    found, told = [], []
+    for _ in range(200):
+        state = RoutingState(Judging(recent=4))
+        for _ in range(8):
+            loads = np.stack([draw.multinomial(choices, row) for row in shares]).astype(float)
+            state.add(Dump("x", "", loads))
+        page = state.told() or {}
+        found.append(page["drift"])
+        told.append(page["drift_by_chance"])
+    assert np.mean(told) == pytest.approx(np.mean(found), rel=0.05)
 
 
 def test_a_map_tells_which_device_is_busy() -> None:

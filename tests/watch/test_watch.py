@@ -10,6 +10,7 @@ import pty
 import re
 import shutil
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import termios
 import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from typing import Any
 import pytest
 
 import nsysmoe
-from nsysmoe.errors import WatchError
+from nsysmoe.errors import InputError, WatchError
 from nsysmoe.watch.alerts import METRICS, Alerts, read_thresholds
 from nsysmoe.watch.profiles import Profiles, Timetable
 from nsysmoe.watch.server import Server
@@ -132,6 +133,16 @@ def test_a_wrong_balancedness_raises_no_alert_but_a_right_one_does(tmp_path: Pat
     assert "says nothing of ranks" in page
 
 
+def test_experts_are_not_held_to_what_devices_are(tmp_path: Path) -> None:
+    shutil.copy(GRAPHS / "eplb_off.routed.npz", tmp_path)
+    code, told = once("--drops", tmp_path)
+    assert (code, told["routing"]["over"]) == (0, "experts")
+    assert told["values"]["balancedness"] is None
+    assert told["values"]["lowest_layer_balancedness"] is None
+    told = once("--drops", tmp_path, "--gpus", 2)[1]
+    assert told["values"]["balancedness"] == told["routing"]["balancedness"]
+
+
 def test_a_source_that_is_down_is_an_alarm_and_no_failure(tmp_path: Path) -> None:
     code, told = once("--url", "http://127.0.0.1:9", "--log", tmp_path / "none.log")
     assert code == 3
@@ -167,11 +178,13 @@ def test_alerts_wait_as_long_as_they_say(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("text", "why"), [
-    ("x = 1", "must hold"), ("[[alert]]\nmetric = 'speed'\nabove = 1", "metric must be one of"),
+    ("x = 1", "must hold"),
+    ("[[alert]]\nmetric = 'speed'\nabove = 1", "there is no metric 'speed'"),
     (THRESHOLD + "below = 1", "either above or below"), (THRESHOLD + THRESHOLD, "twice"),
     (THRESHOLD + "colour = 'red'", "there is no colour"), ("[[alert", "no TOML"),
     (THRESHOLD.replace("5", "nan"), "above must be a number"),
     (THRESHOLD + "severity = 'fatal'", "severity must be one of"),
+    ("alert = [1]", "alert 1 is no table"), ("[[alert]]\nabove = 1", "metric is missing"),
     (THRESHOLD.replace("10", "-1"), "for_s must not be negative"),
 ])  # fmt: skip
 def test_thresholds_that_are_none(tmp_path: Path, text: str, why: str) -> None:
@@ -217,12 +230,19 @@ def exported(tmp_path: Path) -> Iterator[str]:
     """What a running watch exports of everything that it can read."""
     drops = tmp_path / "drops"
     drops.mkdir()
-    for source in (GRAPHS / "eplb_off.routed.npz", DP2 / "eplb_on.sqlite"):
-        path = drops / source.name
+    dump = GRAPHS / "eplb_off.routed.npz"
+    dropped = ((dump, "code/1.npz"), (dump, "chat/2.npz"), (dump, "chat/3.npz"),
+               (DP2 / "eplb_on.sqlite", "last.sqlite"))  # fmt: skip
+    for age, (source, name) in enumerate(dropped):
+        path = drops / name
+        path.parent.mkdir(exist_ok=True)
         shutil.copy(source, path)
-        os.utime(path, (1e9, 1e9))
+        os.utime(path, (1e9 + age, 1e9 + age))
     log = tmp_path / "engine.log"
-    log.write_text(texts.eplb_line(10, -3, value=0.9, model='a"b\\c'))
+    log.write_text(
+        "INFO 11-21 23:05:30 [eplb_state.py:433] Rearranging experts ...\n"
+        + texts.eplb_line(10, -3, value=0.9, model='a"b\\c')
+    )
     answers = {"/metrics": (200, texts.metrics("0.33.0", ttft=[0.05] * 10))}
     with serving(answers) as (url, _):
         process = start_watch(
@@ -232,10 +252,11 @@ def exported(tmp_path: Path) -> Iterator[str]:
         try:
             where = address(process)
             assert where.startswith("http://127.0.0.1:")
-            fetch(where, "nsysmoe_layer_balancedness{")
+            fetch(where, "nsysmoe_routing_excess_drift ")
             fetch(where, "nsysmoe_capture_wait_seconds ")
             answers["/metrics"] = 200, texts.metrics("0.33.0", ttft=[0.05] * 20)
-            yield fetch(where, "nsysmoe_ttft_seconds{")
+            fetch(where, "nsysmoe_ttft_seconds{")
+            yield fetch(where, "nsysmoe_output_tokens_per_second ")
         finally:
             process.kill()
             process.communicate()
@@ -271,10 +292,7 @@ def test_the_dashboard_and_the_rules_ask_for_what_is_exported(exported: str) -> 
     asked = {target["expr"] for panel in dashboard["panels"] for target in panel.get("targets", ())}
     rules = (PRODUCTION / "alert-rules.yml").read_text()
     wanted = set(re.findall(r"nsysmoe_\w+", " ".join(asked) + rules))
-    # Not known before a second dump or a second domain.
-    later = {"nsysmoe_routing_drift", "nsysmoe_domain_drift"}
-    later |= {"nsysmoe_eplb_since_rearrangement_seconds", "nsysmoe_output_tokens_per_second"}
-    assert wanted - later <= names
+    assert wanted <= names
     assert len(wanted) > 10
 
 
@@ -285,6 +303,69 @@ def test_promtool_accepts_the_rules_and_they_fire_as_they_say() -> None:
             ["promtool", *arguments], cwd=PRODUCTION, capture_output=True, text=True, check=False
         )
         assert found.returncode == 0, found.stdout + found.stderr
+
+
+def free_port() -> int:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return int(taken.getsockname()[1])
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, scraped: str) -> Iterator[str]:
+    """Run Prometheus on what a watch exports, with the shipped rules; yield its address."""
+    config = folder / "prometheus.yml"
+    config.write_text(
+        "global: {scrape_interval: 1s, evaluation_interval: 1s}\n"
+        f"rule_files: [{PRODUCTION / 'alert-rules.yml'}]\n"
+        "scrape_configs:\n- job_name: watch\n  static_configs: [{targets: ['"
+        + scraped.removeprefix("http://").removesuffix("/metrics")
+        + "']}]\n"
+    )
+    port = free_port()
+    process = subprocess.Popen(
+        ["prometheus", f"--config.file={config}", f"--storage.tsdb.path={folder / 'data'}",
+         f"--web.listen-address=127.0.0.1:{port}"],
+        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def asked_until(url: str, has_come: Callable[[Any], bool]) -> Any:
+    limit, told = time.monotonic() + 60, None
+    while time.monotonic() < limit:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url) as answer:
+            told = json.loads(answer.read())["data"]
+            if has_come(told):
+                return told
+        time.sleep(0.2)
+    return pytest.fail(f"Prometheus told {told}")
+
+
+@pytest.mark.skipif(shutil.which("prometheus") is None, reason="Debian's package prometheus")
+def test_prometheus_itself_scrapes_it_and_the_shipped_rule_fires(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.eplb_line(10, -3, value=0.9))
+    process = start_watch("--log", log, "--listen", "0", "--interval", "200ms")
+    try:
+        with prometheus(tmp_path, address(process)) as url:
+            found = asked_until(
+                f"{url}/api/v1/query?query=nsysmoe_eplb_countdown_steps",
+                lambda it: bool(it["result"]),
+            )
+            assert found["result"][0]["value"][1] == "-3"
+            told = asked_until(
+                f"{url}/api/v1/alerts",
+                lambda it: any(one["state"] == "firing" for one in it["alerts"]),
+            )
+            assert {one["labels"]["alertname"] for one in told["alerts"]} == {"EplbDied"}
+    finally:
+        process.kill()
+        process.communicate()
 
 
 def test_without_a_terminal_changes_of_alerts_are_lines(tmp_path: Path) -> None:
@@ -302,11 +383,10 @@ def test_without_a_terminal_changes_of_alerts_are_lines(tmp_path: Path) -> None:
         process.communicate()
 
 
-def test_a_terminal_is_drawn_anew_and_names_stay_text(tmp_path: Path) -> None:
-    log = tmp_path / "engine.log"
-    log.write_text(texts.eplb_line(10, -3, model="[red]\x1b[2Jx"))
+def drawn_in(rows: int, log: Path) -> bytes:
+    """Return what a terminal of some rows is sent until it was drawn twice."""
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 110, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 110, 0, 0))
     with subprocess.Popen(
         [sys.executable, "-m", "nsysmoe", "watch", "--log", str(log), "--interval", "50ms"],
         stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "TERM": "xterm"},
@@ -314,20 +394,37 @@ def test_a_terminal_is_drawn_anew_and_names_stay_text(tmp_path: Path) -> None:
         os.close(theirs)
         drawn, limit = b"", time.monotonic() + 60
         # Drawn twice: the second time over the first.
-        while drawn.count(b"Sources") < 2 and time.monotonic() < limit:
+        while drawn.count(b"1 firing: eplb_died") < 2 and time.monotonic() < limit:
             drawn += os.read(ours, 65536)
         process.send_signal(signal.SIGINT)
         while True:
             try:
-                if not os.read(ours, 65536):
+                if not (more := os.read(ours, 65536)):
                     break
+                drawn += more
             except OSError:
                 break
         assert process.wait(30) == 130
     os.close(ours)
-    assert b"1 firing: eplb_died" in drawn
+    return drawn
+
+
+def test_a_terminal_is_drawn_anew_and_names_stay_text(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.eplb_line(10, -3, model="[red]\x1b[2Jx"))
+    drawn = drawn_in(50, log)
     assert b"[red]\\x1b[2Jx" in drawn
     assert b"\x1b[2Jx" not in drawn
+    assert b"more lines" not in drawn
+    assert b"queue_grows" not in drawn, "of alerts only what is not well"
+
+
+def test_a_low_terminal_says_what_it_leaves_out(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.load_line(0, 4, 1) + texts.eplb_line(10, -3))
+    drawn = drawn_in(8, log)
+    assert b"more lines" in drawn
+    assert b"EPLB's countdown ran negative" in drawn
 
 
 def test_an_address_that_is_taken() -> None:
@@ -374,10 +471,14 @@ def test_a_running_watch_profiles_reads_and_clears_away(tmp_path: Path) -> None:
     shutil.copy(DP2 / "eplb_off.sqlite", mine)
     os.utime(mine, (1e9, 1e9))
 
+    left: list[Path] = []
+
     class Played(dict[str, tuple[int, str]]):
         def get(self, path: str, default: Any = None) -> Any:
             if path == "/stop_profile":
-                shutil.copyfile(DP2 / "eplb_on.sqlite", folder / f"serve.{time.time_ns()}.sqlite")
+                trace = folder / f"serve.{time.time_ns()}.sqlite"
+                shutil.copyfile(DP2 / "eplb_on.sqlite", trace)
+                left.append(trace)
             return super().get(path, default)
 
     answers = Played({"/start_profile": (200, ""), "/stop_profile": (200, "")})
@@ -390,10 +491,8 @@ def test_a_running_watch_profiles_reads_and_clears_away(tmp_path: Path) -> None:
         try:
             found = fetch(address(process), "nsysmoe_capture_wait_seconds ")
             limit = time.monotonic() + 60
-            while time.monotonic() < limit:
-                taken = asked.count("POST /stop_profile")
-                if len(list(folder.glob("serve.*"))) < taken:
-                    break
+            while all(trace.exists() for trace in left):
+                assert time.monotonic() < limit, "no trace was cleared away"
                 time.sleep(0.05)
             while asked.count("POST /start_profile") == asked.count("POST /stop_profile"):
                 assert time.monotonic() < limit
@@ -405,16 +504,25 @@ def test_a_running_watch_profiles_reads_and_clears_away(tmp_path: Path) -> None:
     assert asked.count("POST /start_profile") == asked.count("POST /stop_profile"), (
         "ended within a profile, it stops it first"
     )
-    assert len(list(folder.glob("serve.*"))) < asked.count("POST /stop_profile")
     assert mine.exists()
     assert process.returncode == 143
 
 
 def test_a_server_that_takes_no_profiles_says_why(tmp_path: Path) -> None:
-    with serving({}) as (url, _):
-        profiles = Profiles(Server(url), Timetable(600, 2), tmp_path, lambda _: None)
-        assert not profiles.take(0.0)
-    assert "--profiler-config.profiler cuda" in (profiles.failed or "")
+    with serving({"/metrics": (200, "")}) as (url, asked):
+        process = start_watch(
+            "--url", url, "--profiles", tmp_path, "--profile-every", "300ms", "--for", "100ms",
+            "--interval", "50ms",
+        )  # fmt: skip
+        try:
+            limit = time.monotonic() + 60
+            while asked.count("POST /start_profile") < 3 and time.monotonic() < limit:
+                time.sleep(0.05)
+        finally:
+            process.terminate()
+            said = process.communicate()[1]
+    assert said.count("--profiler-config.profiler cuda") == 1, said
+    assert "POST /stop_profile" not in asked
 
 
 def test_a_profile_is_stopped_whatever_happens(tmp_path: Path) -> None:
@@ -429,8 +537,11 @@ def test_a_profile_is_stopped_whatever_happens(tmp_path: Path) -> None:
     assert asked[-1] == "POST /stop_profile"
 
 
-@pytest.mark.parametrize("url", ["h:1", "ftp://h", "http://me:secret@h", "http://h:99999"])
+@pytest.mark.parametrize("url", [
+    "h:1", "ftp://h", "http://me:secret@h", "http://h:99999", "http://h:0", "http://[::1",
+    "http://h?a=1",
+])  # fmt: skip
 def test_addresses_that_are_none(url: str) -> None:
-    with pytest.raises(WatchError, match="--url") as found:
+    with pytest.raises(InputError, match="--url") as found:
         Server(url)
     assert "secret" not in str(found.value)

@@ -41,12 +41,23 @@ def show(document: Document, stream: TextIO) -> None:
     _print(document, Console(file=stream, highlight=False), plain=False)
 
 
-def drawn(document: Document, width: int) -> Text:
-    """Return the form for a terminal as one text, for a display that is drawn again and again."""
+def drawn(document: Document, width: int, height: int) -> Text:
+    """Return the form for a terminal as one text, for a display that is drawn again and again.
+
+    Tables stand close; what does not fit is cut off at the end, and said.
+    """
     buffer = io.StringIO()
     console = Console(file=buffer, width=width, force_terminal=True, highlight=False)
-    _print(document, console, plain=False)
-    return Text.from_ansi(buffer.getvalue())
+    _print(document, console, plain=True)
+    lines = Text.from_ansi(buffer.getvalue()).split("\n", allow_blank=True)
+    while lines and not lines[-1].plain.strip():
+        lines.pop()
+    if len(lines) > height:
+        lines = type(lines)(line for line in lines if line.plain.strip())
+    if len(lines) > height:
+        hidden = len(lines) - height + 1
+        lines = type(lines)([*lines[: height - 1], Text(f"… {hidden} more lines", style="dim")])
+    return Text("\n").join(lines)
 
 
 def _print(document: Document, console: Console, *, plain: bool) -> None:

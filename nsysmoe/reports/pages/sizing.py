@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.sizing import Sizing
 
 SCHEMA_VERSION = 1
+# Devices of a layout that are shown; JSON has all.
+_MOST = 8
 _ENDS = {"expected": "expected", "unmoved": "no part follows", "moved": "all follows"}
 _NOTE = (
     "Rows are simulations of the replayed arrivals. No part follows: experts' loads change nothing "
@@ -25,7 +27,7 @@ def sizing_page(found: Sizing) -> Document:
     return Document(
         title=f"Sizing for {found.replay}",
         lead=(_lead(found),),
-        tables=(_tails(found), _layouts(found), _lost(found), _check(found)),
+        tables=(_tails(found), _layouts(found), _lost(found), _others(found), _check(found)),
         data={
             "schema_version": SCHEMA_VERSION,
             **{key: value for key, value in asdict(found).items() if key != "findings"},
@@ -40,7 +42,7 @@ def sizing_page(found: Sizing) -> Document:
 def _lead(found: Sizing) -> str:
     model = found.model
     return (
-        f"A step on {found.now} takes {_ms(model['base_s'])} ms + "
+        f"A step on {found.now} takes {numbers.seconds_as_ms(model['base_s'])} ms + "
         f"{numbers.microseconds(model['per_sequence_s'] * 1e9)} µs a sequence + "
         f"{numbers.microseconds(model['per_prompt_token_s'] * 1e9)} µs a prompt token "
         f"(off by {numbers.share(model['error_ratio'])} on requests left out of the fit)."
@@ -59,7 +61,7 @@ def _tails(found: Sizing) -> Table:
             (
                 _ENDS[row["end"]],
                 f"{row['max_num_seqs']:,}{'*' if row['is_extrapolated'] else ''}",
-                *(_ms(row[key]) for key in keys),
+                *(numbers.seconds_as_ms(row[key]) for key in keys),
                 numbers.decimal(row["output_tok_per_s"]),
             ),
             f"layout {row['layout']}",
@@ -93,7 +95,7 @@ def _layouts(found: Sizing) -> Table:
 def _lost(found: Sizing) -> Table:
     columns = (
         Column("Layout", "left"),
-        *map(Column, ("Worst device", "Experts without a home", "Of choices",
+        *map(Column, ("Worst device", "Experts without a home", "Of choices", "Busiest at once",
                       "Slots a device", "Then needed", "Busiest after")),
     )  # fmt: skip
     rows = tuple(
@@ -103,6 +105,7 @@ def _lost(found: Sizing) -> Table:
                 str(row["worst_device"]),
                 f"{row['homeless_experts']:,} of {row['experts']:,}",
                 numbers.share(row["homeless_share"]),
+                numbers.times(row["at_once_ratio"]),
                 numbers.count(row["slots_per_device"]),
                 numbers.count(row["slots_needed"]),
                 numbers.times(row["load_ratio"]),
@@ -110,17 +113,37 @@ def _lost(found: Sizing) -> Table:
         )
         for row in found.lost
     )
-    return Table("A device lost: at once, and after EPLB placed its experts anew", columns, rows)
+    return Table("A device lost: at once, and after EPLB placed all experts anew", columns, rows)
+
+
+def _others(found: Sizing) -> Table:
+    """Return what the devices that are left carry; of many the busiest."""
+    heads = ("Before", "At once", "After EPLB")
+    columns = (Column("Device", "left"), *map(Column, heads))
+    rows = tuple(
+        Row(
+            (
+                str(one["device"]),
+                *(numbers.times(one[key]) for key in ("before", "at_once", "after")),
+            ),
+            f"layout {row['layout']} without device {row['worst_device']}",
+        )
+        for row in found.lost
+        for one in sorted(row["others"], key=lambda one: -(one["after"] or one["at_once"]))[:_MOST]
+    )
+    return Table("Load of the others, against the mean of all before", columns, rows)
 
 
 def _check(found: Sizing) -> Table:
     columns = (Column("Replay itself (ms)", "left"), Column("Measured"), Column("Simulated"))
     rows = tuple(
-        Row((row["measure"], _ms(row["measured_s"]), _ms(row["simulated_s"])))
+        Row(
+            (
+                row["measure"],
+                numbers.seconds_as_ms(row["measured_s"]),
+                numbers.seconds_as_ms(row["simulated_s"]),
+            )
+        )
         for row in found.check
     )
     return Table("How well the simulation knows what was measured", columns, rows)
-
-
-def _ms(seconds: Any) -> str:
-    return numbers.milliseconds(None if seconds is None else seconds * 1e9)

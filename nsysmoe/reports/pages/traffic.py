@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.traffic import Traffic
 
 SCHEMA_VERSION = 1
+_LONGEST = 80
 _NAMES = {"ttft": "TTFT", "tpot": "TPOT", "e2e": "end to end"}
 _SHARES = ("p50", "p90", "p95", "p99")
 _NOTE = (
@@ -62,7 +63,12 @@ def _lead(found: Traffic) -> list[str]:
 def _latencies(found: Traffic) -> Table:
     columns = (Column("Latency (ms)", "left"), *map(Column, _SHARES))
     rows = tuple(
-        Row((title, *(_ms(found.summary[f"{name}_{share}_s"]) for share in _SHARES)))
+        Row(
+            (
+                title,
+                *(numbers.seconds_as_ms(found.summary[f"{name}_{share}_s"]) for share in _SHARES),
+            )
+        )
         for name, title in _NAMES.items()
     )
     return Table("Requests that were answered", columns, rows)
@@ -78,7 +84,7 @@ def _errors(found: Traffic) -> Table:
                 one["kind"],
                 numbers.count(one["attempts"]),
                 numbers.count(one["requests"]),
-                (one["message"] or "")[:80],
+                _cut(one["message"] or ""),
             )
         )
         for one in found.errors
@@ -89,8 +95,16 @@ def _errors(found: Traffic) -> Table:
 def _sender(found: Traffic) -> Table:
     columns = (Column("Sender (ms)", "left"), *map(Column, ("p50", "p99", "max")))
     rows = tuple(
-        Row((title, *(_ms(found.sender[f"{name}_{share}_s"]) for share in ("p50", "p99", "max"))))
-        for name, title in (("late", "own lateness"), ("queued", "waiting for a place"))
+        Row(
+            (
+                title,
+                *(
+                    numbers.seconds_as_ms(found.sender[f"{name}_{share}_s"])
+                    for share in ("p50", "p99", "max")
+                ),
+            )
+        )
+        for name, title in (("late", "own lateness"), ("queued", "reading, waiting for a place"))
     )
     return Table("How requests were sent", columns, rows)
 
@@ -102,5 +116,5 @@ def _records(found: Traffic) -> list[dict[str, Any]]:
     ]
 
 
-def _ms(seconds: float | None) -> str:
-    return numbers.milliseconds(None if seconds is None else seconds * 1e9)
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"

@@ -23,22 +23,42 @@ _SHARES = ("p50", "p95", "p99")
 
 def watch_page(found: Snapshot) -> Document:
     """Return a snapshot as a page."""
-    tables = [
-        _alerts(found.alerts),
-        _sources(found.sources),
+    tables = (_alerts(found.alerts), _sources(found.sources), *_values(found))
+    return Document(
+        title="nsysmoe watch",
+        lead=(_lead(found),),
+        tables=tables,
+        data={"schema_version": SCHEMA_VERSION, "firing": found.is_firing, **asdict(found)},
+        records=found.alerts,
+        notes=tuple(_notes(found)),
+    )
+
+
+def live_page(found: Snapshot) -> Document:
+    """Return a snapshot as a page for a screen: of alerts and sources only what is not well."""
+    alerts = tuple(one for one in found.alerts if one["state"] in {"firing", "pending"})
+    sources = tuple(one for one in found.sources if not one["up"] or one["said"])
+    troubled = (
+        *([_alerts(alerts)] if alerts else []),
+        *([_sources(sources)] if sources else []),
+    )
+    read = ", ".join(f"{one['source']} {one['reads']:,}" for one in found.sources)
+    return Document(
+        title="nsysmoe watch",
+        lead=(_lead(found), f"Read: {read}.", *_notes(found)),
+        tables=(*troubled, *_values(found)),
+        data={},
+        records=(),
+    )
+
+
+def _values(found: Snapshot) -> list[Table]:
+    return [
         *_server(found.server),
         *_eplb(found.eplb),
         *_routing(found.routing),
         *_capture(found.capture),
     ]
-    return Document(
-        title="nsysmoe watch",
-        lead=(_lead(found),),
-        tables=tuple(tables),
-        data={"schema_version": SCHEMA_VERSION, "firing": found.is_firing, **asdict(found)},
-        records=found.alerts,
-        notes=tuple(_notes(found)),
-    )
 
 
 def _lead(found: Snapshot) -> str:
@@ -103,7 +123,7 @@ def _server(server: dict[str, Any] | None) -> list[Table]:
     )
     tables = [Table("Queue", columns, (row,))]
     latencies = [
-        Row((title, *(_ms(server[name][f"{share}_s"]) for share in _SHARES)))
+        Row((title, *(numbers.seconds_as_ms(server[name][f"{share}_s"]) for share in _SHARES)))
         for name, title in (("ttft", "TTFT"), ("tpot", "TPOT"), ("queue", "queued"))
         if server.get(name)
     ]
@@ -157,6 +177,11 @@ def _routing(routing: dict[str, Any] | None) -> list[Table]:
         f"{numbers.decimal(routing['balancedness'])}; beyond capacity "
         f"{routing['capacity_factor']:g}: {numbers.share(routing['dropped_ratio'])} of choices"
     )
+    if routing["drift"] is not None:
+        caption += (
+            f"; drift from its domain's recent mean {numbers.decimal(routing['drift'])}, by chance "
+            f"{numbers.decimal(routing['drift_by_chance'])}"
+        )
     return [Table(caption, columns, rows), *_domains(routing)]
 
 
@@ -164,8 +189,9 @@ def _domains(routing: dict[str, Any]) -> list[Table]:
     if len(routing["domains"]) < 2:
         return []
     columns = (
-        Column("Domain", "left"), Column("Choices"), Column("Hottest experts", "left"),
-        Column("Farthest from", "left"), Column("Drift"),
+        Column("Domain", "left"), Column("Choices"), Column("Hottest (layer:expert)", "left"),
+        Column("Farthest from", "left"), Column("Drift"), Column("By chance"),
+        Column("Moves most", "left"),
     )  # fmt: skip
     rows = []
     for one in routing["domains"]:
@@ -175,11 +201,13 @@ def _domains(routing: dict[str, Any]) -> list[Table]:
         rows.append(
             Row(
                 (
-                    one["domain"],
+                    one["domain"] or "not told",
                     numbers.count(one["choices"]),
-                    _hottest(one["hottest"]),
-                    other,
+                    ", ".join(f"{_place(row)} ({row['share']:.1%})" for row in one["hottest"]),
+                    other or "not told",
                     numbers.decimal(far["drift"]),
+                    numbers.decimal(far["by_chance"]),
+                    _moves(far, one["domain"]),
                 )
             )
         )
@@ -220,9 +248,18 @@ def _hottest(rows: list[dict[str, Any]]) -> str:
     return ", ".join(f"{row['expert']} ({row['share']:.1%})" for row in rows)
 
 
+def _place(row: dict[str, Any]) -> str:
+    return f"{row['layer']}:{row['expert']}"
+
+
+def _moves(pair: dict[str, Any], domain: str) -> str:
+    """Return the expert whose share differs most: here, and in the other domain."""
+    if not pair["moved"]:
+        return ""
+    one = pair["moved"][0]
+    here, there = one["shares"] if pair["domains"][0] == domain else reversed(one["shares"])
+    return f"{_place(one)}: {here:.1%}, there {there:.1%}"
+
+
 def _whole(value: float | None) -> str:
     return numbers.count(None if value is None else round(value))
-
-
-def _ms(seconds: float | None) -> str:
-    return numbers.milliseconds(None if seconds is None else seconds * 1e9)
