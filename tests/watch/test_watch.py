@@ -387,9 +387,11 @@ def drawn_in(rows: int, log: Path) -> bytes:
     """Return what a terminal of some rows is sent until it was drawn twice."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, 110, 0, 0))
+    # What runs tests beside one another sets the two, and they go before the terminal's own size.
+    around = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "LINES"}}
     with subprocess.Popen(
         [sys.executable, "-m", "nsysmoe", "watch", "--log", str(log), "--interval", "50ms"],
-        stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT, env={**os.environ, "TERM": "xterm"},
+        stdout=theirs, stderr=subprocess.PIPE, cwd=ROOT, env={**around, "TERM": "xterm"},
     ) as process:  # fmt: skip
         os.close(theirs)
         drawn, limit = b"", time.monotonic() + 60
