@@ -176,7 +176,7 @@ TIMES = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=15)
 @given(TIMES)
 def test_invariants(tmp_path_factory: pytest.TempPathFactory, times: list[tuple[int, ...]]) -> None:
     build = TraceBuilder()

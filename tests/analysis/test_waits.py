@@ -85,7 +85,7 @@ STEP = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=15)
 @given(st.lists(st.tuples(st.lists(STEP, max_size=3), st.lists(STEP, max_size=3)), min_size=2,
                 max_size=4))  # fmt: skip
 def test_the_ledger_closes_on_one_stream_whatever_ran(

@@ -134,7 +134,7 @@ def test_a_distorted_step_is_replaced_by_a_usual_one_of_its_stratum() -> None:
     assert lost == {"prefill 9"}
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     st.lists(st.integers(1, 50), min_size=1, max_size=6),
     st.lists(st.tuples(st.integers(-20, 400), st.integers(0, 90)), min_size=1, max_size=20),
@@ -318,7 +318,7 @@ CELL = {"phase": pl.String, "ranks": pl.Int64, "slowest_ns": pl.Int64, "mean_ns"
 WAIT = {"phase": pl.String, "collective": pl.String, "is_matched": pl.Boolean, "wait_ns": pl.Int64}
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.lists(st.integers(1, 500), min_size=2, max_size=4), min_size=1, max_size=5))
 def test_unequal_work_before_a_meeting_is_all_of_its_waiting(works: list[list[int]]) -> None:
     """Ranks work for d₁ … d_R and meet: they wait max d - dᵢ, R × (slowest - mean) in all."""
@@ -405,7 +405,7 @@ def test_fewer_than_sixteen_durations_say_nothing() -> None:
     assert split_durations(np.array([])) is None
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.floats(1e-2, 1e4), st.floats(4, 100), st.integers(0, 1000))
 def test_partings_scale_with_durations(scale: float, ratio: float, seed: int) -> None:
     short, long = lognormal(100, 1e5, seed=seed), lognormal(40, ratio * 1e5, seed=seed + 1)

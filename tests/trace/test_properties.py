@@ -39,7 +39,7 @@ EVENT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     version=st.sampled_from(VERSIONS),
     events=st.lists(EVENT, min_size=1, max_size=40),

@@ -737,7 +737,7 @@ def trace_of(machine: dict[str, Any]) -> TraceBuilder:
     return build
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.too_slow])
 @given(machines())
 def test_time_of_gpus_equals_plain_python_ns_by_ns(
     tmp_path_factory: pytest.TempPathFactory, machine: dict[str, Any]
