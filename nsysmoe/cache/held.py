@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LOCK = "lock"
+# What the lock is called until it is held: whoever sweeps then finds it held, or not at all.
+_FREE = "free"
 # A folder without a lock is one that is just being begun, or was just taken away.
 _BEGUN_S = 60
 
@@ -30,8 +32,9 @@ def held_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
     folder = parent / f"{prefix}{uuid.uuid4().hex}"
     folder.mkdir(mode=0o700)
     try:
-        with (folder / LOCK).open("w") as lock:
+        with (folder / _FREE).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            (folder / _FREE).rename(folder / LOCK)
             yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)

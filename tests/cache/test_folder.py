@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -180,6 +182,25 @@ def test_a_writer_killed_at_any_moment_leaves_nothing_that_is_believed(tmp_path:
     left = list((tmp_path / "v1" / "partial").iterdir())
     # A folder whose lock was not yet made may be one that somebody is beginning.
     assert not [folder for folder in left if (folder / "lock").exists()]
+
+
+def test_a_folder_that_is_being_begun_is_not_swept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two arms begin at once, in threads: one may sweep before the other holds its lock."""
+    plain = fcntl.flock
+
+    def swept_before(file: IO[str], operation: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", plain)
+        sweep(tmp_path, "mine-")
+        plain(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", swept_before)
+    with held_folder(tmp_path, "mine-") as folder:
+        assert folder.is_dir()
+        sweep(tmp_path, "mine-")
+        assert folder.is_dir()
+    assert not folder.exists()
 
 
 def test_a_held_folder_is_swept_when_its_process_is_gone(tmp_path: Path) -> None:
