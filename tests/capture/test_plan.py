@@ -300,6 +300,7 @@ def test_scripts_ship_with_the_package() -> None:
         "worker.py",
         "load.py",
         "serve.py",
+        "nsysmoe_rounds.py",
         "nsysmoe_workers.py",
         "nsysmoe_bench.py",
         "nsysmoe_extension.py",

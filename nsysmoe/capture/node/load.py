@@ -22,15 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from nsysmoe.capture.node import nsysmoe_bench as bench
+    from nsysmoe.capture.node import nsysmoe_rounds as rounds
     from nsysmoe.capture.node import nsysmoe_workers as workers
     from nsysmoe.capture.node import nsysmoe_workload as workload
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parent))
     import nsysmoe_bench as bench
+    import nsysmoe_rounds as rounds
     import nsysmoe_workers as workers
     import nsysmoe_workload as workload
 
-_SWEEP_TOKENS = 2
 _POLL_S = 0.2
 # Stopping a profile makes every rank write what it has.
 _CALL_TIMEOUT_S = 600.0
@@ -171,7 +172,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Load:
+class Load(rounds.Rounds):
     """The rounds of one run."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -190,12 +191,9 @@ class Load:
         self.server.wait(self.options.start_timeout)
         load_s = time.perf_counter() - before
         self._warm_steps()
-        self._warm_up()
-        control = self._round("control")
-        self.workers.look()
-        rounds = self._unprofiled() or [control, self._profiled()]
+        measured = self.run_all()
         self.stages.enter("writing")
-        self._write(started, load_s, rounds)
+        self._write(started, load_s, measured)
 
     def _warm_steps(self) -> None:
         self.stages.enter("warming steps")
@@ -204,57 +202,18 @@ class Load:
             self.requests, self.options.max_step_tokens, self.options.max_sequences
         )
 
-    def _warm_up(self) -> None:
-        sweep = workload.sweep_of(self.options)
-        for number, size in enumerate(sweep, 1):
-            self.stages.enter("warming up", number, len(sweep))
-            self._some(size, _SWEEP_TOKENS)
-        if self.options.settle:
-            self._some(1, self.options.settle)
-        self.workers.look()
-        # The last of the unprofiled rounds is the control.
-        for number in range(1, self.options.unprofiled_rounds):
-            self.stages.enter("unprofiled round", number, self.options.unprofiled_rounds)
-            self._round("warm-up")
-            self.workers.look()
-        self._place()
-        self.stages.enter(
-            "unprofiled round", self.options.unprofiled_rounds, self.options.unprofiled_rounds
-        )
-
-    def _place(self) -> None:
-        """Add rounds until EPLB's counter stands where the measured round wants it."""
-        for number in range(1, workers.MOST_MORE_ROUNDS + 1):
-            if self.workers.is_placed_next():
-                return
-            self.stages.enter("one more round", number, workers.MOST_MORE_ROUNDS)
-            self._some(1, workers.tokens_between(number))
-            self.workers.look()
-            self._round("warm-up")
-            self.workers.look()
-
-    def _unprofiled(self) -> list[dict[str, Any]]:
-        """Return rounds without a profiler, where they are what is measured."""
-        found = []
-        for number in range(1, self.options.measured_rounds + 1):
-            self.stages.enter("measuring", number, self.options.measured_rounds)
-            found.append(self._round("measured"))
-            self.workers.look()
-        return found
-
-    def _profiled(self) -> dict[str, Any]:
-        self.stages.enter("measuring")
+    def profiled(self) -> dict[str, Any]:
+        """Run a round inside the capture range."""
         if self.options.client == "bench":
             # It sends a request to try the server before it starts the profile.
-            measured = bench.run("profiled", self.options, is_profiled=True)
-        else:
-            self.server.profile("start")
-            measured = self._round("profiled")
-            self.server.profile("stop")
-        self.workers.look()
+            return bench.run("profiled", self.options, is_profiled=True)
+        self.server.profile("start")
+        measured = self.timed("profiled")
+        self.server.profile("stop")
         return measured
 
-    def _round(self, name: str) -> dict[str, Any]:
+    def timed(self, name: str) -> dict[str, Any]:
+        """Run a round, and return what it took."""
         options = self.options
         if options.client == "bench":
             return bench.run(name, options)
@@ -262,8 +221,12 @@ class Load:
         wall_s, rows = _together(self.server, self.requests, due, sys.maxsize)
         return workload.round_of(name, wall_s, rows)
 
-    def _some(self, count: int, most_tokens: int) -> None:
-        """Send the first requests at once, for a few tokens each."""
+    def again(self) -> None:
+        """Run a round that nobody looks at."""
+        self.timed("warm-up")
+
+    def some(self, count: int, most_tokens: int) -> None:
+        """Have the first requests answered at once, with so many tokens at most."""
         _together(self.server, self.requests[:count], [0.0] * count, most_tokens)
 
     def _write(self, started: str, load_s: float, rounds: list[dict[str, Any]]) -> None:

@@ -21,15 +21,16 @@ HERE = str(Path(__file__).resolve().parent)
 if TYPE_CHECKING:
     from types import FrameType
 
+    from nsysmoe.capture.node import nsysmoe_rounds as rounds
     from nsysmoe.capture.node import nsysmoe_workers as workers
     from nsysmoe.capture.node import nsysmoe_workload as workload
 else:
     # Run by path, this folder comes first; with -m, or imported by a child, it does not.
     sys.path.insert(0, HERE)
+    import nsysmoe_rounds as rounds
     import nsysmoe_workers as workers
     import nsysmoe_workload as workload
 
-_SWEEP_TOKENS = 2
 _BARRIER_TIMEOUT_S = 600.0
 _POLL_S = 0.02
 _PORT_OF_RANKS = "VLLM_DP_MASTER_PORT"
@@ -60,7 +61,7 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Rank:
+class Rank(rounds.Rounds):
     """One data-parallel rank, or the whole of a run without any."""
 
     def __init__(self, options: argparse.Namespace) -> None:
@@ -86,11 +87,9 @@ class Rank:
         self.llm = self._load()
         load_s = time.perf_counter() - before
         self._warm_steps()
-        self._warm_up()
-        control = self._control()
-        rounds = self._unprofiled() or [control, self._measured()]
+        measured = self.run_all()
         self.stages.enter("writing")
-        self._write(started, load_s, rounds)
+        self._write(started, load_s, measured)
 
     def _load(self) -> Any:
         from vllm import LLM
@@ -105,69 +104,28 @@ class Rank:
         """Have every size of step run once, before data-parallel engines begin to wait for us."""
         self.stages.enter("warming steps")
         self.workers.draw()
-        self._meet("loaded")
+        self.meet("loaded")
         engine = self.options.engine
         self.workers.warm_steps(
             self.requests, engine["max_num_batched_tokens"], engine["max_num_seqs"]
         )
 
-    def _warm_up(self) -> None:
-        sweep = workload.sweep_of(self.options)
-        for number, size in enumerate(sweep, 1):
-            self.stages.enter("warming up", number, len(sweep))
-            self._generate(self.requests[:size], most_tokens=_SWEEP_TOKENS)
-        if self.options.settle:
-            self._generate(self.requests[:1], most_tokens=self.options.settle)
-        self.workers.look()
-        # The last of the unprofiled rounds is the control.
-        for number in range(1, self.options.unprofiled_rounds):
-            self.stages.enter("unprofiled round", number, self.options.unprofiled_rounds)
-            self._generate(self.requests)
-            self.workers.look()
-        self._place()
+    def some(self, count: int, most_tokens: int) -> None:
+        """Have the first requests answered at once, with so many tokens at most."""
+        self._generate(self.requests[:count], most_tokens)
 
-    def _place(self) -> None:
-        """Add rounds until EPLB's counter stands where the measured round wants it.
+    def again(self) -> None:
+        """Run a round that nobody looks at."""
+        self._generate(self.requests)
 
-        Batches take a few more steps than were planned, and data-parallel engines idle ones.
-        """
-        for number in range(1, workers.MOST_MORE_ROUNDS + 1):
-            if self._agree(f"placed.{number}", self.workers.is_placed_next()):
-                return
-            self.stages.enter("one more round", number, workers.MOST_MORE_ROUNDS)
-            self._generate(self.requests[:1], most_tokens=workers.tokens_between(number))
-            self.workers.look()
-            self._generate(self.requests)
-            self.workers.look()
-
-    def _control(self) -> dict[str, Any]:
-        rounds = self.options.unprofiled_rounds
-        self.stages.enter("unprofiled round", rounds, rounds)
-        self._meet("control")
-        found = self._timed("control")
-        self.workers.look()
-        return found
-
-    def _unprofiled(self) -> list[dict[str, Any]]:
-        """Return rounds without a profiler, where they are what is measured."""
-        found = []
-        for number in range(1, self.options.measured_rounds + 1):
-            self._meet(f"measured.{number}")
-            self.stages.enter("measuring", number, self.options.measured_rounds)
-            found.append(self._timed("measured"))
-            self.workers.look()
-        return found
-
-    def _measured(self) -> dict[str, Any]:
-        self._meet("start")
-        self.stages.enter("measuring")
+    def profiled(self) -> dict[str, Any]:
+        """Run a round inside the capture range."""
         self._profile(is_on=True)
         # Every rank records before any of them works.
-        self._meet("started")
-        found: dict[str, Any] = self._timed("profiled")
-        self._meet("stop")
+        self.meet("started")
+        found = self.timed("profiled")
+        self.meet("stop")
         self._profile(is_on=False)
-        self.workers.look()
         return found
 
     def _profile(self, *, is_on: bool) -> None:
@@ -178,7 +136,8 @@ class Rank:
         else:
             self.llm.stop_profile()
 
-    def _timed(self, name: str) -> dict[str, Any]:
+    def timed(self, name: str) -> dict[str, Any]:
+        """Run a round, and return what it took."""
         before = time.perf_counter()
         outputs = self._generate(self.requests)
         wall_s = time.perf_counter() - before
@@ -202,7 +161,7 @@ class Rank:
         ]
         return self.llm.generate(prompts, parameters, use_tqdm=False)
 
-    def _meet(self, name: str) -> None:
+    def meet(self, name: str) -> None:
         """Wait until every rank has come here."""
         if self.options.rank is None:
             return
@@ -210,7 +169,7 @@ class Rank:
         for other in range(self.options.data_parallel):
             _wait_for(self.options.output / f"{name}.{other}")
 
-    def _agree(self, name: str, is_so: bool) -> bool:
+    def agree(self, name: str, is_so: bool) -> bool:
         """Return what the first rank thinks: all must do the same."""
         if self.options.rank is None:
             return is_so
