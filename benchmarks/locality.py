@@ -14,7 +14,7 @@ from itertools import combinations
 
 import numpy as np
 
-from nsysmoe.analysis.locality import judge_locality
+from nsysmoe.analysis.placing.locality import judge_locality
 from nsysmoe.placement.cluster import Cluster
 from nsysmoe.routing.tokens import TokenRoutes
 

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fixtures.builder import global_pid
-from nsysmoe.analysis.gathering import RunFiles, gathered
-from nsysmoe.analysis.run import read_run
+from nsysmoe.analysis.reading.gathering import RunFiles, gathered
+from nsysmoe.analysis.reading.run import read_run
 from nsysmoe.engines.processes import Processes
 from nsysmoe.trace.members import one_run
 

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from nsysmoe.analysis.traffic import replay
+from nsysmoe.analysis.experiments.traffic import replay
 from nsysmoe.traffic.run import Options
 
 Send = Callable[[bytes], Awaitable[None]]

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from nsysmoe.analysis.routed_placement import plan_routed
-from nsysmoe.analysis.routing_load import load
+from nsysmoe.analysis.placing.routed_placement import plan_routed
+from nsysmoe.analysis.routing.routing_load import load
 from nsysmoe.placement.cluster import Cluster
 
 if TYPE_CHECKING:

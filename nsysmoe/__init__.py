@@ -13,40 +13,42 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nsysmoe.analysis.advise import advise
-    from nsysmoe.analysis.balance import balance as routing_balance
-    from nsysmoe.analysis.bound import bound
-    from nsysmoe.analysis.compare import compare
-    from nsysmoe.analysis.comparison import Comparison
-    from nsysmoe.analysis.correlation import correlation as correlate
+    from nsysmoe.analysis.comparing.compare import compare
+    from nsysmoe.analysis.comparing.comparison import Comparison
     from nsysmoe.analysis.doctor import doctor
-    from nsysmoe.analysis.figures import figures
-    from nsysmoe.analysis.gathering import Gathering
-    from nsysmoe.analysis.host import host
-    from nsysmoe.analysis.info import describe
-    from nsysmoe.analysis.kernels import kernel_table
-    from nsysmoe.analysis.padded_model import padding_report
-    from nsysmoe.analysis.padding import padding as routing_padding
-    from nsysmoe.analysis.patterns import patterns as routing_patterns
-    from nsysmoe.analysis.placement import Memory
-    from nsysmoe.analysis.placement import evaluate as evaluate_placement
-    from nsysmoe.analysis.placement import plan as plan_placement
-    from nsysmoe.analysis.routed_placement import evaluate_routed as evaluate_routed_placement
-    from nsysmoe.analysis.routed_placement import plan_routed as plan_routed_placement
-    from nsysmoe.analysis.routing_load import Beside
-    from nsysmoe.analysis.routing_load import load as load_routing
-    from nsysmoe.analysis.sizing import Layout, size
-    from nsysmoe.analysis.sizing import Limits as SizeLimits
-    from nsysmoe.analysis.stalls import stalls
-    from nsysmoe.analysis.summary import summarize
-    from nsysmoe.analysis.sweep import collect as collect_sweep
-    from nsysmoe.analysis.traffic import replay
-    from nsysmoe.analysis.waits import waits
-    from nsysmoe.analysis.whatif import Change as WhatIfChange
-    from nsysmoe.analysis.whatif import whatif
-    from nsysmoe.analysis.workload_score import workload_score as score_workload
-    from nsysmoe.analysis.workload_suite import Plan as WorkloadPlan
-    from nsysmoe.analysis.workload_suite import generate as generate_workload
+    from nsysmoe.analysis.experiments.correlation import correlation as correlate
+    from nsysmoe.analysis.experiments.figures import figures
+    from nsysmoe.analysis.experiments.sweep import collect as collect_sweep
+    from nsysmoe.analysis.experiments.traffic import replay
+    from nsysmoe.analysis.experiments.workload_score import workload_score as score_workload
+    from nsysmoe.analysis.experiments.workload_suite import Plan as WorkloadPlan
+    from nsysmoe.analysis.experiments.workload_suite import generate as generate_workload
+    from nsysmoe.analysis.one_trace.bound import bound
+    from nsysmoe.analysis.one_trace.host import host
+    from nsysmoe.analysis.one_trace.info import describe
+    from nsysmoe.analysis.one_trace.kernels import kernel_table
+    from nsysmoe.analysis.one_trace.stalls import stalls
+    from nsysmoe.analysis.one_trace.summary import summarize
+    from nsysmoe.analysis.one_trace.waits import waits
+    from nsysmoe.analysis.one_trace.whatif import Change as WhatIfChange
+    from nsysmoe.analysis.one_trace.whatif import whatif
+    from nsysmoe.analysis.placing.advise import advise
+    from nsysmoe.analysis.placing.placement import Memory
+    from nsysmoe.analysis.placing.placement import evaluate as evaluate_placement
+    from nsysmoe.analysis.placing.placement import plan as plan_placement
+    from nsysmoe.analysis.placing.routed_placement import (
+        evaluate_routed as evaluate_routed_placement,
+    )
+    from nsysmoe.analysis.placing.routed_placement import plan_routed as plan_routed_placement
+    from nsysmoe.analysis.placing.sizing import Layout, size
+    from nsysmoe.analysis.placing.sizing import Limits as SizeLimits
+    from nsysmoe.analysis.reading.gathering import Gathering
+    from nsysmoe.analysis.routing.balance import balance as routing_balance
+    from nsysmoe.analysis.routing.padded_model import padding_report
+    from nsysmoe.analysis.routing.padding import padding as routing_padding
+    from nsysmoe.analysis.routing.patterns import patterns as routing_patterns
+    from nsysmoe.analysis.routing.routing_load import Beside
+    from nsysmoe.analysis.routing.routing_load import load as load_routing
     from nsysmoe.classes import ClassMap, default_class_map
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
@@ -63,55 +65,55 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
-    "routing_balance": ("nsysmoe.analysis.balance", "balance"),
-    "plan_placement": ("nsysmoe.analysis.placement", "plan"),
-    "evaluate_routed_placement": ("nsysmoe.analysis.routed_placement", "evaluate_routed"),
-    "plan_routed_placement": ("nsysmoe.analysis.routed_placement", "plan_routed"),
-    "load_routing": ("nsysmoe.analysis.routing_load", "load"),
-    "evaluate_placement": ("nsysmoe.analysis.placement", "evaluate"),
-    "advise": ("nsysmoe.analysis.advise", "advise"),
-    "routing_padding": ("nsysmoe.analysis.padding", "padding"),
-    "routing_patterns": ("nsysmoe.analysis.patterns", "patterns"),
-    "Beside": ("nsysmoe.analysis.routing_load", "Beside"),
+    "routing_balance": ("nsysmoe.analysis.routing.balance", "balance"),
+    "plan_placement": ("nsysmoe.analysis.placing.placement", "plan"),
+    "evaluate_routed_placement": ("nsysmoe.analysis.placing.routed_placement", "evaluate_routed"),
+    "plan_routed_placement": ("nsysmoe.analysis.placing.routed_placement", "plan_routed"),
+    "load_routing": ("nsysmoe.analysis.routing.routing_load", "load"),
+    "evaluate_placement": ("nsysmoe.analysis.placing.placement", "evaluate"),
+    "advise": ("nsysmoe.analysis.placing.advise", "advise"),
+    "routing_padding": ("nsysmoe.analysis.routing.padding", "padding"),
+    "routing_patterns": ("nsysmoe.analysis.routing.patterns", "patterns"),
+    "Beside": ("nsysmoe.analysis.routing.routing_load", "Beside"),
     "Cluster": ("nsysmoe.placement.cluster", "Cluster"),
-    "Memory": ("nsysmoe.analysis.placement", "Memory"),
+    "Memory": ("nsysmoe.analysis.placing.placement", "Memory"),
     "ClassMap": ("nsysmoe.classes", "ClassMap"),
-    "Comparison": ("nsysmoe.analysis.comparison", "Comparison"),
+    "Comparison": ("nsysmoe.analysis.comparing.comparison", "Comparison"),
     "Finding": ("nsysmoe.findings", "Finding"),
-    "Gathering": ("nsysmoe.analysis.gathering", "Gathering"),
+    "Gathering": ("nsysmoe.analysis.reading.gathering", "Gathering"),
     "NsysmoeError": ("nsysmoe.errors", "NsysmoeError"),
-    "Layout": ("nsysmoe.analysis.sizing", "Layout"),
-    "SizeLimits": ("nsysmoe.analysis.sizing", "Limits"),
-    "size": ("nsysmoe.analysis.sizing", "size"),
+    "Layout": ("nsysmoe.analysis.placing.sizing", "Layout"),
+    "SizeLimits": ("nsysmoe.analysis.placing.sizing", "Limits"),
+    "size": ("nsysmoe.analysis.placing.sizing", "size"),
     "snapshot": ("nsysmoe.watch.watcher", "snapshot"),
     "ReplayOptions": ("nsysmoe.traffic.run", "Options"),
     "Trace": ("nsysmoe.trace", "Trace"),
-    "WhatIfChange": ("nsysmoe.analysis.whatif", "Change"),
-    "bound": ("nsysmoe.analysis.bound", "bound"),
+    "WhatIfChange": ("nsysmoe.analysis.one_trace.whatif", "Change"),
+    "bound": ("nsysmoe.analysis.one_trace.bound", "bound"),
     "catalogue": ("nsysmoe.trace", "catalogue"),
-    "collect_sweep": ("nsysmoe.analysis.sweep", "collect"),
-    "correlate": ("nsysmoe.analysis.correlation", "correlation"),
-    "figures": ("nsysmoe.analysis.figures", "figures"),
-    "generate_workload": ("nsysmoe.analysis.workload_suite", "generate"),
-    "score_workload": ("nsysmoe.analysis.workload_score", "workload_score"),
+    "collect_sweep": ("nsysmoe.analysis.experiments.sweep", "collect"),
+    "correlate": ("nsysmoe.analysis.experiments.correlation", "correlation"),
+    "figures": ("nsysmoe.analysis.experiments.figures", "figures"),
+    "generate_workload": ("nsysmoe.analysis.experiments.workload_suite", "generate"),
+    "score_workload": ("nsysmoe.analysis.experiments.workload_score", "workload_score"),
     "sweep_runs": ("nsysmoe.sweep.grid", "runs_of"),
     "SweepGrid": ("nsysmoe.sweep.grid", "Grid"),
-    "WorkloadPlan": ("nsysmoe.analysis.workload_suite", "Plan"),
-    "compare": ("nsysmoe.analysis.compare", "compare"),
+    "WorkloadPlan": ("nsysmoe.analysis.experiments.workload_suite", "Plan"),
+    "compare": ("nsysmoe.analysis.comparing.compare", "compare"),
     "configure": ("nsysmoe.resources", "configure"),
     "default_class_map": ("nsysmoe.classes", "default_class_map"),
-    "describe": ("nsysmoe.analysis.info", "describe"),
+    "describe": ("nsysmoe.analysis.one_trace.info", "describe"),
     "doctor": ("nsysmoe.analysis.doctor", "doctor"),
-    "host": ("nsysmoe.analysis.host", "host"),
-    "kernel_table": ("nsysmoe.analysis.kernels", "kernel_table"),
+    "host": ("nsysmoe.analysis.one_trace.host", "host"),
+    "kernel_table": ("nsysmoe.analysis.one_trace.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
-    "replay": ("nsysmoe.analysis.traffic", "replay"),
-    "padding_report": ("nsysmoe.analysis.padded_model", "padding_report"),
+    "replay": ("nsysmoe.analysis.experiments.traffic", "replay"),
+    "padding_report": ("nsysmoe.analysis.routing.padded_model", "padding_report"),
     "run_padding": ("nsysmoe.model.measure", "run"),
-    "stalls": ("nsysmoe.analysis.stalls", "stalls"),
-    "summarize": ("nsysmoe.analysis.summary", "summarize"),
-    "waits": ("nsysmoe.analysis.waits", "waits"),
-    "whatif": ("nsysmoe.analysis.whatif", "whatif"),
+    "stalls": ("nsysmoe.analysis.one_trace.stalls", "stalls"),
+    "summarize": ("nsysmoe.analysis.one_trace.summary", "summarize"),
+    "waits": ("nsysmoe.analysis.one_trace.waits", "waits"),
+    "whatif": ("nsysmoe.analysis.one_trace.whatif", "whatif"),
 }
 
 __all__ = [

@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 
 import nsysmoe
-from nsysmoe.analysis.bound import bound
-from nsysmoe.analysis.whatif import Change, WhatIf, whatif
+from nsysmoe.analysis.one_trace.bound import bound
+from nsysmoe.analysis.one_trace.whatif import Change, WhatIf, whatif
 from tests.test_real_structure import (
     BY_NAME,
     DP2,

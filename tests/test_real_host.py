@@ -8,9 +8,9 @@ import polars as pl
 import pytest
 
 import nsysmoe
-from nsysmoe.analysis.host import host
-from nsysmoe.analysis.run import read_run
-from nsysmoe.analysis.stalls import stalls
+from nsysmoe.analysis.one_trace.host import host
+from nsysmoe.analysis.one_trace.stalls import stalls
+from nsysmoe.analysis.reading.run import read_run
 from tests.test_real_structure import DP2, EAGER, EXPORTS, FOLDER, GRAPHS, name_of, named, unpacked
 
 __all__ = ["unpacked"]

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from nsysmoe.analysis.advise import advise
-from nsysmoe.analysis.roofline import roofline
-from nsysmoe.analysis.routed import Inputs
-from nsysmoe.analysis.routing_cost import Explanation, explain
+from nsysmoe.analysis.one_trace.roofline import roofline
+from nsysmoe.analysis.placing.advise import advise
+from nsysmoe.analysis.routing.routed import Inputs
+from nsysmoe.analysis.routing.routing_cost import Explanation, explain
 from nsysmoe.routing import read_model
 from tests.conftest import GRAPHS
 

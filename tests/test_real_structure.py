@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import nsysmoe
-from nsysmoe.analysis.structure import collectives, imbalance
-from nsysmoe.analysis.waits import waits
+from nsysmoe.analysis.one_trace.structure import collectives, imbalance
+from nsysmoe.analysis.one_trace.waits import waits
 
 if TYPE_CHECKING:
     import polars as pl

@@ -97,7 +97,7 @@ def verify_run(place: Path, spec: dict[str, Any], result: Result) -> None:
 
 def keep_routing(place: Path, result: Result) -> tuple[Check, ...]:
     """Write the routing in the form of all logs; say where that cannot be done."""
-    from nsysmoe.analysis.routed import write_captured  # noqa: PLC0415 - what a node may lack
+    from nsysmoe.analysis.routing.routed import write_captured  # noqa: PLC0415 - what a node may lack
 
     try:
         write_captured(place, f"{result.arm}/run-{result.number}")

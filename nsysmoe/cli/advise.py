@@ -68,8 +68,8 @@ def command(
       nsysmoe advise --routing routes.parquet --replay replay/ --now 4 --layout 8 --layout 8+32
           --max-num-seqs 64 --max-num-seqs 256
     """
-    from nsysmoe.analysis.advise import advise
-    from nsysmoe.reports.pages.advise import advice_page
+    from nsysmoe.analysis.placing.advise import advise
+    from nsysmoe.reports.pages.placing.advise import advice_page
 
     _check_question(is_sizing=sizing["replay"] is not None)
     if sizing["replay"] is not None:

@@ -12,7 +12,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.bound import By
+    from nsysmoe.analysis.one_trace.bound import By
     from nsysmoe.cli.options import Printer, Reading
 
 
@@ -34,8 +34,8 @@ def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
     Example:
       nsysmoe bound off.sqlite --by rank
     """
-    from nsysmoe.analysis.bound import bound
-    from nsysmoe.reports.pages.bound import bound_page
+    from nsysmoe.analysis.one_trace.bound import bound
+    from nsysmoe.reports.pages.one_trace.bound import bound_page
 
     with working(f"Reading {trace}"):
         found = bound(trace, by, **reading)

@@ -36,7 +36,7 @@ def list_kept(printer: Printer) -> None:
     Example:
       nsysmoe cache list --format json
     """
-    from nsysmoe.analysis.kept import kept_answers
+    from nsysmoe.analysis.reading.kept import kept_answers
     from nsysmoe.reports.pages.cache import cache_page
 
     printer.show(cache_page(kept_answers()))

@@ -35,8 +35,8 @@ def command(
     Example:
       nsysmoe collectives off.sqlite
     """
-    from nsysmoe.analysis.structure import collectives
-    from nsysmoe.reports.pages.structure import collectives_page
+    from nsysmoe.analysis.one_trace.structure import collectives
+    from nsysmoe.reports.pages.one_trace.structure import collectives_page
 
     with working(f"Reading {trace}"):
         measured = collectives(trace, by, **reading)

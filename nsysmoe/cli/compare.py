@@ -22,8 +22,8 @@ from nsysmoe.cli.speech import say
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.comparison import Comparison
-    from nsysmoe.analysis.gates import Gate
+    from nsysmoe.analysis.comparing.comparison import Comparison
+    from nsysmoe.analysis.comparing.gates import Gate
     from nsysmoe.cli.options import Printer, RunReading
 
 
@@ -76,8 +76,8 @@ def command(
       nsysmoe compare runs/off runs/on --gate wall_time_ns=1 --gate critical_moe_ns=0
       nsysmoe compare tp2.sqlite ep2.sqlite --baseline-label TP --candidate-label EP
     """
-    from nsysmoe.analysis.compare import compare
-    from nsysmoe.reports.pages.comparison import comparison_page
+    from nsysmoe.analysis.comparing.compare import compare
+    from nsysmoe.reports.pages.comparing.comparison import comparison_page
 
     with working(f"Reading {baseline} and {candidate}"):
         comparison = compare(
@@ -94,7 +94,7 @@ def command(
 
 
 def _check_gates(comparison: Comparison, gates: tuple[Gate, ...]) -> None:
-    from nsysmoe.analysis.gates import failures
+    from nsysmoe.analysis.comparing.gates import failures
 
     if failed := failures(comparison, gates):
         for line in failed:

@@ -58,8 +58,8 @@ def command(
     Example:
       nsysmoe correlate sweep.parquet --x expected_score --x observed_cv --y tpot
     """
-    from nsysmoe.analysis.correlation import correlation
-    from nsysmoe.reports.pages.correlation import correlation_page
+    from nsysmoe.analysis.experiments.correlation import correlation
+    from nsysmoe.reports.pages.experiments.correlation import correlation_page
 
     with working(f"Reading {table}"):
         found = correlation(

@@ -37,8 +37,8 @@ def command(
     Example:
       nsysmoe figures sweep.parquet -o figures.html --folder figures --static svg
     """
-    from nsysmoe.analysis.figures import figures
-    from nsysmoe.reports.pages.figures import figures_page, write_figures
+    from nsysmoe.analysis.experiments.figures import figures
+    from nsysmoe.reports.pages.experiments.figures import figures_page, write_figures
 
     if static and folder is None:
         raise click.UsageError("--static needs --folder, where the pictures go")

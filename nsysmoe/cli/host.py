@@ -38,8 +38,8 @@ def command(
     Example:
       nsysmoe host off.sqlite --run-json off.run.json
     """
-    from nsysmoe.analysis.host import host
-    from nsysmoe.reports.pages.host import host_page
+    from nsysmoe.analysis.one_trace.host import host
+    from nsysmoe.reports.pages.one_trace.host import host_page
 
     if control is not None and run_json is None:
         raise click.UsageError("--control is compared with a profiled run: name it by --run-json")

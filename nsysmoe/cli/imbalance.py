@@ -12,7 +12,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.structure import ImbalanceBy
+    from nsysmoe.analysis.one_trace.structure import ImbalanceBy
     from nsysmoe.cli.options import Printer, RunReading
 
 
@@ -40,8 +40,8 @@ def command(
     Example:
       nsysmoe imbalance off.sqlite --by layer
     """
-    from nsysmoe.analysis.structure import imbalance
-    from nsysmoe.reports.pages.structure import imbalance_page
+    from nsysmoe.analysis.one_trace.structure import imbalance
+    from nsysmoe.reports.pages.one_trace.structure import imbalance_page
 
     with working(f"Reading {trace}"):
         measured = imbalance(trace, by, **reading)

@@ -35,9 +35,9 @@ def command(
     Example:
       nsysmoe info off.sqlite
     """
-    from nsysmoe.analysis.info import describe
+    from nsysmoe.analysis.one_trace.info import describe
     from nsysmoe.errors import MissingDataError
-    from nsysmoe.reports.pages.info import info_page
+    from nsysmoe.reports.pages.one_trace.info import info_page
 
     with working(f"Reading {trace}"):
         info = describe(trace, **reading)

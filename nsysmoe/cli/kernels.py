@@ -12,7 +12,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.kernels import By
+    from nsysmoe.analysis.one_trace.kernels import By
     from nsysmoe.cli.options import Printer, Reading
 
 
@@ -40,8 +40,8 @@ def command(
       nsysmoe kernels off.sqlite
       nsysmoe kernels off.sqlite --by class --format csv -o classes.csv
     """
-    from nsysmoe.analysis.kernels import kernel_table
-    from nsysmoe.reports.pages.kernels import kernels_page
+    from nsysmoe.analysis.one_trace.kernels import kernel_table
+    from nsysmoe.reports.pages.one_trace.kernels import kernels_page
 
     with working(f"Reading {trace}"):
         table = kernel_table(trace, by, **reading)

@@ -17,8 +17,8 @@ from nsysmoe.cli.speech import say
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from nsysmoe.analysis.gates import Gate
-    from nsysmoe.analysis.gathering import Gathering
+    from nsysmoe.analysis.comparing.gates import Gate
+    from nsysmoe.analysis.reading.gathering import Gathering
     from nsysmoe.classes import ClassMap
     from nsysmoe.reports import Document
 
@@ -192,7 +192,7 @@ def run_options(function: F) -> F:
         scratch: Path | None,
         **more: Any,
     ) -> Any:
-        from nsysmoe.analysis.gathering import Gathering
+        from nsysmoe.analysis.reading.gathering import Gathering
 
         if ray_address is not None and engine != "ray":
             raise click.UsageError("--ray-address is for --engine ray")
@@ -245,7 +245,7 @@ def detail_options(function: F) -> F:
 
 def label_options(function: F) -> F:
     """Add ``--baseline-label`` and ``--candidate-label``."""
-    from nsysmoe.metrics.table1 import BASELINE_LABEL, CANDIDATE_LABEL
+    from nsysmoe.metrics.kernel_time.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
     for side, default, which in (
         ("candidate", CANDIDATE_LABEL, "second"),
@@ -298,7 +298,7 @@ class _Gate(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     name = "gate"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Gate:
-        from nsysmoe.analysis.gates import GATED, Gate
+        from nsysmoe.analysis.comparing.gates import GATED, Gate
 
         metric, _, percent = str(value).partition("=")
         try:

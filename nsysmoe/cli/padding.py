@@ -162,8 +162,8 @@ def report(folder: Path, printer: Printer) -> None:
     Example:
       nsysmoe padding report padding -o padding.html
     """
-    from nsysmoe.analysis.padded_model import padding_report
-    from nsysmoe.reports.pages.padded_model import padding_page
+    from nsysmoe.analysis.routing.padded_model import padding_report
+    from nsysmoe.reports.pages.routing.padded_model import padding_page
     from nsysmoe.routing.padded import COUNTS, RECORD
 
     with working(f"Reading {folder}"):

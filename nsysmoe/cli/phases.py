@@ -33,8 +33,8 @@ def command(
     Example:
       nsysmoe phases off.sqlite
     """
-    from nsysmoe.analysis.structure import phases
-    from nsysmoe.reports.pages.structure import phases_page
+    from nsysmoe.analysis.one_trace.structure import phases
+    from nsysmoe.reports.pages.one_trace.structure import phases_page
 
     with working(f"Reading {trace}"):
         measured = phases(trace, **reading)

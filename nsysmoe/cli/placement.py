@@ -13,7 +13,7 @@ from nsysmoe.placement.cluster import ALGORITHMS, ROUTED_ALGORITHMS
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.placement import Memory
+    from nsysmoe.analysis.placing.placement import Memory
     from nsysmoe.cli.options import Printer
     from nsysmoe.placement.cluster import Algorithm, RoutedAlgorithm
 
@@ -105,7 +105,7 @@ def plan(
           --algorithm locality
     """
     from nsysmoe.placement.cluster import Cluster
-    from nsysmoe.reports.pages.placement import placement_page, write_map
+    from nsysmoe.reports.pages.placing.placement import placement_page, write_map
 
     _check(loads, routing, algorithm, held_out)
     if (slots is None) == (memory_budget is None):
@@ -115,13 +115,13 @@ def plan(
     if memory_budget is not None:
         memory = _memory(memory_budget, expert_bytes, config)
     if routing is not None:
-        from nsysmoe.analysis.routed_placement import plan_routed
+        from nsysmoe.analysis.placing.routed_placement import plan_routed
 
         with working(f"Reading {routing}"):
             sent = token_bytes or _token_bytes(config)
             found = plan_routed(routing, cluster, algorithm, memory=memory, copy_bytes=sent)
     else:
-        from nsysmoe.analysis.placement import plan as ask
+        from nsysmoe.analysis.placing.placement import plan as ask
 
         assert loads is not None  # noqa: S101 - one of the two is given
         with working(f"Placing the experts of {loads}"):
@@ -167,18 +167,18 @@ def evaluate(
       nsysmoe placement evaluate --map plan.json --loads other-steps.csv
       nsysmoe placement evaluate --map plan.json --routing other-run.parquet
     """
-    from nsysmoe.reports.pages.placement import placement_page
+    from nsysmoe.reports.pages.placing.placement import placement_page
 
     if (loads is None) == (routing is None):
         raise click.UsageError("give --loads or --routing, one of them")
     if routing is not None:
-        from nsysmoe.analysis.routed_placement import evaluate_routed
+        from nsysmoe.analysis.placing.routed_placement import evaluate_routed
 
         with working(f"Reading {routing}"):
             sent = token_bytes or _token_bytes(config)
             found = evaluate_routed(map_path, routing, gpus, nodes=nodes, copy_bytes=sent)
     else:
-        from nsysmoe.analysis.placement import evaluate as ask
+        from nsysmoe.analysis.placing.placement import evaluate as ask
 
         assert loads is not None  # noqa: S101 - one of the two is given
         if nodes > 1:
@@ -200,7 +200,7 @@ def _check(loads: Path | None, routing: Path | None, algorithm: str, held_out: P
 
 
 def _memory(gigabytes: float, expert_bytes: float | None, config: Path | None) -> Memory:
-    from nsysmoe.analysis.placement import Memory
+    from nsysmoe.analysis.placing.placement import Memory
     from nsysmoe.routing import read_model
 
     if expert_bytes is None:

@@ -31,8 +31,8 @@ def command(
       nsysmoe compare off.sqlite on.sqlite -o table1.json
       nsysmoe render table1.json -o table1.tex
     """
-    from nsysmoe.analysis.comparison import Comparison
-    from nsysmoe.reports.pages.comparison import comparison_page
+    from nsysmoe.analysis.comparing.comparison import Comparison
+    from nsysmoe.reports.pages.comparing.comparison import comparison_page
 
     page = comparison_page(Comparison.load(comparison), full=full, by=by)
     printer.show(page, (comparison,))

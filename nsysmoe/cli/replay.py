@@ -114,8 +114,8 @@ def command(requests: Path, folder: Path, format_: str | None, **given: Any) -> 
       nsysmoe replay requests.jsonl --url http://127.0.0.1:8000 -o replay/
           --goodput ttft:200 --goodput tpot:50
     """
-    from nsysmoe.analysis.traffic import replay
-    from nsysmoe.reports.pages.traffic import traffic_page
+    from nsysmoe.analysis.experiments.traffic import replay
+    from nsysmoe.reports.pages.experiments.traffic import traffic_page
     from nsysmoe.traffic.run import Options, check_url
 
     options = Options(

@@ -19,7 +19,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.portrait import Choice
+    from nsysmoe.analysis.comparing.portrait import Choice
     from nsysmoe.cli.options import Printer, RunReading
 
 
@@ -80,10 +80,10 @@ def command(
       nsysmoe report off.sqlite on.sqlite --routing off.routed.npz --run off.run.json
           -o report.html
     """
-    from nsysmoe.analysis.advise import advise
-    from nsysmoe.analysis.balance import balance
-    from nsysmoe.analysis.report import report
-    from nsysmoe.reports.pages.report import report_page
+    from nsysmoe.analysis.comparing.report import report
+    from nsysmoe.analysis.placing.advise import advise
+    from nsysmoe.analysis.routing.balance import balance
+    from nsysmoe.reports.pages.comparing.report import report_page
 
     if routing is None and (run is not None or gpus is not None or redundant):
         raise click.UsageError("--run, --gpus and --redundant go with --routing")

@@ -55,9 +55,9 @@ def command(
     Example:
       nsysmoe roofline off.sqlite --routed off.routed.npz --run off.run.json --config config.json
     """
-    from nsysmoe.analysis.roofline import Limits, roofline
-    from nsysmoe.analysis.routed import Inputs
-    from nsysmoe.reports.pages.roofline import roofline_page
+    from nsysmoe.analysis.one_trace.roofline import Limits, roofline
+    from nsysmoe.analysis.routing.routed import Inputs
+    from nsysmoe.reports.pages.one_trace.roofline import roofline_page
     from nsysmoe.routing import read_model
 
     shape = read_model(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from nsysmoe.analysis.routed import Inputs
-    from nsysmoe.analysis.routing_load import Beside
+    from nsysmoe.analysis.routing.routed import Inputs
+    from nsysmoe.analysis.routing.routing_load import Beside
     from nsysmoe.cli.options import Printer, Reading
     from nsysmoe.routing.labels import Side
 
@@ -71,7 +71,7 @@ def _with_beside(function: F, options: tuple[Callable[[F], F], ...]) -> F:
         padding_side: Side = "left",
         **more: Any,
     ) -> Any:
-        from nsysmoe.analysis.routing_load import Beside
+        from nsysmoe.analysis.routing.routing_load import Beside
 
         beside = Beside(run, domains, lengths, padding_side)
         return function(*values, beside=beside, **more)
@@ -162,9 +162,9 @@ def explain(
       nsysmoe routing explain off.sqlite --routed off.routed.npz --run off.run.json
           --against on.sqlite --against-routed on.routed.npz --against-run on.run.json
     """
-    from nsysmoe.analysis.routed import Choices, Inputs
-    from nsysmoe.analysis.routing_cost import explain as ask
-    from nsysmoe.reports.pages.routing_cost import routing_cost_page
+    from nsysmoe.analysis.routing.routed import Choices, Inputs
+    from nsysmoe.analysis.routing.routing_cost import explain as ask
+    from nsysmoe.reports.pages.routing.routing_cost import routing_cost_page
 
     baseline = Inputs(trace, routed, run)
     candidate = _candidate(against, against_routed, against_run)
@@ -195,9 +195,9 @@ def load(
     Example:
       nsysmoe routing load moe_routes.jsonl -o routes.parquet
     """
-    from nsysmoe.analysis.routing_load import load as ask
+    from nsysmoe.analysis.routing.routing_load import load as ask
     from nsysmoe.cli.options import Printer
-    from nsysmoe.reports.pages.balance import loading_page
+    from nsysmoe.reports.pages.routing.balance import loading_page
 
     with working(f"Reading {paths[0]}"):
         found = ask(paths, output, keep_dummy=keep_dummy, beside=beside)
@@ -248,8 +248,8 @@ def balance(
     Example:
       nsysmoe routing balance routes.parquet --gpus 8
     """
-    from nsysmoe.analysis.balance import balance as ask
-    from nsysmoe.reports.pages.balance import balance_page
+    from nsysmoe.analysis.routing.balance import balance as ask
+    from nsysmoe.reports.pages.routing.balance import balance_page
 
     with working(f"Reading {paths[0]}"):
         found = ask(
@@ -297,8 +297,8 @@ def patterns(
     Example:
       nsysmoe routing patterns routes.parquet --domains prompts.jsonl -o patterns.html
     """
-    from nsysmoe.analysis.patterns import patterns as ask
-    from nsysmoe.reports.pages.patterns import patterns_page
+    from nsysmoe.analysis.routing.patterns import patterns as ask
+    from nsysmoe.reports.pages.routing.patterns import patterns_page
 
     with working(f"Reading {paths[0]}"):
         found = ask(paths, by=by, top=top, keep_dummy=keep_dummy, beside=beside)
@@ -341,9 +341,9 @@ def padding(
     Example:
       nsysmoe routing padding routes.parquet --run run.json --batches 8x50,64x5
     """
-    from nsysmoe.analysis.padding import BATCHES
-    from nsysmoe.analysis.padding import padding as ask
-    from nsysmoe.reports.pages.padding import padding_page
+    from nsysmoe.analysis.routing.padding import BATCHES
+    from nsysmoe.analysis.routing.padding import padding as ask
+    from nsysmoe.reports.pages.routing.padding import padding_page
 
     with working(f"Reading {paths[0]}"):
         found = ask(
@@ -358,7 +358,7 @@ def padding(
 
 
 def _candidate(trace: Path | None, routed: Path | None, run: Path | None) -> Inputs | None:
-    from nsysmoe.analysis.routed import Inputs
+    from nsysmoe.analysis.routing.routed import Inputs
 
     if trace is None and routed is None and run is None:
         return None

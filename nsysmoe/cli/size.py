@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from nsysmoe.analysis.sizing import Layout
+    from nsysmoe.analysis.placing.sizing import Layout
     from nsysmoe.cli.options import F, Printer
 
 _LAYOUT = re.compile(r"([1-9]\d{0,5})(?:\+(\d{1,6}))?")
@@ -32,7 +32,7 @@ class _Layout(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Layout:
-        from nsysmoe.analysis.sizing import Layout
+        from nsysmoe.analysis.placing.sizing import Layout
 
         if isinstance(value, Layout):
             return value
@@ -86,8 +86,8 @@ def sizing_options(*, is_required: bool) -> Callable[[F], F]:
 
 def show_sizes(printer: Printer, routing: Path, given: Mapping[str, Any]) -> None:
     """Judge the layouts and limits that were given, and print it."""
-    from nsysmoe.analysis.sizing import Limits, size
-    from nsysmoe.reports.pages.sizing import sizing_page
+    from nsysmoe.analysis.placing.sizing import Limits, size
+    from nsysmoe.reports.pages.placing.sizing import sizing_page
 
     if given["now"] is None and not given["layouts"]:
         raise click.UsageError("give --now, what the replay ran on, or layouts with --layout")

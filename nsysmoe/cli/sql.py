@@ -35,7 +35,7 @@ def command(
     Example:
       nsysmoe sql off.sqlite "select device_id, sum(dur_ns) from moe_kernels group by all"
     """
-    from nsysmoe.reports.pages.query import query_page
+    from nsysmoe.reports.pages.one_trace.query import query_page
     from nsysmoe.trace import open_trace
 
     with (

@@ -12,7 +12,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.stalls import By
+    from nsysmoe.analysis.one_trace.stalls import By
     from nsysmoe.cli.options import Printer, Reading
 
 
@@ -34,8 +34,8 @@ def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
     Example:
       nsysmoe stalls off.sqlite --by kind
     """
-    from nsysmoe.analysis.stalls import stalls
-    from nsysmoe.reports.pages.stalls import stalls_page
+    from nsysmoe.analysis.one_trace.stalls import stalls
+    from nsysmoe.reports.pages.one_trace.stalls import stalls_page
 
     with working(f"Reading {trace}"):
         found = stalls(trace, **reading)

@@ -33,8 +33,8 @@ def command(
     Example:
       nsysmoe summary on.sqlite --format markdown
     """
-    from nsysmoe.analysis.summary import summarize
-    from nsysmoe.reports.pages.summary import summary_page
+    from nsysmoe.analysis.one_trace.summary import summarize
+    from nsysmoe.reports.pages.one_trace.summary import summary_page
 
     with working(f"Reading {trace}"):
         summary = summarize(trace, **reading)

@@ -125,7 +125,7 @@ def plan(
     Example:
       nsysmoe sweep plan --axis max-num-seqs=8,32 --repeats 5 -o plan.json
     """
-    from nsysmoe.reports.pages.sweep import plan_page
+    from nsysmoe.reports.pages.experiments.sweep import plan_page
     from nsysmoe.sweep.grid import Cost, runs_of
 
     grid = _grid(given)
@@ -347,8 +347,8 @@ def collect(
     Example:
       nsysmoe sweep collect results --suite suite/manifest.json --table sweep.parquet
     """
-    from nsysmoe.analysis.sweep import collect as gather
-    from nsysmoe.reports.pages.sweep import collected_page
+    from nsysmoe.analysis.experiments.sweep import collect as gather
+    from nsysmoe.reports.pages.experiments.sweep import collected_page
     from nsysmoe.sweep.table import write_table
 
     with working("Reading results"):

@@ -12,7 +12,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.portrait import Choice
+    from nsysmoe.analysis.comparing.portrait import Choice
     from nsysmoe.cli.options import Printer, Reading
 
 
@@ -39,8 +39,8 @@ def command(
     Example:
       nsysmoe timeline on.sqlite --step slowest -o step.html
     """
-    from nsysmoe.analysis.report import timeline
-    from nsysmoe.reports.pages.timeline import timeline_page
+    from nsysmoe.analysis.comparing.report import timeline
+    from nsysmoe.reports.pages.one_trace.timeline import timeline_page
 
     with working(f"Reading {trace}"):
         portrait = timeline(trace, step, **reading)

@@ -21,7 +21,7 @@ def command(printer: Printer) -> None:
     Example:
       nsysmoe views --format markdown -o views.md
     """
-    from nsysmoe.reports.pages.query import views_page
+    from nsysmoe.reports.pages.one_trace.query import views_page
     from nsysmoe.trace import catalogue
 
     printer.show(views_page(catalogue().views()))

@@ -12,7 +12,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.waits import By
+    from nsysmoe.analysis.one_trace.waits import By
     from nsysmoe.cli.options import Printer, RunReading
 
 
@@ -37,8 +37,8 @@ def command(trace: Path, by: By, reading: RunReading, printer: Printer) -> None:
     Example:
       nsysmoe waits off.sqlite --by phase
     """
-    from nsysmoe.analysis.waits import waits
-    from nsysmoe.reports.pages.waits import waits_page
+    from nsysmoe.analysis.one_trace.waits import waits
+    from nsysmoe.reports.pages.one_trace.waits import waits_page
 
     with working(f"Reading {trace}"):
         found = waits(trace, by, **reading)

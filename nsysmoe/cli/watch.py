@@ -126,7 +126,7 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
       nsysmoe watch --url http://127.0.0.1:8000 --log engine.log --drops dumps/ --listen 9460
       nsysmoe watch --log engine.log --once --format json
     """
-    from nsysmoe.reports.pages.watch import watch_page
+    from nsysmoe.reports.pages.experiments.watch import watch_page
 
     if not any(given[name] for name in ("url", "log", "drops")):
         raise click.UsageError("nothing to watch: give --url, --log or --drops")
@@ -229,7 +229,7 @@ def _follow(looks: Iterable[Snapshot]) -> None:
     from rich.live import Live
 
     from nsysmoe.reports.formats.as_table import drawn
-    from nsysmoe.reports.pages.watch import live_page
+    from nsysmoe.reports.pages.experiments.watch import live_page
 
     if not sys.stdout.isatty():
         _say_changes(looks)

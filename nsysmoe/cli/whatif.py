@@ -47,8 +47,8 @@ def command(
     Example:
       nsysmoe whatif off.sqlite --no-host-delay --balanced-moe
     """
-    from nsysmoe.analysis.whatif import Change, whatif
-    from nsysmoe.reports.pages.whatif import whatif_page
+    from nsysmoe.analysis.one_trace.whatif import Change, whatif
+    from nsysmoe.reports.pages.one_trace.whatif import whatif_page
 
     change = Change(balanced_moe, no_host_delay, free_transfer, no_stalls, scale)
     with working(f"Replaying {trace}"):

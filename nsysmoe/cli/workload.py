@@ -67,8 +67,8 @@ def score(
     Example:
       nsysmoe workload score prompts.jsonl --format json
     """
-    from nsysmoe.analysis.workload_score import workload_score
-    from nsysmoe.reports.pages.workload import workload_score_page
+    from nsysmoe.analysis.experiments.workload_score import workload_score
+    from nsysmoe.reports.pages.experiments.workload import workload_score_page
 
     with working(f"Scoring {file}"):
         found = workload_score(
@@ -163,9 +163,9 @@ def generate(
       nsysmoe workload generate suite --prompts 200 --tokens 256 --seed 7
       nsysmoe workload generate own --from sharegpt.json --family repetition
     """
-    from nsysmoe.analysis.workload_suite import DIALS, Plan
-    from nsysmoe.analysis.workload_suite import generate as make
-    from nsysmoe.reports.pages.workload import suite_page
+    from nsysmoe.analysis.experiments.workload_suite import DIALS, Plan
+    from nsysmoe.analysis.experiments.workload_suite import generate as make
+    from nsysmoe.reports.pages.experiments.workload import suite_page
 
     if domains and real:
         raise click.UsageError("--domains and --from are two sources of sentences; give one")

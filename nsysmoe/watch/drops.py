@@ -104,8 +104,8 @@ def read_dump(path: Path, domain: str) -> Dump:
     Raises:
         NsysmoeError: It is none that can be used.
     """
-    from nsysmoe.analysis.routing_load import count_logs  # noqa: PLC0415 - polars
-    from nsysmoe.metrics.routing_loads import run_loads  # noqa: PLC0415
+    from nsysmoe.analysis.routing.routing_load import count_logs  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.routed_load.routing_loads import run_loads  # noqa: PLC0415
     from nsysmoe.watch.routing import Dump  # noqa: PLC0415
 
     counted = count_logs([path])
@@ -118,9 +118,9 @@ def read_capture(path: Path, nsys: str | None) -> Captured:
     Raises:
         NsysmoeError: It is none that can be used, or has no collective that ranks share.
     """
-    from nsysmoe.analysis.structure import collectives  # noqa: PLC0415 - DuckDB
-    from nsysmoe.analysis.waits import waits  # noqa: PLC0415
-    from nsysmoe.metrics.waits import CAUSES  # noqa: PLC0415
+    from nsysmoe.analysis.one_trace.structure import collectives  # noqa: PLC0415 - DuckDB
+    from nsysmoe.analysis.one_trace.waits import waits  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.waits import CAUSES  # noqa: PLC0415
 
     told = waits(path, nsys=nsys)
     rows = collectives(path, nsys=nsys).rows

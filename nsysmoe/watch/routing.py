@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from nsysmoe.metrics.capacity import dropped
-from nsysmoe.metrics.load_balance import mean_over_max, vllm_balancedness
+from nsysmoe.metrics.routed_load.capacity import dropped
+from nsysmoe.metrics.routed_load.load_balance import mean_over_max, vllm_balancedness
 from nsysmoe.placement.loads import device_loads
 from nsysmoe.placement.simple import contiguous
 

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from nsysmoe.analysis.advice_words import Grounds, verdict
-from nsysmoe.analysis.advise import advise
+from nsysmoe.analysis.placing.advice_words import Grounds, verdict
+from nsysmoe.analysis.placing.advise import advise
 from nsysmoe.cli import main
 from nsysmoe.errors import MissingDataError, PlacementError, RoutingError
-from nsysmoe.metrics.held_out import saved, step_cube
-from nsysmoe.metrics.routing_loads import count_choices
-from nsysmoe.metrics.single_runs import between_runs, pair_interval
+from nsysmoe.metrics.routed_load.held_out import saved, step_cube
+from nsysmoe.metrics.routed_load.routing_loads import count_choices
+from nsysmoe.metrics.statistics.single_runs import between_runs, pair_interval
 from tests.conftest import GRAPHS
 
 ROUTED = GRAPHS / "eplb_off.routed.npz"
@@ -307,5 +307,5 @@ def test_steps_beyond_memory_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch)
     )
     counts = count_choices([frame])
     assert step_cube(counts, 2).tolist() == [[[7, 0]], [[0, 7]], [[7, 0]], [[0, 7]], [[7, 0]]]
-    monkeypatch.setattr("nsysmoe.metrics.held_out.LARGEST", 5)
+    monkeypatch.setattr("nsysmoe.metrics.routed_load.held_out.LARGEST", 5)
     assert step_cube(counts, 2).tolist() == [[[7, 0]], [[7, 0]], [[7, 0]]]

@@ -13,7 +13,7 @@ import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.reports import render
-from nsysmoe.reports.pages.comparison import comparison_page
+from nsysmoe.reports.pages.comparing.comparison import comparison_page
 from tests.conftest import TABLE1
 from tests.oracle import kernel_durations, statistics_of
 

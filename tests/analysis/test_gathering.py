@@ -11,14 +11,14 @@ from click.testing import CliRunner
 
 import nsysmoe
 from fixtures.split import Clock, split
-from nsysmoe.analysis.gathering import Gathering, gathered, only_run
-from nsysmoe.analysis.info import describe
-from nsysmoe.analysis.structure import collectives, imbalance, phases
-from nsysmoe.analysis.summary import summarize
-from nsysmoe.analysis.waits import waits
+from nsysmoe.analysis.one_trace.info import describe
+from nsysmoe.analysis.one_trace.structure import collectives, imbalance, phases
+from nsysmoe.analysis.one_trace.summary import summarize
+from nsysmoe.analysis.one_trace.waits import waits
+from nsysmoe.analysis.reading.gathering import Gathering, gathered, only_run
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, QueryError
-from nsysmoe.metrics.waits import CAUSES
+from nsysmoe.metrics.kernel_time.waits import CAUSES
 from tests.conftest import DP2, FOUR_GPUS, GRAPHS
 from tests.export.parquet import write_parquetdir
 

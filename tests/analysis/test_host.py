@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.host import host
+from nsysmoe.analysis.one_trace.host import host
 from nsysmoe.errors import InputError, MissingDataError
-from nsysmoe.metrics.host import latency_change
+from nsysmoe.metrics.kernel_time.host import latency_change
 from tests.cli.test_cli import run
 
 Write = Callable[[TraceBuilder], Path]

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from fixtures.split import split
-from nsysmoe.analysis.compare import compare
-from nsysmoe.analysis.gathering import Gathering, gathered, only_run
+from nsysmoe.analysis.comparing.compare import compare
+from nsysmoe.analysis.reading.gathering import Gathering, gathered, only_run
 from nsysmoe.cache import Cache, identity
 from nsysmoe.resources import Limits, using
 from nsysmoe.trace import store
@@ -79,7 +79,7 @@ def test_other_files_are_another_answer(
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("worked out anew")
 
-    monkeypatch.setattr("nsysmoe.analysis.arm.read_arms", refuse)
+    monkeypatch.setattr("nsysmoe.analysis.reading.arm.read_arms", refuse)
     with pytest.raises(AssertionError, match="anew"):
         compare(*arms, quick=True)
 
@@ -101,7 +101,7 @@ def test_a_file_that_comes_meanwhile_is_not_kept_by_the_others(
             shutil.copy(arms[0] / "a.sqlite", arms[0] / "c.sqlite")
         return gathered(*values, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr("nsysmoe.analysis.arm.gathered", late)
+    monkeypatch.setattr("nsysmoe.analysis.reading.arm.gathered", late)
     assert len(compare(*arms, quick=True).baseline.sources) == 3
     assert "comparison" not in {one.what for one in Cache(cache_folder).entries()}
 

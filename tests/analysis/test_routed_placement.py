@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from nsysmoe.analysis.placement import Memory
-from nsysmoe.analysis.routed_placement import evaluate_routed, plan_routed
+from nsysmoe.analysis.placing.placement import Memory
+from nsysmoe.analysis.placing.routed_placement import evaluate_routed, plan_routed
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError, PlacementError
 from nsysmoe.placement.cluster import Cluster

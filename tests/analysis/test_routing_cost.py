@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.roofline import Limits, roofline
-from nsysmoe.analysis.routed import Choices, Inputs, read_arm
-from nsysmoe.analysis.routing_cost import Explanation, explain
+from nsysmoe.analysis.one_trace.roofline import Limits, roofline
+from nsysmoe.analysis.routing.routed import Choices, Inputs, read_arm
+from nsysmoe.analysis.routing.routing_cost import Explanation, explain
 from nsysmoe.errors import MissingDataError, RoutingError
-from nsysmoe.metrics.tiles import default_rows, row_blocks
+from nsysmoe.metrics.kernel_time.tiles import default_rows, row_blocks
 from nsysmoe.routing import ModelShape
 from tests.conftest import DP2, GRAPHS
 from tests.routing.engine import Engine, engine
@@ -335,7 +335,7 @@ def test_rows_are_counted_alike_where_they_are_few_and_where_they_are_many(steps
     """Few choices over many steps are sorted, many are tabled; both against a plain count."""
     import polars as pl
 
-    from nsysmoe.analysis.routed import count_rows
+    from nsysmoe.analysis.routing.routed import count_rows
     from nsysmoe.routing import PlacementHistory
     from nsysmoe.routing.experts import placed
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsysmoe.analysis.sizing import Layout, Limits, size
+from nsysmoe.analysis.placing.sizing import Layout, Limits, size
 from nsysmoe.errors import MissingDataError, PlacementError
 from nsysmoe.traffic.folder import Folder
 from nsysmoe.traffic.journal import Journal

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.run import read_run
-from nsysmoe.analysis.stalls import Stalls, stalls
-from nsysmoe.metrics.spans import Spans
+from nsysmoe.analysis.one_trace.stalls import Stalls, stalls
+from nsysmoe.analysis.reading.run import read_run
+from nsysmoe.metrics.kernel_time.spans import Spans
 from tests.cli.test_cli import run
 
 Write = Callable[[TraceBuilder], Path]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.structure import collectives, imbalance, phases
+from nsysmoe.analysis.one_trace.structure import collectives, imbalance, phases
 from nsysmoe.errors import MissingDataError
 
 if TYPE_CHECKING:

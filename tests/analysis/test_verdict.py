@@ -14,7 +14,7 @@ import pytest
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.gates import Gate, failures
+from nsysmoe.analysis.comparing.gates import Gate, failures
 from nsysmoe.errors import GateError, InputError
 from nsysmoe.export.files import runs_of
 from tests.conftest import GRAPHS, TABLE1

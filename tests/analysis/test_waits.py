@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.waits import waits
+from nsysmoe.analysis.one_trace.waits import waits
 from nsysmoe.errors import MissingDataError
-from nsysmoe.metrics.waits import CAUSES
+from nsysmoe.metrics.kernel_time.waits import CAUSES
 from tests.cli.test_cli import run
 from tests.conftest import DP2, GRAPHS
 

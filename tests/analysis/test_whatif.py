@@ -15,14 +15,14 @@ import pytest
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.bound import bound
-from nsysmoe.analysis.comparison import Comparison
-from nsysmoe.analysis.whatif import REMOVALS, Change, whatif
-from nsysmoe.metrics.causes import BOUNDS, TIME_CAUSES
+from nsysmoe.analysis.comparing.comparison import Comparison
+from nsysmoe.analysis.one_trace.bound import bound
+from nsysmoe.analysis.one_trace.whatif import REMOVALS, Change, whatif
+from nsysmoe.metrics.kernel_time.causes import BOUNDS, TIME_CAUSES
 from nsysmoe.reports import Document, render
 from nsysmoe.reports.formats import FORMATS
-from nsysmoe.reports.pages.bound import bound_page
-from nsysmoe.reports.pages.whatif import whatif_page
+from nsysmoe.reports.pages.one_trace.bound import bound_page
+from nsysmoe.reports.pages.one_trace.whatif import whatif_page
 from tests.cli.test_cli import run
 from tests.conftest import DP2, GRAPHS, TABLE1
 from tests.metrics.simulator import Costs, Launch, Operation, Simulation, Sync, Think, Thread

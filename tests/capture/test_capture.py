@@ -18,7 +18,7 @@ import nsysmoe
 from nsysmoe.capture.plan import Command
 from nsysmoe.capture.process import Program, family, marked, sweep
 from nsysmoe.reports import render
-from nsysmoe.reports.pages.comparison import comparison_page
+from nsysmoe.reports.pages.comparing.comparison import comparison_page
 from nsysmoe.routing import read_run, read_vllm_log
 from tests.capture.node import Node, port
 from tests.capture.node import bare as bare_of

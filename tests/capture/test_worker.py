@@ -133,6 +133,8 @@ def test_sizes_of_steps_meet_every_tile_and_both_specialisations(most: int) -> N
     tiles = set(range(8, min(most, 2048) + 1, 8))
     assert tiles <= set(sizes)
     assert {size - 1 for size in tiles} <= set(sizes)
+    # vLLM's tiles of experts change just after powers of two.
+    assert {2**power + 1 for power in range(1, 13) if 2**power < most} <= set(sizes)
     assert len(sizes) <= 1000
 
 

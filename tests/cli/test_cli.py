@@ -337,7 +337,7 @@ def test_a_defect_is_one_line_too(off: Path, monkeypatch: pytest.MonkeyPatch) ->
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("nsysmoe.analysis.summary.read_run", fail)
+    monkeypatch.setattr("nsysmoe.analysis.one_trace.summary.read_run", fail)
     found = run("summary", off)
     assert found.exit_code == 4
     assert "RuntimeError: boom" in found.stderr

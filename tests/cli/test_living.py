@@ -85,7 +85,7 @@ def test_codes_of_every_kind_of_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(*_arguments: object, **_options: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("nsysmoe.analysis.summary.read_run", fail)
+    monkeypatch.setattr("nsysmoe.analysis.one_trace.summary.read_run", fail)
     assert run("summary", _OFF).exit_code == exits.DEFECT
 
 

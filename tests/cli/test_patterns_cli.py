@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 import nsysmoe
-from nsysmoe.metrics.padding import reroute
+from nsysmoe.metrics.routed_load.padding import reroute
 from tests.cli.test_cli import run
 from tests.conftest import GRAPHS
 

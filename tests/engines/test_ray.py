@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from fixtures.split import Clock, split
-from nsysmoe.analysis.gathering import Gathering, RunFiles, only_run
+from nsysmoe.analysis.reading.gathering import Gathering, RunFiles, only_run
 from nsysmoe.engines.on_ray import RayCluster
 from nsysmoe.errors import InputError
 from tests.conftest import DP2, ROOT

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nsysmoe.errors import MissingDataError
-from nsysmoe.metrics.activation import (
+from nsysmoe.metrics.routed_load.activation import (
     js_distance,
     pearson,
     shifts,
@@ -20,7 +20,7 @@ from nsysmoe.metrics.activation import (
     spearman,
     top_overlap,
 )
-from nsysmoe.metrics.coactivation import (
+from nsysmoe.metrics.routed_load.coactivation import (
     expected_pairs,
     expected_transitions,
     pair_counts,
@@ -29,8 +29,8 @@ from nsysmoe.metrics.coactivation import (
     strongest,
     transition_counts,
 )
-from nsysmoe.metrics.token_sample import Routes, TokenSample
-from nsysmoe.metrics.unit_loads import UnitLoads
+from nsysmoe.metrics.routed_load.token_sample import Routes, TokenSample
+from nsysmoe.metrics.routed_load.unit_loads import UnitLoads
 
 
 def js_oracle(p: list[float], q: list[float]) -> float:
@@ -271,6 +271,6 @@ def test_more_groups_than_anyone_can_read_are_refused(monkeypatch: pytest.Monkey
     loads = UnitLoads(("token",), 4)
     with pytest.raises(MissingDataError, match="more than 64 groups"):
         loads.add(log)
-    monkeypatch.setattr("nsysmoe.metrics.unit_loads._LARGEST_CELLS", 10)
+    monkeypatch.setattr("nsysmoe.metrics.routed_load.unit_loads._LARGEST_CELLS", 10)
     with pytest.raises(MissingDataError, match="more than can be held"):
         UnitLoads((), 4).add(log.with_columns(expert=pl.lit(60)))

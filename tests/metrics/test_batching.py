@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from nsysmoe.metrics.batch_loads import busiest, drawn_loads, most_active
-from nsysmoe.metrics.batching import Requests, simulate
-from nsysmoe.metrics.step_time import Spans, fit, non_negative
-from nsysmoe.metrics.uniform_router import simulate as uniform
+from nsysmoe.metrics.routed_load.uniform_router import simulate as uniform
+from nsysmoe.metrics.serving.batch_loads import busiest, drawn_loads, most_active
+from nsysmoe.metrics.serving.batching import Requests, simulate
+from nsysmoe.metrics.serving.step_time import Spans, fit, non_negative
 from nsysmoe.placement.simple import contiguous
 
 BASE, SEQUENCE, PROMPT = 0.02, 0.0005, 0.00002

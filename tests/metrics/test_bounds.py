@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.bounds import bounds, longest_window, time_causes
-from nsysmoe.metrics.causes import BOUNDS, TIME_CAUSES
+from nsysmoe.metrics.kernel_time.bounds import bounds, longest_window, time_causes
+from nsysmoe.metrics.kernel_time.causes import BOUNDS, TIME_CAUSES
 
 PLACE = {
     "global_pid": pl.Int64,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from nsysmoe.metrics.communication import class_shares, communication_totals
+from nsysmoe.metrics.kernel_time.communication import class_shares, communication_totals
 
 KERNELS = pl.DataFrame(
     [

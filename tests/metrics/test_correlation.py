@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.correlation import correlate, ranks, within_fences
+from nsysmoe.metrics.statistics.correlation import correlate, ranks, within_fences
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.durations import STATISTICS, duration_statistics, pooled_statistics
+from nsysmoe.metrics.kernel_time.durations import STATISTICS, duration_statistics, pooled_statistics
 from tests.oracle import statistics_of
 
 DURATIONS = st.lists(st.integers(0, 10**12), min_size=1, max_size=50)

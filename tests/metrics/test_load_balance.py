@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.capacity import dropped, needed_factor
-from nsysmoe.metrics.expert_parallel import active_experts, step_cost, under_placement
-from nsysmoe.metrics.load_balance import (
+from nsysmoe.metrics.routed_load.capacity import dropped, needed_factor
+from nsysmoe.metrics.routed_load.expert_parallel import active_experts, step_cost, under_placement
+from nsysmoe.metrics.routed_load.load_balance import (
     MEASURES,
     max_over_mean,
     sglang_balancedness,
     spread,
     vllm_balancedness,
 )
-from nsysmoe.metrics.uniform_router import baseline, expected_cv, simulate, sweep
+from nsysmoe.metrics.routed_load.uniform_router import baseline, expected_cv, simulate, sweep
 from nsysmoe.placement.loads import device_loads
 
 

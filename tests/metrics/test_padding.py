@@ -10,8 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.load_balance import variation
-from nsysmoe.metrics.padding import dealt, expert_counts, filled, formed, padding_of, reroute
+from nsysmoe.metrics.routed_load.load_balance import variation
+from nsysmoe.metrics.routed_load.padding import (
+    dealt,
+    expert_counts,
+    filled,
+    formed,
+    padding_of,
+    reroute,
+)
 
 
 @st.composite
@@ -99,7 +106,7 @@ def test_sorting_leaves_less_padding_in_batches_of_the_same_requests() -> None:
 
 def test_a_model_can_use_it_with_numpy_alone() -> None:
     code = (
-        "import sys, nsysmoe.metrics.padding; "
+        "import sys, nsysmoe.metrics.routed_load.padding; "
         "print(sorted({'polars', 'pyarrow', 'plotly', 'click'} & set(sys.modules)))"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -10,10 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.replicas import break_even, phase_costs, tax
-from nsysmoe.metrics.roofline import by_limit, ridge_rows, roofline
-from nsysmoe.metrics.routing_cost import critical, fit_costs, predict, rank_work, score, whole_cells
-from nsysmoe.metrics.tiles import captured_rows, default_rows, infer_rows, row_blocks
+from nsysmoe.metrics.kernel_time.roofline import by_limit, ridge_rows, roofline
+from nsysmoe.metrics.kernel_time.tiles import captured_rows, default_rows, infer_rows, row_blocks
+from nsysmoe.metrics.routed_load.replicas import break_even, phase_costs, tax
+from nsysmoe.metrics.routed_load.routing_cost import (
+    critical,
+    fit_costs,
+    predict,
+    rank_work,
+    score,
+    whole_cells,
+)
 
 A, B, C = 9_000.0, 30_000.0, 450.0
 

@@ -12,16 +12,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.collectives import last_arrivals
-from nsysmoe.metrics.communication import purposes
-from nsysmoe.metrics.conservation import conservation
-from nsysmoe.metrics.imbalance import slowest_ranks
-from nsysmoe.metrics.mixture import split_durations
-from nsysmoe.metrics.phases import engines, phase_times
-from nsysmoe.metrics.rearrangement import rearrangement_effects
-from nsysmoe.metrics.schedule import schedule_values
-from nsysmoe.metrics.steps import SUMS, distorted, slices, step_table, undistorted
-from nsysmoe.metrics.work import work_difference
+from nsysmoe.metrics.kernel_time.collectives import last_arrivals
+from nsysmoe.metrics.kernel_time.communication import purposes
+from nsysmoe.metrics.kernel_time.conservation import conservation
+from nsysmoe.metrics.kernel_time.imbalance import slowest_ranks
+from nsysmoe.metrics.kernel_time.mixture import split_durations
+from nsysmoe.metrics.kernel_time.phases import engines, phase_times
+from nsysmoe.metrics.kernel_time.rearrangement import rearrangement_effects
+from nsysmoe.metrics.kernel_time.schedule import schedule_values
+from nsysmoe.metrics.kernel_time.steps import SUMS, distorted, slices, step_table, undistorted
+from nsysmoe.metrics.kernel_time.work import work_difference
 
 EVENTS = {"start_ns": pl.Int64, "end_ns": pl.Int64}
 NONE = pl.DataFrame(schema=EVENTS)

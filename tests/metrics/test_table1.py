@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from nsysmoe.metrics.table1 import BESIDE, TABLE_1, relative_change, verdict
+from nsysmoe.metrics.kernel_time.table1 import BESIDE, TABLE_1, relative_change, verdict
 
 
 def test_the_order_that_json_promises() -> None:

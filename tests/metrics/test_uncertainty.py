@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.metrics import uncertainty
-from nsysmoe.metrics.interval import Interval
-from nsysmoe.metrics.uncertainty import (
+from nsysmoe.metrics.statistics import uncertainty
+from nsysmoe.metrics.statistics.interval import Interval
+from nsysmoe.metrics.statistics.uncertainty import (
     Steps,
     interval_of,
     interval_over_runs,

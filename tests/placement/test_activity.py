@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.expert_parallel import active_blocks, active_experts
+from nsysmoe.metrics.routed_load.expert_parallel import active_blocks, active_experts
 from nsysmoe.placement.activity import (
     StepCost,
     blocks_cost,

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsysmoe.errors import PlacementError
-from nsysmoe.metrics.traffic import copies, held_shares
+from nsysmoe.metrics.routed_load.traffic import copies, held_shares
 from nsysmoe.placement.cluster import Cluster
 from nsysmoe.placement.locality import assign_evenly, group_requests, place_locally
 from nsysmoe.placement.plan import place_on_nodes

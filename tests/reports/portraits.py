@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from nsysmoe.analysis.comparison import Breakdown, Change, Comparison, Sentence, Side
-from nsysmoe.analysis.portrait import Portrait, Rows
+from nsysmoe.analysis.comparing.comparison import Breakdown, Change, Comparison, Sentence, Side
+from nsysmoe.analysis.comparing.portrait import Portrait, Rows
 from nsysmoe.findings import Finding
-from nsysmoe.metrics.interval import Interval
-from nsysmoe.metrics.table1 import METRICS, relative_change, verdict
+from nsysmoe.metrics.kernel_time.table1 import METRICS, relative_change, verdict
+from nsysmoe.metrics.statistics.interval import Interval
 
 HOSTILE = "<script>alert(1)</script>%{x}$\\sin$<b>bold</b>\u202e"
 MS, US = 1_000_000, 1_000

@@ -11,10 +11,10 @@ import pytest
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.analysis.report import report
+from nsysmoe.analysis.comparing.report import report
 from nsysmoe.reports import render
-from nsysmoe.reports.pages.comparison import comparison_page
-from nsysmoe.reports.pages.report import report_page
+from nsysmoe.reports.pages.comparing.comparison import comparison_page
+from nsysmoe.reports.pages.comparing.report import report_page
 from tests.conftest import TABLE1
 from tests.fuzz.hostile import HTML
 from tests.reports.test_formats import HOSTILE

@@ -16,9 +16,9 @@ from fixtures.builder import TraceBuilder
 from nsysmoe.reports import FORMATS, numbers, render
 from nsysmoe.reports.escape import visible
 from nsysmoe.reports.formats.as_table import _print
-from nsysmoe.reports.pages.comparison import comparison_page
-from nsysmoe.reports.pages.kernels import kernels_page
-from nsysmoe.reports.pages.query import views_page
+from nsysmoe.reports.pages.comparing.comparison import comparison_page
+from nsysmoe.reports.pages.one_trace.kernels import kernels_page
+from nsysmoe.reports.pages.one_trace.query import views_page
 from nsysmoe.trace import catalogue
 from tests.conftest import TABLE1
 

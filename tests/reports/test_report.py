@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nsysmoe.analysis.comparison import Comparison
-from nsysmoe.analysis.portrait import Portrait
+from nsysmoe.analysis.comparing.comparison import Comparison
+from nsysmoe.analysis.comparing.portrait import Portrait
 from nsysmoe.reports import FORMATS, pictures, render
-from nsysmoe.reports.pages.report import report_page
-from nsysmoe.reports.pages.timeline import timeline_page
+from nsysmoe.reports.pages.comparing.report import report_page
+from nsysmoe.reports.pages.one_trace.timeline import timeline_page
 from tests.reports import portraits
 from tests.reports.portraits import HOSTILE, comparison, hostile, portrait
 from tests.reports.test_browser import CHROMIUM, opened_in_chromium

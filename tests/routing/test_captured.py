@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from nsysmoe.analysis.routed import Choices, Inputs, read_arm, write_captured
+from nsysmoe.analysis.routing.routed import Choices, Inputs, read_arm, write_captured
 from nsysmoe.errors import InputError
 from nsysmoe.routing.captured import write_routing
 from nsysmoe.routing.convert import logs_of, open_log

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError
-from nsysmoe.metrics.routing_loads import count_choices, layer_cubes, run_loads
+from nsysmoe.metrics.routed_load.routing_loads import count_choices, layer_cubes, run_loads
 from nsysmoe.routing import forms
 from nsysmoe.routing.convert import convert, open_log
 from tests.conftest import GRAPHS
@@ -503,7 +503,7 @@ def test_counting_in_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> N
         }
     )
     whole = count_choices([frame])
-    monkeypatch.setattr("nsysmoe.metrics.routing_loads._PENDING_ROWS", 20)
+    monkeypatch.setattr("nsysmoe.metrics.routed_load.routing_loads._PENDING_ROWS", 20)
     assert count_choices(frame.iter_slices(37)).equals(whole)
     assert whole["tokens"].sum() == 500
     assert run_loads(whole, 6).sum(axis=1).tolist() == [
@@ -568,7 +568,7 @@ def test_many_steps_are_thinned_evenly(tmp_path: Path, monkeypatch: pytest.Monke
     rows = "".join(f"{step},0,{step % 2},4\n" for step in range(40))
     path = tmp_path / "a.csv"
     path.write_text("step,layer,expert,tokens\n" + rows, encoding="utf-8")
-    monkeypatch.setattr("nsysmoe.analysis.balance._LARGEST", 20)
+    monkeypatch.setattr("nsysmoe.analysis.routing.balance._LARGEST", 20)
     found = json.loads(run("balance", path, "--format", "json").stdout)
     assert "thinned_steps" in [row["code"] for row in found["findings"]]
     assert found["choices"] == 160
@@ -580,7 +580,7 @@ def test_sizes_that_no_model_has_are_refused(
 ) -> None:
     path = tmp_path / "a.csv"
     path.write_text("layer,expert,tokens\n0,7,1\n1,0,1\n", encoding="utf-8")
-    monkeypatch.setattr("nsysmoe.analysis.routing_load._LARGEST", 15)
+    monkeypatch.setattr("nsysmoe.analysis.routing.routing_load._LARGEST", 15)
     assert "no model has" in run("balance", path).output
     np.savez(tmp_path / "a.npz", r0=ROUTE)
     monkeypatch.setattr("nsysmoe.routing.documents._LARGEST_BYTES", 10)

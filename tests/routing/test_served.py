@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from nsysmoe.analysis.latency import latency_rows
+from nsysmoe.analysis.comparing.latency import latency_rows
 from nsysmoe.errors import InputError
 from nsysmoe.routing.served import SERVED, read_served
 

@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fixtures.builder import VERSIONS, TraceBuilder
-from nsysmoe.analysis.kernels import kernel_table
-from nsysmoe.analysis.run import read_run
+from nsysmoe.analysis.one_trace.kernels import kernel_table
+from nsysmoe.analysis.reading.run import read_run
 from tests.oracle import kernel_durations, statistics_of
 
 NAMES = st.sampled_from(

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import nsysmoe
-from nsysmoe.analysis.traffic import summarize
+from nsysmoe.analysis.experiments.traffic import summarize
 from nsysmoe.capture.node.nsysmoe_workload import summary_of
 from nsysmoe.errors import TrafficError
 from nsysmoe.export.run_json import read_rounds

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nsysmoe.metrics.load_balance import vllm_balancedness
+from nsysmoe.metrics.routed_load.load_balance import vllm_balancedness
 from nsysmoe.watch.definition import definition_of
 from nsysmoe.watch.drops import Drops, read_dump
 from nsysmoe.watch.eplb import EplbState

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 from click.testing import CliRunner, Result
 
-from nsysmoe.analysis.figures import figures
+from nsysmoe.analysis.experiments.figures import figures
 from nsysmoe.cli import main
 from nsysmoe.errors import MissingDataError
 from nsysmoe.reports.pictures.sweep import sweep_figure

@@ -16,8 +16,8 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.analysis.workload_score import score_texts
-from nsysmoe.analysis.workload_suite import Plan, generate
+from nsysmoe.analysis.experiments.workload_score import score_texts
+from nsysmoe.analysis.experiments.workload_suite import Plan, generate
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError, OutputError
 from nsysmoe.workload.generate.draws import Draws

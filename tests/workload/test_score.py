@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nsysmoe.analysis.workload_score import score_texts, workload_score
+from nsysmoe.analysis.experiments.workload_score import score_texts, workload_score
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.workload.features import Features, features_of

@@ -14,10 +14,10 @@ import pytest
 from click.testing import CliRunner, Result
 
 import nsysmoe
-from nsysmoe.analysis.sweep import collect
+from nsysmoe.analysis.experiments.sweep import collect
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
-from nsysmoe.metrics.expert_load import mean_layer_cv
+from nsysmoe.metrics.routed_load.expert_load import mean_layer_cv
 from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
 from nsysmoe.sweep.table import means_by_point, read_table
 

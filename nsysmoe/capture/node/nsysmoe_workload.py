@@ -54,12 +54,14 @@ def step_sizes(most: int) -> list[int]:
 
     Tiles of matrix products are multiples of 8 rows, and matter less the more of them there are.
     Libraries choose by 8 dividing the size, too, and Triton compiles a kernel apart for sizes that
-    16 does not divide: beside every multiple stands an odd size in the same tiles.
+    16 does not divide: beside every multiple stands an odd size in the same tiles. vLLM changes the
+    tiles of its experts after powers of two (and again a few tokens later, by the tokens of an
+    expert): the size after each is one of its own.
 
     >>> step_sizes(24)
-    [7, 8, 15, 16, 23, 24]
+    [2, 3, 5, 7, 8, 9, 15, 16, 17, 23, 24]
     """
-    sizes = {most}
+    sizes = {most, *((1 << power) + 1 for power in range(most.bit_length()))}
     size = 0
     while size < most:
         size += max(_SMALLEST_TILE, size // _SIZES_A_DOUBLING // _SMALLEST_TILE * _SMALLEST_TILE)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from nsysmoe.metrics.phases import UNATTRIBUTED
+from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,7 +9,7 @@ from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
 
 if TYPE_CHECKING:
-    from nsysmoe.analysis.kept import KeptAnswers
+    from nsysmoe.analysis.reading.kept import KeptAnswers
 
 SCHEMA_VERSION = 1
 _COLUMNS = (

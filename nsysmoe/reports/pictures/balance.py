@@ -25,7 +25,7 @@ from nsysmoe.reports.pictures.look import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nsysmoe.analysis.portrait import Portrait, Rows
+    from nsysmoe.analysis.comparing.portrait import Portrait, Rows
 
 # From blue over what stands for 1 to vermilion; light enough in the middle on any background.
 _DIVERGING = [[0, BLUE], [0.25, "#8fbbd6"], [0.5, "#f2f0ec"], [0.75, "#eaa87a"], [1, VERMILION]]

@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 
 import plotly.graph_objects as go
 
-from nsysmoe.metrics.table1 import METRICS, TABLE_1
+from nsysmoe.metrics.kernel_time.table1 import METRICS, TABLE_1
 from nsysmoe.reports import numbers
 from nsysmoe.reports.pictures.look import GREEN, GREY, VERMILION, figure
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nsysmoe.analysis.comparison import Change
+    from nsysmoe.analysis.comparing.comparison import Change
 
 _ROW_PX = 34
 

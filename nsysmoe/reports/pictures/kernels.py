@@ -22,8 +22,8 @@ from nsysmoe.reports.pictures.look import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nsysmoe.analysis.comparison import Breakdown
-    from nsysmoe.analysis.portrait import Portrait
+    from nsysmoe.analysis.comparing.comparison import Breakdown
+    from nsysmoe.analysis.comparing.portrait import Portrait
 
 _PHASE_PX = 150
 # An outline comes up from below one launch, which is where the axis begins.

@@ -24,7 +24,7 @@ from nsysmoe.reports.pictures.look import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from nsysmoe.analysis.portrait import Portrait, Rows
+    from nsysmoe.analysis.comparing.portrait import Portrait, Rows
 
 _BAR_PX, _THINNEST_BAR_PX, _MOST_BARS_PX = 26, 13, 1200
 _LONGEST_ARM = 18

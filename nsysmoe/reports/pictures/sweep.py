@@ -11,7 +11,7 @@ from nsysmoe.reports.pictures.look import ARMS, add_title, axes, axis_name, figu
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nsysmoe.analysis.figures import Figure, Panel
+    from nsysmoe.analysis.experiments.figures import Figure, Panel
 
 _HEIGHT_PX = 340
 _GAP = 0.09

@@ -24,7 +24,7 @@ from nsysmoe.reports.pictures.look import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from nsysmoe.analysis.portrait import Portrait
+    from nsysmoe.analysis.comparing.portrait import Portrait
 
 # Kind, colour, and half of the rank's row: computing above, communicating below, for they
 # happen at the same time.

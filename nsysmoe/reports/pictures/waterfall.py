@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import plotly.graph_objects as go
 
-from nsysmoe.metrics.causes import bound_changes
+from nsysmoe.metrics.kernel_time.causes import bound_changes
 from nsysmoe.reports.pictures.look import BLUE, GREEN, GREY, VERMILION, figure, label, milliseconds
 
 if TYPE_CHECKING:

@@ -1,0 +1,182 @@
+"""Two arms in, a comparison out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.analysis.comparing.comparison import Breakdown, Comparison, Side
+from nsysmoe.analysis.comparing.latency import latency_rows
+from nsysmoe.analysis.reading.hosts import host_of
+from nsysmoe.analysis.reading.kept import kept_answer
+from nsysmoe.classes import COLLECTIVE, MOE_GEMM
+from nsysmoe.export.files import runs_of
+from nsysmoe.metrics.kernel_time.table1 import BASELINE_LABEL, CANDIDATE_LABEL
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.reading.arm import Arm
+    from nsysmoe.analysis.reading.gathering import Gathering
+    from nsysmoe.analysis.reading.run import Run
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
+
+_GROUPS = {MOE_GEMM: "moe_kernel", COLLECTIVE: "communication"}
+
+
+def compare(  # noqa: PLR0913 - what one comparison is made of, by keyword
+    baseline: Source,
+    candidate: Source,
+    *,
+    baseline_label: str = BASELINE_LABEL,
+    candidate_label: str = CANDIDATE_LABEL,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    quick: bool = False,
+    gathering: Gathering | None = None,
+) -> Comparison:
+    """Compare two arms of one workload; they load at once, a thread each.
+
+    Args:
+        baseline: A ``.sqlite`` export, a report, or a kernel summary as CSV; a folder or a glob
+            pattern of several, or a sequence of them: ranks of one run where the data say so,
+            else a run each.
+        candidate: The same for the other arm.
+        baseline_label: How to call the first arm.
+        candidate_label: How to call the second.
+        class_map: What each kernel is for; the shipped map where left out.
+        nsys: The ``nsys`` that exports reports; the one on PATH where left out.
+        quick: Whether to read kernels alone, and leave steps, phases and intervals over steps out.
+        gathering: How several files are read, and where.
+
+    Raises:
+        NsysmoeError: An input cannot be used, or holds no MoE kernel.
+    """
+    labels = (baseline_label, candidate_label)
+    files = (runs_of(baseline), runs_of(candidate))
+    kept = kept_answer(
+        "comparison",
+        [path for arm in files for path in arm],
+        *labels,
+        *(_named(source) for source in (baseline, candidate)),
+        len(files[0]),
+        quick,
+        *(None, None) if gathering is None else (gathering.reading, gathering.engine),
+        class_map=class_map,
+        nsys=nsys,
+    )
+    if kept is not None and (values := kept.get()) is not None:
+        found = Comparison.from_dict(values)
+        # Records of runs lie beside the traces, and may have come since.
+        return replace(found, latency=latency_rows(found.baseline.sources, found.candidate.sources))
+    from nsysmoe.analysis.reading.arm import read_arms  # noqa: PLC0415 - DuckDB, and polars
+
+    arms = read_arms(
+        labels,
+        (baseline, candidate),
+        is_quick=quick,
+        class_map=class_map,
+        nsys=nsys,
+        gathering=gathering,
+    )
+    comparison = compare_arms(*arms)
+    # A file that came to a folder meanwhile was read, and is not what the answer is kept by.
+    if kept is not None and files == (runs_of(baseline), runs_of(candidate)):
+        kept.put(comparison.to_dict())
+    return comparison
+
+
+def _named(source: Source) -> str | list[str]:
+    """Return what the user named: answers call a run of several files by it, unless by a list."""
+    return str(source) if isinstance(source, str | Path) else [str(one) for one in source]
+
+
+def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
+    """Compare two arms that were read."""
+    # polars loads beside the arms.
+    from nsysmoe.analysis.comparing import judgement  # noqa: PLC0415
+    from nsysmoe.analysis.comparing.diagnosis import diagnose, not_comparable  # noqa: PLC0415
+    from nsysmoe.analysis.comparing.verdict import verdict_of  # noqa: PLC0415
+
+    before, after = baseline.representative, candidate.representative
+    is_comparable = not_comparable(baseline, candidate) is None
+    metrics = judgement.judge(baseline, candidate, is_comparable=is_comparable)
+    undistorted = judgement.judge_undistorted(baseline, candidate) if is_comparable else ()
+    parts = judgement.judge_parts(before, after)
+    return Comparison(
+        _side(baseline),
+        _side(candidate),
+        metrics,
+        tuple(diagnose(baseline, candidate)),
+        verdict_of(baseline, candidate, metrics, undistorted, parts),
+        parts,
+        undistorted,
+        tuple(_distorted_steps(baseline) + _distorted_steps(candidate)),
+        tuple(_causes(before, after)),
+        latency_rows(baseline.sources, candidate.sources),
+    )
+
+
+def _causes(before: Run, after: Run) -> list[dict[str, Any]]:
+    """Return where the wall time of both went, and what its change is made of."""
+    from nsysmoe.metrics.kernel_time.bounds import longest_window  # noqa: PLC0415 - polars
+
+    if before.time_causes is None or after.time_causes is None:
+        return []
+    first, second = longest_window(before.time_causes), longest_window(after.time_causes)
+    return [
+        {
+            "cause": cause,
+            "baseline_ns": first[cause],
+            "candidate_ns": second[cause],
+            "change_ns": second[cause] - first[cause],
+        }
+        for cause in first
+    ]
+
+
+def _distorted_steps(arm: Arm) -> list[dict[str, Any]]:
+    return [
+        {"label": arm.label, "source": str(run.path), **row}
+        for run in arm.runs
+        if run.distorted_steps is not None
+        for row in run.distorted_steps.drop("slice").iter_rows(named=True)
+    ]
+
+
+def _side(arm: Arm) -> Side:
+    return Side(arm.label, arm.sources, tuple(_breakdown(arm.representative)))
+
+
+def _breakdown(run: Run) -> list[Breakdown]:
+    import polars as pl  # noqa: PLC0415
+
+    counted = run.kernels.filter(pl.col("class").is_in(list(_GROUPS)))
+    if run.moe_events is not None and run.collective_events is not None:
+        keys = ["name_id", "global_pid", "process_id", "device_id"]
+        events = (run.moe_events, run.collective_events)
+        per_device = (
+            pl.concat([frame.select(*keys, "dur_ns") for frame in events])
+            .group_by(keys)
+            .agg(
+                pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("total_ns")
+            )
+        )
+        counted = counted.drop("launches", "total_ns").join(per_device, on="name_id")
+    else:
+        unknown = pl.lit(None, pl.Int64)
+        counted = counted.with_columns(global_pid=unknown, process_id=unknown, device_id=unknown)
+    columns = ["class", "function", "global_pid", "process_id", "device_id"]
+    rows = counted.group_by(columns).agg(pl.col("launches", "total_ns").sum())
+    rows = rows.sort("class", "total_ns", *columns[1:], descending=[True, True, *[False] * 4])
+    return [
+        Breakdown(
+            _GROUPS[kind], function, process, device, launches, total, host_of(pid, run.hosts)
+        )
+        for pid, kind, function, process, device, launches, total in rows.select(
+            "global_pid",
+            *(name for name in columns if name != "global_pid"),
+            "launches",
+            "total_ns",
+        ).iter_rows()
+    ]

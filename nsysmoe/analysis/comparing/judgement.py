@@ -1,0 +1,274 @@
+"""From two arms to changes of metrics, each with the interval that its runs or steps give."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from nsysmoe.analysis.comparing.comparison import Change, Part
+from nsysmoe.classes import COLLECTIVE
+from nsysmoe.metrics.kernel_time.communication import communication_totals
+from nsysmoe.metrics.kernel_time.durations import duration_statistics
+from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
+from nsysmoe.metrics.kernel_time.schedule import SCHEDULE, resampled_values, schedule_values
+from nsysmoe.metrics.kernel_time.steps import SUMS, undistorted
+from nsysmoe.metrics.kernel_time.table1 import METRICS, metric_values, relative_change, verdict
+from nsysmoe.metrics.statistics import uncertainty
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+    from nsysmoe.analysis.reading.arm import Arm
+    from nsysmoe.analysis.reading.run import Run
+    from nsysmoe.metrics.kernel_time.table1 import Metric, Value
+    from nsysmoe.metrics.statistics.interval import Interval
+
+_ALL = METRICS + SCHEDULE
+# Metrics that are sums over steps, so that leaving steps out leaves a metric.
+_ADDITIVE = {
+    "total_time_ns": "total_ns",
+    "launches": "launches",
+    "nccl_total_ns": "nccl_total_ns",
+    "allreduce_total_ns": "allreduce_total_ns",
+    "wall_time_ns": "wall_ns",
+    "critical_moe_ns": "critical_ns",
+    "excess_moe_ns": "excess_ns",
+    "wait_ns": "wait_ns",
+    "transfer_ns": "transfer_ns",
+    "exposed_wait_ns": "exposed_wait_ns",
+    "exposed_transfer_ns": "exposed_transfer_ns",
+    "idle_ns": "idle_ns",
+}
+
+
+def judge(baseline: Arm, candidate: Arm, *, is_comparable: bool) -> tuple[Change, ...]:
+    """Return every metric on both sides.
+
+    The value of an arm of several runs is the mean over runs, and the interval is over runs.
+    With one run an arm it is over steps, where there are steps, and says nothing about other
+    runs.
+    """
+    tables = _tables((baseline, candidate))
+    intervals = _step_intervals(tables, (baseline.values, candidate.values))
+    return _changes(_ALL, (baseline.values, candidate.values), intervals, is_comparable)
+
+
+def judge_undistorted(baseline: Arm, candidate: Arm) -> tuple[Change, ...]:
+    """Return the metrics that add up over steps, as if no step had been distorted.
+
+    Empty where nothing is distorted, or steps are not known.
+    """
+    arms = (baseline, candidate)
+    tables = _tables(arms, without_distorted=True)
+    if tables is None or not any(is_distorted(run) for arm in arms for run in arm.runs):
+        return ()
+    values: list[list[dict[str, Value]]] = [
+        [
+            {
+                # What the whole run does not know, its steps do not either.
+                key: None if whole[key] is None else float(table[column].sum())
+                for key, column in _ADDITIVE.items()
+            }
+            for whole, table in zip(arm.values, found, strict=True)
+        ]
+        for arm, found in zip(arms, tables, strict=True)
+    ]
+    metrics = [metric for metric in _ALL if metric.key in _ADDITIVE]
+    intervals = _step_intervals(tables, values)
+    return _changes(metrics, values, intervals, is_comparable=True)
+
+
+def is_distorted(run: Run) -> bool:
+    """Tell whether any step of a run is distorted."""
+    return run.distorted_steps is not None and not run.distorted_steps.is_empty()
+
+
+def judge_parts(baseline: Run, candidate: Run) -> tuple[Part, ...]:
+    """Return every metric by phase and by rank, of one run an arm; empty without schedules."""
+    if baseline.schedule is None or candidate.schedule is None:
+        return ()
+    schedules = (baseline.schedule, candidate.schedule)
+    # Communication alone may stand outside any range: what is left has a part of its own.
+    phases = sorted(
+        {
+            phase or UNATTRIBUTED
+            for schedule in schedules
+            for frame in (schedule.launches, schedule.collectives, schedule.device_time)
+            for phase in frame["phase"].unique()
+        }
+    )
+    ranks = _shared(schedule.launches["rank"] for schedule in schedules)
+    by_phase = [
+        Part(
+            "phase",
+            phase,
+            _part_changes(_phase_values(baseline, phase), _phase_values(candidate, phase)),
+        )
+        for phase in phases
+    ]
+    by_rank = [
+        Part(
+            "rank",
+            str(rank),
+            _part_changes(_rank_values(baseline, rank), _rank_values(candidate, rank)),
+        )
+        for rank in ranks
+    ]
+    return (*by_phase, *by_rank)
+
+
+def _part_changes(before: dict[str, Value], after: dict[str, Value]) -> tuple[Change, ...]:
+    return _changes(_ALL, ([before], [after]), {}, is_comparable=True)
+
+
+def _changes(
+    metrics: Sequence[Metric],
+    values: Sequence[Sequence[dict[str, Value]]],
+    by_steps: dict[str, Interval | None],
+    is_comparable: bool,
+) -> tuple[Change, ...]:
+    return tuple(
+        _change(
+            metric,
+            [run[metric.key] for run in values[0]],
+            [run[metric.key] for run in values[1]],
+            by_steps.get(metric.key),
+            is_comparable,
+        )
+        for metric in metrics
+    )
+
+
+def _change(
+    metric: Metric,
+    before: list[Value],
+    after: list[Value],
+    over_steps: Interval | None,
+    is_comparable: bool,
+) -> Change:
+    first, second = _mean(before), _mean(after)
+    known = [value for value in (*before, *after) if value is not None]
+    is_complete = len(known) == len(before) + len(after)
+    over_runs = uncertainty.interval_over_runs(before, after) if is_complete else None  # type: ignore[arg-type]
+    told = over_runs or over_steps
+    found = verdict(first, second)
+    if found and not is_comparable:
+        found = "not_comparable"
+    elif found in {"better", "worse"} and told and not told.excludes_zero():
+        found = "within_noise"
+    return Change(
+        metric.group,
+        metric.key,
+        first,
+        second,
+        relative_change(first, second),
+        found,
+        told,
+    )
+
+
+def _mean(values: list[Value]) -> Value:
+    if any(value is None for value in values):
+        return None
+    return values[0] if len(values) == 1 else sum(values) / len(values)  # type: ignore[arg-type]
+
+
+def _tables(
+    arms: Sequence[Arm], *, without_distorted: bool = False
+) -> tuple[list[pl.DataFrame], ...] | None:
+    """Return the step tables of every run, arm by arm; None where a run has none.
+
+    Without distorted steps, each stands for an undistorted one of its stratum: dropped from one
+    arm alone, a prefill would be missing there. Strata that some run knows distorted only are
+    left out of all.
+    """
+    found: list[list[pl.DataFrame]] = []
+    lost: set[str] = set()
+    for arm in arms:
+        found.append([])
+        for run in arm.runs:
+            if (table := run.step_table) is None:
+                return None
+            if without_distorted and run.distorted_steps is not None:
+                table, without = undistorted(table, run.distorted_steps)
+                lost |= without
+            found[-1].append(table)
+    kept = ~pl.col("stratum").is_in(sorted(lost))
+    return tuple([table.filter(kept) for table in tables] for tables in found)
+
+
+def _step_intervals(
+    tables: Sequence[Sequence[pl.DataFrame]] | None,
+    values: Sequence[Sequence[dict[str, Value]]],
+) -> dict[str, Interval | None]:
+    """Return intervals over steps by metric; none where an arm has several runs or no steps."""
+    if tables is None or any(len(found) != 1 for found in tables):
+        return {}
+    steps = [_steps(found[0]) for found in tables]
+    if any(not step.strata for step in steps):
+        return {}
+    before, after = (resampled_values(uncertainty.resampled(step)) for step in steps)
+    counts = [len(step.strata) for step in steps]
+    found: dict[str, Interval | None] = {}
+    for key, drawn in before.items():
+        change = relative_change(values[0][0].get(key), values[1][0].get(key))
+        if change is not None:
+            found[key] = uncertainty.interval_of(
+                drawn, after[key], change, baseline_n=counts[0], candidate_n=counts[1]
+            )
+    return found
+
+
+def _steps(table: pl.DataFrame) -> uncertainty.Steps:
+    def column(name: str) -> NDArray[Any]:
+        values: NDArray[Any] = table[name].cast(pl.Float64).to_numpy()
+        return values
+
+    return uncertainty.Steps(
+        tuple(table["stratum"]),
+        sums={name: column(name) for name in SUMS},
+    )
+
+
+def _shared(columns: Iterable[pl.Series]) -> list[Any]:
+    """Return the values that both columns hold, sorted."""
+    first, second = (set(column.unique()) for column in columns)
+    return sorted(first & second)
+
+
+def _phase_values(run: Run, phase: str) -> dict[str, Value]:
+    return _part_values(run, pl.col("phase").fill_null(UNATTRIBUTED) == phase)
+
+
+def _rank_values(run: Run, rank: int) -> dict[str, Value]:
+    assert run.schedule is not None  # noqa: S101 - judge_parts asks
+    device = run.schedule.launches.filter(pl.col("rank") == rank).row(0, named=True)
+    here = pl.col("global_pid").eq_missing(device["global_pid"]) & (
+        pl.col("device_id") == device["device_id"]
+    )
+    return _part_values(run, here, has_cells=False)
+
+
+def _part_values(run: Run, condition: pl.Expr, *, has_cells: bool = True) -> dict[str, Value]:
+    """Return every metric of the events that a condition holds; a rank alone has no cells."""
+    schedule = run.schedule
+    assert schedule is not None  # noqa: S101 - judge_parts asks
+    launches = schedule.launches.filter(condition)
+    collectives = schedule.collectives.filter(condition)
+    totals = collectives.group_by("name_id").agg(pl.col("dur_ns").sum().alias("total_ns"))
+    named = run.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
+    cells = run.paired_cells
+    return {
+        **metric_values(
+            duration_statistics(launches), communication_totals(totals.join(named, on="name_id"))
+        ),
+        **schedule_values(
+            launches,
+            cells.filter(condition) if has_cells else cells.clear(),
+            collectives,
+            schedule.device_time.filter(condition),
+        ),
+    }

@@ -1,0 +1,341 @@
+"""One run as a report draws it: small rows, whatever the size of the trace they come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from nsysmoe.analysis.one_trace.whatif import whatif
+from nsysmoe.errors import MissingDataError
+from nsysmoe.trace import open_trace
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
+    from nsysmoe.analysis.reading.run import Run
+    from nsysmoe.classes import ClassMap
+
+Rows = tuple[dict[str, Any], ...]
+Choice = int | Literal["slowest", "median"]
+
+_DEVICE = ["global_pid", "device_id"]
+# What a browser draws without a pause, and a page of a few MB holds.
+_MOST_STEPS = 2_000
+_MOST_KERNELS = 4_000
+_BINS_A_DECADE = 20
+# Ten replays of a million take a minute.
+_MOST_REPLAYED = 1_000_000
+
+
+@dataclass(frozen=True)
+class Portrait:
+    """What the pictures of one run are drawn from; times in ns, null where unknown.
+
+    Attributes:
+        label: The arm's name.
+        source: The file.
+        time_use: One row a device: ``rank``, ``process``, ``device``, and what its window was
+            spent on, which adds up to ``window_ns``: ``moe_ns``, ``other_compute_ns``,
+            ``exposed_transfer_ns``, ``exposed_wait_ns``, ``exposed_unmatched_ns``, ``copy_ns``,
+            ``idle_ns``.
+        phases: One row a phase: ``phase``, ``cells``, ``mean_ns``, ``excess_ns``,
+            ``critical_ns`` (mean + excess).
+        durations: A histogram of MoE launches: ``phase``, ``low_ns``, ``high_ns`` (a bin's
+            edges, equal on a log axis), ``launches``.
+        communication: One row a rank: ``rank``, ``process``, ``device``, ``transfer_ns``,
+            ``wait_ns`` of matched collectives, ``unmatched_ns`` of the others.
+        layers: One row a layer and rank: ``layer``, ``rank``, ``dur_ns`` (summed), ``ratio``
+            (the rank's time over the mean of ranks).
+        steps: One row a step in order of time: ``step``, ``phase``, ``start_ns``, ``wall_ns``,
+            ``p50`` and ``max`` (of slowest / mean over its cells), ``cause`` (why it is
+            distorted, or None).
+        rearrangements: One row each: ``start_ns``, ``end_ns``, ``transfers``, ``stall_ns``.
+        timeline: Kernels of one step over all ranks: ``rank``, ``start_ns``, ``dur_ns``,
+            ``name``, ``kind`` (``moe``, ``compute``, ``transfer``, ``wait``, ``unmatched``,
+            ``copy``).
+        timeline_step: Which step that is, and ``timeline_choice`` why: slowest, median, or asked.
+        reduced: What was left out to keep the page small, a sentence each.
+        waits: One row a phase, and one for all (``phase`` None): what ``waits_by_cause`` returned.
+        removals: What the replay saves: ``kind`` (``alone`` or ``order``), ``change`` (names),
+            ``added`` (the last of them), ``whatif_ns``, ``saved_ns``.
+        replayed_ns: Wall time of the unchanged replay; None where nothing was replayed.
+    """
+
+    label: str
+    source: str
+    time_use: Rows = ()
+    phases: Rows = ()
+    durations: Rows = ()
+    communication: Rows = ()
+    layers: Rows = ()
+    steps: Rows = ()
+    rearrangements: Rows = ()
+    timeline: Rows = ()
+    timeline_step: int | None = None
+    timeline_choice: str = ""
+    reduced: tuple[str, ...] = ()
+    waits: Rows = ()
+    removals: Rows = ()
+    replayed_ns: float | None = None
+
+
+def portray(label: str, run: Run) -> Portrait:
+    """Draw up the portrait of a run that was read with its schedule; all but the timeline.
+
+    Raises:
+        MissingDataError: The run is a summary, which has no events.
+    """
+    from nsysmoe.analysis.comparing.diagnosis.eplb import rearranged  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.imbalance import imbalance  # noqa: PLC0415
+
+    if (schedule := run.schedule) is None or run.step_table is None:
+        raise MissingDataError(
+            f"{run.path} is a summary of kernels; a report draws events: give the .sqlite export"
+        )
+    ranks = _ranks(run)
+    cells = run.paired_cells
+    steps, reduced = _steps(run)
+    return Portrait(
+        label,
+        str(run.path),
+        time_use=_time_use(schedule.device_time, ranks),
+        phases=tuple(
+            imbalance(cells.drop_nulls("phase"), ["phase"])
+            .select("phase", "cells", "mean_ns", "excess_ns", "critical_ns")
+            .iter_rows(named=True)
+        ),
+        durations=_durations(schedule.launches),
+        communication=_communication(schedule.collectives, ranks),
+        layers=_layers(schedule.launches),
+        steps=steps,
+        rearrangements=tuple(rearranged(run)),
+        reduced=reduced,
+        waits=_waits(schedule.ledger),
+    )
+
+
+def without_replay(portrait: Portrait) -> Portrait:
+    """Say what a run of several files is shown without: both take all kernels of all files."""
+    note = "A run of several files is shown without a timeline and without a replay."
+    return replace(portrait, reduced=(*portrait.reduced, note))
+
+
+def add_whatif(
+    portrait: Portrait, run: Run, *, class_map: ClassMap | None = None, nsys: str | None = None
+) -> Portrait:
+    """Add what would be saved without each bottleneck, replayed from the run's trace.
+
+    Args:
+        portrait: What ``portray`` returned.
+        run: The run that it shows.
+        class_map: As ``read_run`` took it.
+        nsys: As ``read_run`` took it.
+    """
+    kernels = int(run.kernels["launches"].sum())
+    if kernels > _MOST_REPLAYED:
+        note = f"{kernels:,} kernels were not replayed for this page: `nsysmoe whatif` does."
+        return replace(portrait, reduced=(*portrait.reduced, note))
+    found = whatif(run.path, class_map=class_map, nsys=nsys)
+    alone = [{"kind": "alone", "added": row["change"][0], **row} for row in found.alone]
+    order = [{"kind": "order", **row} for row in found.order]
+    return replace(portrait, removals=(*alone, *order), replayed_ns=found.replayed_ns)
+
+
+def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
+    portrait: Portrait,
+    run: Run,
+    choice: Choice,
+    *,
+    phase: str | None = None,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+) -> Portrait:
+    """Add what ran in one step, read from the run's trace again.
+
+    Args:
+        portrait: What ``portray`` returned.
+        run: The run that it shows.
+        choice: A step's number, or which one by wall time; distorted steps are not chosen.
+        phase: The phase that the median is chosen from; any where left out.
+        class_map: As ``read_run`` took it.
+        nsys: As ``read_run`` took it.
+
+    Raises:
+        MissingDataError: There is no such step.
+    """
+    chosen = _chosen(run, choice, phase)
+    during = (chosen["start_ns"], chosen["start_ns"] + chosen["wall_ns"])
+    columns = ("global_pid", "process_id", "device_id", "kind", "function", "start_ns", "dur_ns")
+    with open_trace(run.path, class_map=class_map, nsys=nsys) as trace:
+        events = trace.frame("timeline", columns, during)
+    kept = events.sort("dur_ns", descending=True).head(_MOST_KERNELS)
+    rows = (
+        kept.join(_ranks(run), on=_DEVICE, how="left", nulls_equal=True)
+        .sort("start_ns", "rank")
+        .rename({"process_id": "process", "device_id": "device", "function": "name"})
+        .select("rank", "process", "device", "start_ns", "dur_ns", "name", "kind")
+    )
+    why = f"step {choice}" if isinstance(choice, int) else choice
+    note = (
+        f"The timeline shows the {_MOST_KERNELS:,} longest of {events.height:,} kernels and copies "
+        "of its step."
+    )
+    return replace(
+        portrait,
+        timeline=tuple(rows.iter_rows(named=True)),
+        timeline_step=chosen["step"],
+        timeline_choice=f"{why}, {chosen['phase']}",
+        reduced=portrait.reduced + ((note,) if events.height > _MOST_KERNELS else ()),
+    )
+
+
+def most_frequent_phase(runs: Sequence[Run]) -> str | None:
+    """Return the phase that all runs have and that most steps are in; None where there is none."""
+    counts = [
+        {} if run.step_table is None else dict(run.step_table["phase"].value_counts().iter_rows())
+        for run in runs
+    ]
+    shared = set.intersection(*map(set, counts)) - {"idle", "unattributed"}
+    return max(shared, key=lambda phase: sum(found[phase] for found in counts), default=None)
+
+
+def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
+    """Return the row of ``step_table`` that a choice means."""
+    import polars as pl  # noqa: PLC0415
+
+    table = run.step_table
+    if table is None or table.is_empty():
+        raise MissingDataError(f"{run.path} holds no steps")
+    if isinstance(choice, int):
+        found = table.filter(pl.col("step") == choice)
+        if found.is_empty():
+            known = [step for step in table["step"] if step is not None]
+            told = f"they go from {min(known)} to {max(known)}" if known else "none is known"
+            raise MissingDataError(f"{run.path} has no step {choice}: {told}")
+        return found.row(0, named=True)
+    usual = table
+    if run.distorted_steps is not None:
+        usual = table.join(run.distorted_steps, on="slice", how="anti")
+    ranked = (usual if usual.height else table).sort("wall_ns")
+    if phase is not None and choice == "median":
+        of_phase = ranked.filter(pl.col("phase") == phase)
+        # Every step of the phase may be distorted.
+        ranked = of_phase if of_phase.height else ranked
+    worked = ranked.filter(pl.col("launches") > 0)
+    ranked = worked if worked.height else ranked
+    return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)
+
+
+def _waits(ledger: pl.DataFrame) -> Rows:
+    from nsysmoe.metrics.kernel_time.waits import waits_by_cause  # noqa: PLC0415 - polars
+
+    if ledger.is_empty():
+        return ()
+    whole = {"phase": None, **waits_by_cause(ledger).row(0, named=True)}
+    return (whole, *waits_by_cause(ledger, ["phase"]).iter_rows(named=True))
+
+
+def _ranks(run: Run) -> pl.DataFrame:
+    """Return the number of each rank that ran MoE kernels, by process and device."""
+    assert run.schedule is not None  # noqa: S101 - portray asks
+    return run.schedule.launches.select("rank", *_DEVICE).unique().sort("rank")
+
+
+def _time_use(device_time: pl.DataFrame, ranks: pl.DataFrame) -> Rows:
+    import polars as pl  # noqa: PLC0415
+
+    parts = ("moe_ns", "exposed_transfer_ns", "exposed_wait_ns", "exposed_unmatched_ns", "idle_ns")
+    frame = (
+        device_time.group_by(*_DEVICE, "process_id")
+        .agg(pl.col(*parts, "compute_ns", "exposed_copy_ns", "window_ns").sum())
+        .join(ranks, on=_DEVICE, how="left", nulls_equal=True)
+        .with_columns((pl.col("compute_ns") - pl.col("moe_ns")).alias("other_compute_ns"))
+        .rename({"process_id": "process", "device_id": "device", "exposed_copy_ns": "copy_ns"})
+        .sort("rank", "device", nulls_last=True)
+    )
+    columns = ("rank", "process", "device", *parts, "other_compute_ns", "copy_ns", "window_ns")
+    return tuple(frame.select(columns).iter_rows(named=True))
+
+
+def _durations(launches: pl.DataFrame) -> Rows:
+    """Count launches by phase in bins that are equal on a log axis."""
+    import polars as pl  # noqa: PLC0415
+
+    number = (pl.col("dur_ns").clip(1).log10() * _BINS_A_DECADE).floor()
+    frame = (
+        launches.group_by(
+            pl.col("phase").fill_null("unattributed"), number.cast(pl.Int64).alias("bin")
+        )
+        .agg(pl.len().cast(pl.Int64).alias("launches"))
+        .sort("phase", "bin")
+        .select(
+            "phase",
+            (10.0 ** (pl.col("bin") / _BINS_A_DECADE)).alias("low_ns"),
+            (10.0 ** ((pl.col("bin") + 1) / _BINS_A_DECADE)).alias("high_ns"),
+            "launches",
+        )
+    )
+    return tuple(frame.iter_rows(named=True))
+
+
+def _communication(collectives: pl.DataFrame, ranks: pl.DataFrame) -> Rows:
+    import polars as pl  # noqa: PLC0415
+
+    frame = (
+        collectives.group_by(*_DEVICE, "process_id")
+        .agg(
+            pl.col("transfer_ns", "wait_ns").sum(),
+            pl.col("dur_ns").filter(~pl.col("is_matched")).sum().alias("unmatched_ns"),
+        )
+        .join(ranks, on=_DEVICE, how="left", nulls_equal=True)
+        .rename({"process_id": "process", "device_id": "device"})
+        .sort("rank", "device", nulls_last=True)
+    )
+    columns = ("rank", "process", "device", "transfer_ns", "wait_ns", "unmatched_ns")
+    return tuple(frame.select(columns).iter_rows(named=True))
+
+
+def _layers(launches: pl.DataFrame) -> Rows:
+    import polars as pl  # noqa: PLC0415
+
+    frame = (
+        launches.drop_nulls("layer")
+        .group_by("layer", "rank")
+        .agg(pl.col("dur_ns").sum())
+        .with_columns((pl.col("dur_ns") / pl.col("dur_ns").mean().over("layer")).alias("ratio"))
+        .sort("layer", "rank")
+    )
+    return tuple(frame.iter_rows(named=True))
+
+
+def _steps(run: Run) -> tuple[Rows, tuple[str, ...]]:
+    """Return the steps with balance and causes, every n-th where there are too many."""
+    import polars as pl  # noqa: PLC0415
+
+    table, distorted = run.step_table, run.distorted_steps
+    assert table is not None  # noqa: S101 - portray asks
+    assert distorted is not None  # noqa: S101
+    ratio = pl.col("slowest_ns") / pl.col("mean_ns")
+    balance = (
+        run.paired_cells.filter(pl.col("mean_ns") > 0)
+        .sort("start_ns")
+        .join_asof(table.select("slice", "start_ns"), on="start_ns", strategy="backward")
+        .group_by("slice")
+        .agg(ratio.median().alias("p50"), ratio.max().alias("max"))
+    )
+    frame = (
+        table.join(balance, on="slice", how="left", maintain_order="left")
+        .join(distorted.select("slice", "cause"), on="slice", how="left", maintain_order="left")
+        .select("slice", "step", "phase", "start_ns", "wall_ns", "p50", "max", "cause")
+    )
+    every = -(-frame.height // _MOST_STEPS)
+    if every > 1:
+        kept = (pl.col("slice") % every == 0) | pl.col("cause").is_not_null()
+        note = (
+            f"Balance over time shows every {every}th of {frame.height:,} steps, and all that are "
+            "distorted."
+        )
+        return tuple(frame.filter(kept).drop("slice").iter_rows(named=True)), (note,)
+    return tuple(frame.drop("slice").iter_rows(named=True)), ()

@@ -1,0 +1,1 @@
+"""Workloads, sweeps, replays of requests, and what goes with what."""

@@ -1,0 +1,124 @@
+"""Which rank the others wait for, and whether it is always the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.findings import Finding
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from nsysmoe.trace import Trace
+
+# The share of waiting from which on what the clocks cannot tell is most of it.
+_MUCH = 0.2
+# The share of meetings from which on one rank is the last.
+_STABLE = 0.8
+
+
+def known_clocks(trace: Trace) -> pl.DataFrame:
+    """Return view ``clocks``, and a row without a rank for each file of several.
+
+    What the clocks of files agree to bounds what can be said of ranks that share no collective
+    with the first one, too.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    clocks = trace.frame("clocks")
+    if not trace.members:
+        return clocks
+    rows = [
+        {
+            "meetings": clock.meetings,
+            "zero_ns": clock.zero_ns,
+            "offset_ns": clock.offset_ns,
+            "drift_ppm": clock.drift_ppm,
+            "residual_ns": clock.residual_ns,
+            "is_applied": clock.is_applied,
+        }
+        for clock in trace.file_clocks
+        if clock.reference is not None
+    ]
+    return pl.concat([clocks, pl.DataFrame(rows, schema_overrides=clocks.schema)], how="diagonal")
+
+
+def unsure_waits(waits: pl.Series, clocks: pl.DataFrame, source: str) -> list[Finding]:
+    """Say how much waiting is of waits that the clocks of several files cannot tell from none.
+
+    Args:
+        waits: Waiting of ranks in meetings, ns.
+        clocks: What ``known_clocks`` returned.
+        source: What was read.
+    """
+    residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
+    real = waits.drop_nulls()
+    total, short = int(real.sum()), real.filter(real < residual)
+    if not total:
+        return []
+    part = int(short.sum()) / total
+    return [
+        Finding(
+            "waits_below_residual",
+            "warning" if part > _MUCH else "info",
+            f"{part:.1%} of the waiting in {source} is of waits shorter than the "
+            f"{residual / 1e3:,.1f} us to which the clocks of its files agree: no evidence by "
+            "themselves",
+            {"source": source, "residual_ns": residual, "waits": short.len(), "time_ratio": part},
+        )
+    ]
+
+
+def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] | None:
+    """Return who arrives last most often, by meetings that the clocks can decide.
+
+    Args:
+        collectives: View ``matched_collectives``.
+        clocks: What ``known_clocks`` returned.
+
+    Returns:
+        ``rank``, ``share``, ``pattern`` (stable, rotating or in stretches), ``decided`` and
+        ``undecided`` meetings, ``residual_ns`` (what the clocks agree to), ``ranks`` (what
+        ``last_arrivals`` returned); None where no meeting is decided.
+    """
+    from nsysmoe.metrics.kernel_time.collectives import last_arrivals  # noqa: PLC0415 - imports polars
+
+    events = collectives.filter("is_matched")
+    residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
+    rows = last_arrivals(events, residual).to_dicts()
+    if not rows:
+        return None
+    first = (rows[0]["global_pid"], rows[0]["device"])
+    for row in rows:
+        del row["global_pid"]
+    decided = sum(row["last"] for row in rows)
+    meetings = events.filter("is_last").select("name_id", "ordinal", "communicator").n_unique()
+    ranks = {
+        (row["global_pid"], row["device_id"]): row["rank"] for row in clocks.iter_rows(named=True)
+    }
+    return {
+        "rank": ranks.get(first),
+        "share": rows[0]["share"],
+        "pattern": _pattern(rows[0]["share"], rows[0]["switches"], len(rows)),
+        "decided": decided,
+        "undecided": meetings - decided,
+        "residual_ns": residual,
+        "ranks": rows,
+    }
+
+
+def arrivals_text(part: dict[str, Any]) -> str:
+    """Say in one clause what ``arrivals`` returned."""
+    return (
+        f"rank {part['rank']} in {part['share']:.0%} of {part['decided']:,} meetings "
+        f"({part['pattern']}), {part['undecided']:,} others decided by less than the "
+        f"{part['residual_ns'] / 1e3:,.1f} us to which the clocks agree"
+    )
+
+
+def _pattern(share: float, switches: float | None, ranks: int) -> str:
+    """Return stable, rotating, or in stretches, by how often the last rank changes."""
+    if share >= _STABLE or ranks == 1:
+        return "stable"
+    # Drawn at random each time, the last rank of n would change in 1 - 1/n of the meetings.
+    return "rotating" if (switches or 0.0) > (1 - 1 / ranks) / 2 else "in stretches"

@@ -1,0 +1,119 @@
+"""Every kernel of a trace: launches and durations by name, class or device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from nsysmoe.analysis.reading.run import read_run
+from nsysmoe.export.files import identify
+from nsysmoe.trace import open_trace
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.findings import Finding
+
+By = Literal["name", "class", "device"]
+_KEYS: dict[By, tuple[str, ...]] = {
+    "name": ("name", "class"),
+    "class": ("class",),
+    "device": ("process", "device"),
+}
+# A pid is unique within a VM only: what is shown is less than what tells processes apart.
+_GROUPS: dict[By, tuple[str, ...]] = {
+    "name": ("name_id",),
+    "class": ("class",),
+    "device": ("global_pid", "process", "device"),
+}
+_STATISTICS = (
+    "launches",
+    "total_ns",
+    "mean_ns",
+    "median_ns",
+    "min_ns",
+    "max_ns",
+    "stddev_ns",
+)
+
+
+@dataclass(frozen=True)
+class KernelTable:
+    """Kernel statistics; a row holds its keys, then times in ns, null where unknown."""
+
+    source: str
+    by: By
+    rows: tuple[dict[str, Any], ...]
+    findings: tuple[Finding, ...]
+
+
+def kernel_table(
+    path: str | Path,
+    by: By = "name",
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+) -> KernelTable:
+    """Return the statistics of every kernel, the largest total first.
+
+    Args:
+        path: A ``.sqlite`` export, a report, or a kernel summary as CSV (not by device).
+        by: What one row is: a kernel name, a class, or a process and device.
+        class_map: What each kernel is for; the shipped map where left out.
+        nsys: The ``nsys`` that exports a report; the one on PATH where left out.
+
+    Raises:
+        NsysmoeError: The input cannot be used.
+    """
+    path = Path(path)
+    if identify(path) == "csv":
+        frame, findings = _of_summary(path, by, class_map)
+    else:
+        frame, findings = _of_trace(path, by, class_map, nsys)
+    rows = frame.select(*_KEYS[by], *_STATISTICS).iter_rows(named=True)
+    return KernelTable(str(path), by, tuple(rows), tuple(findings))
+
+
+def _of_trace(
+    path: Path, by: By, class_map: ClassMap | None, nsys: str | None
+) -> tuple[pl.DataFrame, list[Finding]]:
+    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        columns = ("global_pid", "process_id", "device_id") if by == "device" else ("name_id",)
+        events = trace.frame("kernels", (*columns, "dur_ns"))
+        names = trace.frame("kernel_classes", ("name_id", "name", "class"))
+        findings = trace.findings()
+
+    from nsysmoe.metrics.kernel_time.durations import duration_statistics  # noqa: PLC0415
+
+    if by == "class":
+        events = events.join(names, on="name_id").select("class", "dur_ns")
+    elif by == "device":
+        events = events.rename({"process_id": "process", "device_id": "device"})
+    statistics = duration_statistics(events, _GROUPS[by])
+    if by == "name":
+        statistics = statistics.join(names, on="name_id", maintain_order="left")
+    return statistics, findings
+
+
+def _of_summary(
+    path: Path, by: By, class_map: ClassMap | None
+) -> tuple[pl.DataFrame, list[Finding]]:
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.errors import MissingDataError  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.durations import pooled_statistics  # noqa: PLC0415
+
+    run = read_run(path, class_map=class_map)
+    if by == "device":
+        raise MissingDataError(f"{path} does not tell devices apart; give the .sqlite export")
+    keys = list(_KEYS[by])
+    groups = run.kernels.partition_by(keys, as_dict=True, maintain_order=True)
+    pooled = [
+        pooled_statistics(rows).with_columns(
+            **{key: pl.lit(value) for key, value in zip(keys, group, strict=True)}
+        )
+        for group, rows in groups.items()
+    ]
+    return pl.concat(pooled).sort("total_ns", descending=True), run.findings

@@ -1,0 +1,253 @@
+"""What the totals hide: waiting, balance across ranks, and phases, for one trace."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from nsysmoe.analysis.one_trace.arrivals import arrivals, arrivals_text, known_clocks, unsure_waits
+from nsysmoe.analysis.reading.attribution import (
+    attribution,
+    read_cells,
+    read_launches,
+    trusted_steps,
+)
+from nsysmoe.analysis.reading.gathering import only_run
+from nsysmoe.analysis.reading.hosts import with_host
+from nsysmoe.errors import MissingDataError
+from nsysmoe.findings import Finding
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from nsysmoe.analysis.reading.gathering import Gathering
+    from nsysmoe.classes import ClassMap
+    from nsysmoe.export.files import Source
+    from nsysmoe.trace import Trace
+
+_PHASED = ("rank", "global_pid", "step", "layer_source")
+_SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
+_PAIRED = (
+    "name_id",
+    "ordinal",
+    "communicator",
+    "communicator_source",
+    "start_ns",
+    "margin_ns",
+    "function",
+    "global_pid",
+    "process_id",
+    "device_id",
+    "is_matched",
+    "dur_ns",
+    "wait_ns",
+    "transfer_ns",
+    "is_last",
+)
+_GRAPHS = ("graph_launches", ("dur_ns",))
+ImbalanceBy = Literal["layer", "phase", "step", "gemm"]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Rows that answer one question about one trace; times in ns, null where unknown.
+
+    ``attribution`` is how phases are known, where the question asks for them.
+    """
+
+    source: str
+    rows: tuple[dict[str, Any], ...]
+    findings: tuple[Finding, ...]
+    attribution: dict[str, Any] | None = None
+
+
+def collectives(
+    path: Source,
+    by: Literal["communicator"] | None = None,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    gathering: Gathering | None = None,
+) -> Measured:
+    """Return transfer and waiting of each communication kernel and device (and communicator).
+
+    Rows hold what ``metrics.collectives.collective_times`` returns.
+
+    Raises:
+        NsysmoeError: The input cannot be used.
+    """
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(("matched_collectives", _PAIRED), ("clocks", None), _GRAPHS)
+        events = with_host(trace.frame("matched_collectives", _PAIRED), trace.hosts)
+        clocks = known_clocks(trace)
+        findings = _odd(trace)
+
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.collectives import collective_times  # noqa: PLC0415 - imports polars
+
+    rows = collective_times(events, by).to_dicts()
+    named = events.filter(events["communicator_source"] == "nvtx").height > 0
+    unmatched = _unmatched(str(run.path), rows, inferred=not named)
+    waits = events.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]
+    unsure = unsure_waits(waits, clocks, str(run.path)) if trace.members else []
+    findings = [*_last_to_arrive(events, clocks), *unsure, *unmatched, *findings]
+    return Measured(str(run.path), tuple(rows), tuple(findings))
+
+
+def imbalance(
+    path: Source,
+    by: ImbalanceBy | None = None,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    gathering: Gathering | None = None,
+) -> Measured:
+    """Return how unequal MoE work is across ranks; one row, or one for each value of ``by``.
+
+    Rows hold what ``metrics.imbalance.imbalance`` returns, and ``attribution``: how steps are
+    known (``nvtx`` or None) and the share of MoE time that belongs to one.
+
+    Raises:
+        MissingDataError: There are no cells: no MoE kernel, one rank, or ranks that launched
+            different numbers.
+        NsysmoeError: The input cannot be used.
+    """
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(
+            ("moe_cells", None), ("moe_launches", None), ("moe_cell_places", None), _GRAPHS
+        )
+        launches = read_launches(trace, _PHASED)
+        cells = read_cells(trace, launches)
+        _require_cells(trace, cells)
+        findings = _odd(trace)
+
+    from nsysmoe.metrics.kernel_time.imbalance import imbalance as measure  # noqa: PLC0415 - imports polars
+    from nsysmoe.metrics.kernel_time.imbalance import slowest_by_layer  # noqa: PLC0415
+
+    frame = measure(cells, [by] if by else [])
+    if by == "layer":
+        frame = frame.join(
+            slowest_by_layer(cells), on="layer", how="left", nulls_equal=True, maintain_order="left"
+        )
+    known = attribution(launches)
+    rows = tuple({**row, "attribution": known} for row in frame.to_dicts())
+    return Measured(str(run.path), rows, tuple(findings), known)
+
+
+def phases(
+    path: Source,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    gathering: Gathering | None = None,
+) -> Measured:
+    """Return steps, launches, MoE time and tokens by phase.
+
+    Rows hold what ``metrics.phases.phase_times`` returns.
+
+    Raises:
+        NsysmoeError: The input cannot be used.
+    """
+    run = only_run(path, gathering, class_map=class_map, nsys=nsys)
+    with run.opened(class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(
+            ("steps", None),
+            ("moe_launches", None),
+            ("moe_cells", None),
+            ("moe_cell_places", None),
+            ("matched_collectives", _SUMMED),
+            _GRAPHS,
+        )
+        launches = read_launches(trace, _PHASED)
+        steps = trusted_steps(trace.frame("steps"), launches)
+        cells = read_cells(trace, launches)
+        cells = cells.filter(cells["ranks"] > 1)
+        summed = trace.frame("matched_collectives", _SUMMED)
+        findings = _odd(trace)
+
+    from nsysmoe.metrics.kernel_time.phases import engines, phase_times  # noqa: PLC0415 - imports polars
+
+    rows = phase_times(steps, launches, cells, engines(summed)).to_dicts()
+    known = attribution(launches)
+    if steps.is_empty():
+        findings.append(_no_ranges(str(run.path), known))
+    return Measured(str(run.path), tuple(rows), tuple(findings), known)
+
+
+def _odd(trace: Trace) -> list[Finding]:
+    """Return what was odd about the file, and whether CUDA graphs hide kernels of it."""
+    from nsysmoe.analysis.comparing.diagnosis import hidden_kernels  # noqa: PLC0415 - imports polars
+
+    launches = trace.frame("graph_launches", ("dur_ns",))
+    hidden = hidden_kernels(
+        "this trace", str(trace.path), launches.height, int(launches["dur_ns"].sum())
+    )
+    return [*([hidden] if hidden else []), *trace.findings()]
+
+
+def _require_cells(trace: Trace, cells: pl.DataFrame) -> None:
+    if cells.height and cells["ranks"].max() != 1:
+        return
+    ranks = trace.frame("moe_launches", ("rank",))["rank"].value_counts().sort("rank")
+    if ranks.is_empty():
+        reason = "no MoE kernel ran"
+    elif ranks.height == 1:
+        reason = "one rank alone ran MoE kernels"
+    else:
+        counts = ", ".join(f"{count:,}" for count in ranks["count"])
+        reason = (
+            f"ranks launched different numbers of MoE kernels ({counts}), so none can be paired"
+        )
+    raise MissingDataError(f"{trace.path} has no balance to measure: {reason}")
+
+
+def _last_to_arrive(events: pl.DataFrame, clocks: pl.DataFrame) -> list[Finding]:
+    if (part := arrivals(events, clocks)) is None:
+        return []
+    message = f"who arrives last at collectives: {arrivals_text(part)}"
+    evidence = {**part, "clocks": clocks.drop("global_pid").to_dicts()}
+    return [Finding("last_to_arrive", "info", message, evidence)]
+
+
+_TELL_APART = (
+    "; where ranks belong to several communicators, `nsys export --include-json=true` (2025.3 or "
+    "later) tells them apart"
+)
+
+
+def _unmatched(source: str, rows: list[dict[str, Any]], *, inferred: bool) -> list[Finding]:
+    unmatched = sum(row["unmatched"] for row in rows)
+    if not unmatched:
+        return []
+    matched = sum(row["matched"] for row in rows)
+    return [
+        Finding(
+            "unmatched_collectives",
+            "warning",
+            f"{unmatched:,} communication kernels could not be paired across ranks (other numbers "
+            f"of launches, or no overlap) beside {matched:,} that could: their waiting is unknown"
+            f"{_TELL_APART if inferred else ''}",
+            {"source": source, "matched": matched, "unmatched": unmatched},
+        )
+    ]
+
+
+_WITHOUT_RANGES = {
+    "grid": "by grid size: a small prefill looks like decode, and mixed steps like prefill",
+    "duration": "by duration alone (low confidence): capture with NVTX to be sure",
+    None: "by nothing: neither grid sizes nor durations split into two groups",
+}
+
+
+def _no_ranges(source: str, known: dict[str, Any]) -> Finding:
+    return Finding(
+        "no_step_ranges",
+        "warning",
+        "the trace holds no execute_context_… ranges (vLLM 0.15.1 or later writes them with "
+        "--trace=cuda,nvtx and its CUDA profiler), so phases are told "
+        f"{_WITHOUT_RANGES[known['method']]}",
+        {"source": source, **known},
+    )

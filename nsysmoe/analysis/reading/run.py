@@ -1,0 +1,435 @@
+"""An run of an experiment, read from whatever the user has: a trace, a report, or a summary."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.analysis.one_trace.arrivals import known_clocks
+from nsysmoe.analysis.reading.attribution import (
+    attribution,
+    read_cells,
+    read_launches,
+    trusted_steps,
+)
+from nsysmoe.analysis.reading.gathering import RunFiles
+from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
+from nsysmoe.errors import MissingDataError
+from nsysmoe.export.files import identify
+from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
+from nsysmoe.findings import Finding
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import polars as pl
+
+    from nsysmoe.metrics.kernel_time.table1 import Value
+    from nsysmoe.trace import Trace
+
+_CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
+_EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
+_COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
+_MET = (
+    *_COLLECTIVES,
+    "kernel_id",
+    "collective",
+    "data_type",
+    "communicator",
+    "ordinal",
+    "start_ns",
+    "is_last",
+    "margin_ns",
+)
+_LEDGER = (
+    "kernel_id",
+    "global_pid",
+    "process_id",
+    "device_id",
+    "wait_ns",
+    "moe_ns",
+    "other_kernels_ns",
+    "host_ns",
+    "other_gap_ns",
+    "previous_end_ns",
+    "residual_ns",
+)
+_GPUS = ("global_pid", "device_id", "gpu_id")
+_STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
+_SCHEDULE = (
+    ("moe_launches", None),
+    ("moe_cells", None),
+    ("moe_cell_places", None),
+    ("matched_collectives", None),
+    ("clocks", None),
+    ("collective_steps", None),
+    ("device_time", None),
+    ("steps", None),
+    ("rearrangements", None),
+    ("code_loads", None),
+    ("host_gaps", None),
+    ("device_steps", _STEPS),
+    ("wait_ledger", _LEDGER),
+    ("idle_causes", None),
+    ("silent_gaps", None),
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """When things happened in a run, and in which step; all times in ns.
+
+    Attributes:
+        launches: View ``moe_launches``; phases told by duration where nothing else tells them.
+        cells: Views ``moe_cells`` and ``moe_cell_places`` together.
+        collectives: ``matched_collectives`` with ``step`` and ``phase``.
+        device_time: View ``device_time``.
+        steps: View ``steps``, no rows where the trace has no ranges.
+        rearrangements: View ``rearrangements``.
+        code_loads: View ``code_loads``.
+        stalls: What else stretches steps (``metrics.stalls.distorting_events``).
+        clocks: View ``clocks``.
+        ledger: View ``wait_ledger`` with ``phase``.
+        gaps: View ``idle_causes``.
+        attribution: How phases are known (``attribution.attribution``).
+    """
+
+    launches: pl.DataFrame
+    cells: pl.DataFrame
+    collectives: pl.DataFrame
+    device_time: pl.DataFrame
+    steps: pl.DataFrame
+    rearrangements: pl.DataFrame
+    code_loads: pl.DataFrame
+    stalls: dict[str, pl.DataFrame]
+    clocks: pl.DataFrame
+    ledger: pl.DataFrame
+    gaps: pl.DataFrame
+    attribution: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What one side of a comparison measured.
+
+    Attributes:
+        path: The file.
+        kernels: One row a kernel name: ``name``, ``function``, ``class``, ``backend``, ``role``,
+            ``reduction``, ``data_type``, ``launches``, ``total_ns``; from a trace also
+            ``name_id``, from a summary also its other statistics.
+        moe_events: One row a launch of an MoE kernel (``name_id``, ``global_pid``,
+            ``process_id``, ``device_id``, ``dur_ns``); None from a summary, which has no events.
+        collective_events: The same for communication, with ``is_matched``, ``wait_ns`` and
+            ``transfer_ns`` (null where not matched).
+        cells: One row a cell (``ranks``, ``slowest_ns``, ``mean_ns``); no rows where ranks
+            launched different numbers of MoE kernels; None from a summary.
+        gpus: How many GPUs ran MoE kernels; None where the input does not tell.
+        graph_launches: CUDA graphs recorded as a whole, and their time in ns.
+        schedule: When it all happened; None from a summary, or where it was not asked for.
+        findings: What was odd about the input.
+        files: The files, where there are several.
+        hosts: As ``Trace`` has it.
+    """
+
+    path: Path
+    kernels: pl.DataFrame
+    moe_events: pl.DataFrame | None = None
+    collective_events: pl.DataFrame | None = None
+    cells: pl.DataFrame | None = None
+    gpus: int | None = None
+    graph_launches: tuple[int, int] = (0, 0)
+    schedule: Schedule | None = None
+    findings: list[Finding] = field(default_factory=list)
+    files: tuple[Path, ...] = ()
+    hosts: Mapping[int, str] = field(default_factory=dict)
+
+    @functools.cached_property
+    def durations(self) -> pl.DataFrame:
+        """Statistics of all launches of MoE kernels, one row."""
+        from nsysmoe.metrics.kernel_time.durations import (  # noqa: PLC0415 - polars loads beside the trace
+            duration_statistics,
+            pooled_statistics,
+        )
+
+        if self.moe_events is not None:
+            return duration_statistics(self.moe_events)
+        return pooled_statistics(self.moe_kernels)
+
+    @functools.cached_property
+    def communication(self) -> pl.DataFrame:
+        """Totals of communication, one row."""
+        from nsysmoe.metrics.kernel_time.communication import communication_totals  # noqa: PLC0415
+
+        return communication_totals(self.kernels)
+
+    @property
+    def moe_kernels(self) -> pl.DataFrame:
+        """The rows of ``kernels`` that are MoE kernels, the largest first."""
+        return self.kernels.filter(self.kernels["class"] == MOE_GEMM).sort(
+            "total_ns", descending=True
+        )
+
+    @functools.cached_property
+    def paired_cells(self) -> pl.DataFrame:
+        """The cells over two ranks or more; no rows where there are none, or from a summary."""
+        import polars as pl  # noqa: PLC0415
+
+        if self.cells is None:
+            schema = {"slowest_ns": pl.Int64, "mean_ns": pl.Float64}
+            return pl.DataFrame(schema=schema)
+        return self.cells.filter(pl.col("ranks") > 1)
+
+    @functools.cached_property
+    def values(self) -> dict[str, Value]:
+        """Every metric by key; None where the input does not tell."""
+        from nsysmoe.metrics.kernel_time.schedule import SCHEDULE, schedule_values  # noqa: PLC0415 - polars
+        from nsysmoe.metrics.kernel_time.table1 import metric_values  # noqa: PLC0415
+
+        found = metric_values(self.durations, self.communication)
+        if self.moe_events is None or self.collective_events is None:
+            return {**found, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
+        device_time = None if self.schedule is None else self.schedule.device_time
+        return {
+            **found,
+            **schedule_values(
+                self.moe_events, self.paired_cells, self.collective_events, device_time
+            ),
+        }
+
+    @functools.cached_property
+    def work(self) -> dict[str, Any] | None:
+        """What work was done (``metrics.work.work_done``); None without a schedule."""
+        from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
+        from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
+
+        if (schedule := self.schedule) is None:
+            return None
+        return work_done(
+            schedule.steps, schedule.launches, self.paired_cells, engines(schedule.collectives)
+        )
+
+    @functools.cached_property
+    def step_table(self) -> pl.DataFrame | None:
+        """What each step holds (``metrics.steps.step_table``); None without a schedule."""
+        import polars as pl  # noqa: PLC0415
+
+        from nsysmoe.metrics.kernel_time.steps import slices, step_table  # noqa: PLC0415
+
+        if (schedule := self.schedule) is None:
+            return None
+        is_nccl = self.kernels.select(
+            "name_id", (pl.col("backend") == "nccl").fill_null(value=False).alias("is_nccl")
+        )
+        collectives = schedule.collectives.join(is_nccl, on="name_id").with_columns(
+            is_allreduce=pl.col("is_nccl") & (pl.col("collective") == "all_reduce")
+        )
+        return step_table(
+            slices(schedule.device_time),
+            schedule.launches,
+            self.paired_cells,
+            collectives,
+            schedule.device_time,
+        )
+
+    @functools.cached_property
+    def time_causes(self) -> pl.DataFrame | None:
+        """Where each GPU's time went (``metrics.bounds.time_causes``); None without a schedule."""
+        from nsysmoe.metrics.kernel_time.bounds import time_causes  # noqa: PLC0415 - polars
+
+        if (schedule := self.schedule) is None:
+            return None
+        return time_causes(schedule.device_time, schedule.gaps, schedule.ledger)
+
+    @functools.cached_property
+    def distorted_steps(self) -> pl.DataFrame | None:
+        """Steps that something else than the workload stretched; None without a schedule."""
+        from nsysmoe.metrics.kernel_time.steps import distorted  # noqa: PLC0415
+
+        if self.schedule is None or self.step_table is None:
+            return None
+        # A rearrangement is what EPLB costs: its steps stay as they are.
+        causes = (("code_load", self.schedule.code_loads), *self.schedule.stalls.items())
+        return distorted(self.step_table, causes, self.schedule.rearrangements)
+
+    @property
+    def launches(self) -> int:
+        """Launches of MoE kernels."""
+        return int(self.moe_kernels["launches"].sum())
+
+
+def read_run(
+    path: str | Path | RunFiles,
+    *,
+    class_map: ClassMap | None = None,
+    nsys: str | None = None,
+    with_schedule: bool = False,
+    **limits: int | None,
+) -> Run:
+    """Read one run.
+
+    Args:
+        path: A ``.sqlite`` export, a report, or a kernel summary as CSV; or the files of a run.
+        class_map: What each kernel is for; the shipped map where left out.
+        nsys: The ``nsys`` that exports a report; the one on PATH where left out.
+        with_schedule: Whether to read steps, phases and what GPUs did with their time as well:
+            API calls and ranges beside the kernels.
+        limits: ``threads`` and ``memory_bytes``, as ``open_trace`` takes them.
+
+    Raises:
+        NsysmoeError: The input cannot be used; the message says why.
+    """
+    files = path if isinstance(path, RunFiles) else RunFiles(Path(path))
+    class_map = class_map or default_class_map()
+    if not files.members and identify(files.path) == "csv":
+        return _run_of_csv(files.path, class_map)
+    with files.opened(class_map=class_map, nsys=nsys, **limits) as trace:
+        return run_of_trace(trace, with_schedule=with_schedule)
+
+
+def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
+    """Read from an opened trace what a comparison needs of it."""
+    wanted: tuple[tuple[str, tuple[str, ...] | None], ...] = (
+        ("moe_kernels", _EVENTS),
+        ("moe_cells", _CELLS),
+        ("matched_collectives", _COLLECTIVES),
+        ("kernel_classes", None),
+        ("graph_launches", ("dur_ns",)),
+        ("devices", _GPUS),
+    )
+    trace.read_ahead(*wanted, *(_SCHEDULE if with_schedule else ()))
+    schedule = _read_schedule(trace) if with_schedule else None
+    moe_events = schedule.launches if schedule else trace.frame("moe_kernels", _EVENTS)
+    launches = trace.frame("graph_launches", ("dur_ns",))
+    return Run(
+        path=trace.path,
+        kernels=trace.frame("kernel_classes"),
+        moe_events=moe_events,
+        collective_events=(
+            schedule.collectives if schedule else trace.frame("matched_collectives", _COLLECTIVES)
+        ),
+        cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
+        gpus=_count_gpus(trace, moe_events),
+        graph_launches=(launches.height, int(launches["dur_ns"].sum())),
+        schedule=schedule,
+        findings=trace.findings(),
+        files=tuple(Path(member.path) for member in trace.members),
+        hosts=trace.hosts,
+    )
+
+
+def _read_schedule(trace: Trace) -> Schedule:
+    from nsysmoe.metrics.kernel_time.waits import with_phase  # noqa: PLC0415 - polars
+
+    launches = read_launches(trace)
+    steps = trace.frame("collective_steps")
+    return Schedule(
+        launches=launches,
+        cells=read_cells(trace, launches),
+        collectives=trace.frame("matched_collectives", _MET).join(steps, on="kernel_id"),
+        device_time=trace.frame("device_time"),
+        steps=trusted_steps(trace.frame("steps"), launches),
+        rearrangements=trace.frame("rearrangements"),
+        code_loads=trace.frame("code_loads"),
+        stalls=_read_stalls(trace),
+        clocks=known_clocks(trace),
+        ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
+        gaps=trace.frame("idle_causes"),
+        attribution=attribution(launches),
+    )
+
+
+def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:
+    from nsysmoe.metrics.kernel_time.stalls import distorting_events  # noqa: PLC0415 - polars
+
+    idle, steps = trace.frame("silent_gaps"), trace.frame("device_steps", _STEPS)
+    return distorting_events(trace.frame("host_gaps"), idle, steps)
+
+
+def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
+    """Count the GPUs that ran MoE kernels: those that the export maps ordinals to.
+
+    Without a map (before schema 3.17.2) each process and ordinal counts as one: a rank of vLLM's
+    is one process on one GPU, and helpers launch no experts.
+    """
+    gpu_ids = {(pid, device): gpu for pid, device, gpu in trace.frame("devices", _GPUS).iter_rows()}
+    ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
+    return len(
+        {
+            (vm, gpu, None)
+            if (gpu := gpu_ids.get((pid, device))) is not None
+            else (vm, pid, device)
+            for pid, device in ranks
+            for vm in [None if pid is None else pid >> 48]
+        }
+    )
+
+
+def require_moe_kernels(run: Run) -> None:
+    """Refuse a run that a Table 1 would show as zeros.
+
+    Raises:
+        MissingDataError: No kernel of the run is an MoE kernel.
+    """
+    if run.launches:
+        return
+    hidden, _ = run.graph_launches
+    cause = (
+        f"{hidden:,} CUDA graph launches hide theirs: capture again with --cuda-graph-trace=node"
+        if hidden
+        else "is this the right file? `nsysmoe kernels` lists what ran, --classes FILE teaches "
+        "nsysmoe other MoE kernels"
+    )
+    raise MissingDataError(f"{run.path} holds no MoE kernel (class {MOE_GEMM}); {cause}")
+
+
+def _run_of_csv(path: Path, class_map: ClassMap) -> Run:
+    import polars as pl  # noqa: PLC0415
+
+    rows = read_kernel_csv(path)
+    kernels = pl.DataFrame(
+        [_csv_row(row, class_map) for row in rows],
+        schema_overrides={
+            **dict.fromkeys(("launches", "total_ns", "min_ns", "max_ns"), pl.Int64),
+            **dict.fromkeys(("mean_ns", "median_ns", "stddev_ns"), pl.Float64),
+            **dict.fromkeys(("backend", "role", "reduction", "data_type"), pl.String),
+        },
+        infer_schema_length=None,
+    )
+    return Run(path, kernels, findings=_rounded_input(path, rows))
+
+
+def _csv_row(row: KernelRow, class_map: ClassMap) -> dict[str, object]:
+    found = class_map.classify(row.name)
+    return {
+        "name": row.name,
+        "function": found.function,
+        "class": found.name,
+        "backend": found.backend,
+        "role": found.role,
+        "reduction": found.reduction,
+        "data_type": found.data_type,
+        "launches": row.launches,
+        "total_ns": row.total_ns,
+        # A rounded total says less about the mean than the mean that stands beside it.
+        "mean_ns": row.mean_ns if row.is_rounded and row.mean_ns else row.total_ns / row.launches,
+        "median_ns": row.median_ns,
+        "min_ns": row.min_ns,
+        "max_ns": row.max_ns,
+        "stddev_ns": row.stddev_ns,
+    }
+
+
+def _rounded_input(path: Path, rows: list[KernelRow]) -> list[Finding]:
+    if not any(row.is_rounded for row in rows):
+        return []
+    return [
+        Finding(
+            "rounded_input",
+            "info",
+            f"{path} was rounded by Nsight to three decimals of each value's unit (a total in s is "
+            "exact to 0.5 ms); the .sqlite export is exact to the ns",
+            {"source": str(path)},
+        )
+    ]

@@ -1,0 +1,1 @@
+"""Questions to routing logs, and to a trace with the routing of its run."""

@@ -1,0 +1,1 @@
+"""Where time went: kernels, steps, waiting, causes."""

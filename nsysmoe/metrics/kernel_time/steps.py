@@ -1,0 +1,249 @@
+"""A run cut into its steps: what each took, and which of them something else distorted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import polars as pl
+
+from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+SUMS = (
+    "wall_ns",
+    "launches",
+    "total_ns",
+    "squares",
+    "critical_ns",
+    "mean_ns",
+    "excess_ns",
+    "wait_ns",
+    "transfer_ns",
+    "nccl_total_ns",
+    "allreduce_total_ns",
+    "exposed_wait_ns",
+    "exposed_transfer_ns",
+    "idle_ns",
+)
+_DEVICE = ["global_pid", "device_id"]
+# A step with a cause at hand is distorted by half more than is usual; without one, by threefold.
+_RATIO_WITH_CAUSE = 1.5
+_RATIO_WITHOUT_CAUSE = 3.0
+_FEWEST_STEPS = 4
+
+
+def slices(device_time: pl.DataFrame) -> pl.DataFrame:
+    """Return the steps of the device whose window is longest: they cut the run into slices.
+
+    Args:
+        device_time: View ``device_time``.
+
+    Returns:
+        One row a step in order of time: ``slice`` (number), ``step``, ``phase``
+        (``unattributed`` where unknown), ``start_ns``, ``wall_ns``. They touch one another.
+    """
+    window = pl.col("window_ns").sum().over(_DEVICE)
+    longest = device_time.filter(window == window.max()).sort("device_id", "global_pid")
+    first = longest.head(1).select(_DEVICE)
+    return (
+        longest.join(first, on=_DEVICE, nulls_equal=True)
+        .sort("start_ns")
+        .select(
+            pl.int_range(pl.len()).alias("slice"),
+            "step",
+            pl.col("phase").fill_null(UNATTRIBUTED),
+            "start_ns",
+            pl.col("window_ns").alias("wall_ns"),
+        )
+    )
+
+
+def step_table(
+    cuts: pl.DataFrame,
+    launches: pl.DataFrame,
+    cells: pl.DataFrame,
+    collectives: pl.DataFrame,
+    device_time: pl.DataFrame,
+) -> pl.DataFrame:
+    """Sum what every slice of a run holds.
+
+    Args:
+        cuts: What ``slices`` returned.
+        launches: MoE launches; ``start_ns``, ``dur_ns``, ``blocks``.
+        cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
+        collectives: Communication kernels; ``start_ns``, ``dur_ns``, ``wait_ns``,
+            ``transfer_ns``, ``is_nccl``, ``is_allreduce``.
+        device_time: View ``device_time``.
+
+    Returns:
+        ``cuts`` with ``SUMS`` (times in ns over all devices, ``squares`` in ns², exposed times
+        and idle the mean of devices), ``blocks`` of the largest launch (null without one),
+        ``stratum``: steps of one phase and one size of grid (within a factor of two), which may
+        stand for one another.
+    """
+    duration = pl.col("dur_ns")
+    worked = _by_slice(
+        cuts,
+        launches,
+        [
+            pl.len().cast(pl.Int64).alias("launches"),
+            duration.sum().alias("total_ns"),
+            (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
+            pl.col("blocks").max(),
+        ],
+    )
+    balanced = _by_slice(
+        cuts,
+        cells,
+        [
+            pl.col("slowest_ns").sum().alias("critical_ns"),
+            pl.col("mean_ns").sum(),
+            (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+        ],
+    )
+    communicated = _by_slice(
+        cuts,
+        collectives,
+        [
+            pl.col("wait_ns").sum(),
+            pl.col("transfer_ns").sum(),
+            duration.filter("is_nccl").sum().alias("nccl_total_ns"),
+            duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
+        ],
+    )
+    devices = device_time.select(_DEVICE).n_unique()
+    exposed = ["exposed_wait_ns", "exposed_transfer_ns", "idle_ns"]
+    # A step begins on one device a little before another: its middle says which slice it is.
+    middles = device_time.with_columns(start_ns=pl.col("start_ns") + pl.col("window_ns") // 2)
+    spent = _by_slice(cuts, middles, [pl.col(name).sum() / devices for name in exposed])
+    table = cuts
+    for part in (worked, balanced, communicated, spent):
+        table = table.join(part, on="slice", how="left", maintain_order="left")
+    size = pl.col("blocks").log(2).round().cast(pl.String).fill_null("")
+    return table.with_columns(
+        pl.col(SUMS).fill_null(0), pl.concat_str("phase", size, separator=" ").alias("stratum")
+    )
+
+
+def distorted(
+    table: pl.DataFrame,
+    causes: Sequence[tuple[str, pl.DataFrame]],
+    part_of_it: pl.DataFrame | None = None,
+) -> pl.DataFrame:
+    """Return the steps whose length something other than the workload explains.
+
+    A step is distorted when it took half as long again as the median of its phase and a cause
+    falls into it, or three times that median without one (``stall``). A phase of fewer than
+    four steps has no usual length: then a cause and a device that idled for half of the step.
+
+    Args:
+        table: What ``step_table`` returned.
+        causes: Name and events (``start_ns``, ``end_ns``) of each cause, the first that fits
+            counts.
+        part_of_it: Events that stretch steps and belong to what is measured: no step that they
+            fall into is distorted.
+
+    Returns:
+        ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (median of the
+        phase's other steps, null where there are too few), ``cause``.
+    """
+    judged = with_typical(table).with_columns(
+        (pl.col("start_ns") + pl.col("wall_ns")).alias("end_ns"),
+        pl.lit(None, pl.String).alias("cause"),
+    )
+    for name, events in causes:
+        is_met = _met_by(judged, events) & pl.col("cause").is_null()
+        judged = judged.with_columns(
+            pl.when(is_met).then(pl.lit(name)).otherwise("cause").alias("cause")
+        )
+    ratio = pl.col("wall_ns") / pl.col("typical_ns")
+    is_long = (
+        pl.when(pl.col("cause").is_null())
+        .then(ratio > _RATIO_WITHOUT_CAUSE)
+        .when(pl.col("typical_ns").is_null())
+        .then(pl.col("idle_ns") > pl.col("wall_ns") / 2)
+        .otherwise(ratio > _RATIO_WITH_CAUSE)
+    )
+    if part_of_it is not None:
+        is_long &= ~_met_by(judged, part_of_it)
+    # Idle steps wait for requests; how long is the workload's.
+    return judged.filter(is_long & (pl.col("phase") != "idle")).select(
+        "slice",
+        "step",
+        "phase",
+        "start_ns",
+        "wall_ns",
+        "typical_ns",
+        pl.col("cause").fill_null("stall"),
+    )
+
+
+def _met_by(steps: pl.DataFrame, events: pl.DataFrame) -> pl.Expr:
+    """Return whether any of the events falls into a step (``start_ns`` to ``end_ns``)."""
+    met = steps.join_where(
+        events.select(pl.col("start_ns").alias("from_ns"), pl.col("end_ns").alias("to_ns")),
+        pl.col("from_ns") < pl.col("end_ns"),
+        pl.col("to_ns") > pl.col("start_ns"),
+    )["slice"].unique()
+    return pl.col("slice").is_in(met.implode())
+
+
+def undistorted(table: pl.DataFrame, steps: pl.DataFrame) -> tuple[pl.DataFrame, set[str]]:
+    """Put the mean of its stratum's other steps in the place of each distorted one.
+
+    Args:
+        table: What ``step_table`` returned.
+        steps: What ``distorted`` returned.
+
+    Returns:
+        The table, and the strata that hold distorted steps alone: they are not in it.
+    """
+    sound = table.join(steps, on="slice", how="anti")
+    hit = table.join(steps, on="slice", how="semi")
+    usual = sound.group_by("stratum").agg(pl.col(SUMS).cast(pl.Float64).mean())
+    replaced = hit.drop(SUMS).join(usual, on="stratum", how="inner")
+    lost = set(hit["stratum"]) - set(usual["stratum"])
+    parts = [part.with_columns(pl.col(SUMS).cast(pl.Float64)) for part in (sound, replaced)]
+    return pl.concat(parts, how="diagonal").sort("slice"), lost
+
+
+def with_typical(table: pl.DataFrame) -> pl.DataFrame:
+    """Add ``typical_ns``: the median wall time of the other steps of the phase."""
+    parts = [
+        part.with_columns(
+            pl.Series("typical_ns", _medians_of_others(part["wall_ns"].to_numpy()), pl.Float64)
+            if part.height >= _FEWEST_STEPS
+            else pl.lit(None, pl.Float64).alias("typical_ns")
+        )
+        for part in table.partition_by("phase")
+    ]
+    if not parts:
+        return table.with_columns(pl.lit(None, pl.Float64).alias("typical_ns"))
+    return pl.concat(parts).sort("slice")
+
+
+def _medians_of_others(values: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Return for each value the median of all but it: shape (n,), n at least 2."""
+    order = np.argsort(values, kind="stable")
+    place = np.empty_like(order)
+    place[order] = np.arange(values.size)
+    others = values.size - 1
+    # Of the others, the two in the middle (the same one where they are odd); its own place in
+    # the order is skipped.
+    middles = [index + (index >= place) for index in ((others - 1) // 2, others // 2)]
+    ranked = values[order].astype(np.float64)
+    found: NDArray[np.float64] = (ranked[middles[0]] + ranked[middles[1]]) / 2
+    return found
+
+
+def _by_slice(cuts: pl.DataFrame, events: pl.DataFrame, measures: list[pl.Expr]) -> pl.DataFrame:
+    """Aggregate events by the slice in which they start; what starts before all is in the first."""
+    placed = events.sort("start_ns").join_asof(
+        cuts.select("slice", "start_ns"), on="start_ns", strategy="backward"
+    )
+    return placed.with_columns(pl.col("slice").fill_null(0)).group_by("slice").agg(measures)

@@ -1,0 +1,66 @@
+"""Whether two runs did the same work: tokens, steps, launches and their sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import polars as pl
+
+from nsysmoe.metrics.kernel_time.phases import phase_times
+
+# Runs whose work differs by more are not compared by totals.
+MOST_DIFFERENT = 0.10
+
+
+def work_done(
+    steps: pl.DataFrame, launches: pl.DataFrame, cells: pl.DataFrame, engines: pl.DataFrame
+) -> dict[str, Any]:
+    """Describe the work of a run.
+
+    Args:
+        steps: View ``steps``.
+        launches: View ``moe_launches``.
+        cells: Cells; ``phase``, ``slowest_ns``.
+        engines: What ``phases.engines`` returned.
+
+    Returns:
+        ``launches``, ``tokens`` (null without ranges), ``phases`` (by phase: ``steps``,
+        ``launches``, ``tokens``) and ``blocks`` (by phase: median and largest grid of MoE
+        launches, null where unknown).
+    """
+    rows = phase_times(steps, launches, cells, engines).to_dicts()
+    known = [row["tokens"] for row in rows if row["tokens"] is not None]
+    sizes = (
+        launches.drop_nulls("phase")
+        .group_by("phase")
+        .agg(pl.col("blocks").median().alias("median"), pl.col("blocks").max().alias("largest"))
+        .sort("phase")
+    )
+    return {
+        "launches": launches.height,
+        "tokens": sum(known) if known and not steps.is_empty() else None,
+        "phases": {
+            row["phase"]: {key: row[key] for key in ("steps", "launches", "tokens")} for row in rows
+        },
+        "blocks": {row.pop("phase"): row for row in sizes.to_dicts()},
+    }
+
+
+def work_difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
+    """Return the relative differences of two runs' work, those that are not 0.
+
+    Keys are ``launches``, ``tokens``, and ``steps:PHASE`` for phases of both; a phase that one
+    run lacks differs by 1.
+    """
+    found = {
+        key: after[key] / before[key] - 1
+        for key in ("launches", "tokens")
+        if before[key] and after[key] is not None
+    }
+    phases = {*before["phases"], *after["phases"]} - {"idle"}
+    for phase in sorted(phases):
+        counts = [(run["phases"].get(phase) or {"steps": 0})["steps"] for run in (before, after)]
+        if None in counts:
+            continue
+        found[f"steps:{phase}"] = counts[1] / counts[0] - 1 if counts[0] else float(counts[1] > 0)
+    return {key: value for key, value in found.items() if value}

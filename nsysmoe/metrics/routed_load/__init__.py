@@ -1,0 +1,1 @@
+"""What routing puts on experts and devices, and what that costs."""

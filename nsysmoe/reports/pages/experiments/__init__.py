@@ -1,0 +1,1 @@
+"""Workloads, sweeps, replays, a server as it runs."""

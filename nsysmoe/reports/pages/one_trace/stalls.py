@@ -1,0 +1,185 @@
+"""What stopped a run: stalls, largest first, and their sums by kind."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.reports import numbers
+from nsysmoe.reports.document import Column, Document, Row, Table
+
+if TYPE_CHECKING:
+    from nsysmoe.analysis.one_trace.stalls import By, Stalls
+
+_NAMES = {
+    "slow_step": ("slow step", "slow steps"),
+    "code_load": ("load of compiled code", "loads of compiled code"),
+    "rearrangement": ("rearrangement", "rearrangements"),
+    "silence": ("silence of the host", "silences of the host"),
+}
+_BECAUSE = {
+    "code_load": "compiled code was loaded",
+    "rearrangement": "EPLB moved experts",
+    "silence": "the host fell silent",
+    None: "nothing in the trace says why",
+}
+_MOST_ROWS = 20
+_COLUMNS = (
+    Column("Stall", "left"),
+    Column("Step"),
+    Column("Phase", "left"),
+    Column("Process"),
+    Column("Device"),
+    Column("GPUs"),
+    Column("Start (ms)"),
+    Column("Duration (ms)"),
+    Column("Usual (ms)"),
+    Column("Lost (ms)"),
+    Column("Share"),
+    Column("Ended by", "left"),
+    Column("Cause", "left"),
+)
+_LOST = (
+    "Lost: of a load and a silence, the time in which the GPU was idle meanwhile; of a "
+    "rearrangement, all of it; of a slow step, what it took more than the median of its phase's "
+    "other steps (of fewer than four: what the others took of it). Share is of wall time."
+)
+_ONCE = (
+    "Sums by kind hold no moment twice: not that of two ranks, and of a slow step only what no "
+    "other stall covers. A load takes the time without a call before it, in which code was "
+    "compiled or read. Hidden: the GPU had work for 90 % of it or more."
+)
+_BLIND = "No CUDA calls of the threads that launch were recorded: loads and silences are unknown."
+
+
+def stalls_page(stalls: Stalls, by: By = "stall") -> Document:
+    """Return the stalls and their sums; the sums alone ``by`` kind."""
+    sums = _sums(stalls)
+    data = {
+        "source": stalls.source,
+        "wall_ns": stalls.wall_ns,
+        "lost_ns": stalls.lost_ns,
+        "steps": stalls.steps,
+        "has_calls": stalls.has_calls,
+        "kinds": stalls.kinds,
+        "stalls": list(stalls.rows),
+    }
+    kinds = tuple({"kind": kind, **row} for kind, row in stalls.kinds.items())
+    tables = (_table(stalls), sums) if by == "stall" and stalls.rows else (sums,)
+    return Document(
+        title=f"Stalls of {stalls.source}",
+        tables=tables,
+        data=data,
+        records=stalls.rows if by == "stall" else kinds,
+        findings=stalls.findings,
+        notes=(_LOST, _ONCE) if stalls.has_calls else (_LOST, _ONCE, _BLIND),
+        lead=_lead(stalls),
+    )
+
+
+def _lead(stalls: Stalls) -> tuple[str, ...]:
+    if not stalls:
+        steps = (
+            f"none of {numbers.count(stalls.steps)} steps took 3 times what its phase usually does"
+        )
+        looked = [
+            steps if stalls.steps else "steps are not known",
+            "no experts moved",
+            "no compiled code was loaded and the host never left a GPU idle for unusually long"
+            if stalls.has_calls
+            else "loads and silences cannot be seen without the CUDA calls of launching threads",
+        ]
+        return (f"No stall: {', '.join(looked)}.",)
+    counted = ", ".join(
+        _counted(kind, row["stalls"], row["hidden"])
+        for kind, row in stalls.kinds.items()
+        if row["stalls"]
+    )
+    share = numbers.share(stalls.lost_ns / stalls.wall_ns if stalls.wall_ns else None)
+    whole = (
+        f"Stalls took {numbers.milliseconds(stalls.lost_ns)} ms of "
+        f"{numbers.milliseconds(stalls.wall_ns)} ms wall time ({share}): {counted}."
+    )
+    return (whole, f"The largest: {_largest(stalls.rows[0])}.")
+
+
+def _counted(kind: str, stalls: int, hidden: int) -> str:
+    named = f"{numbers.count(stalls)} {_NAMES[kind][stalls != 1]}"
+    return f"{named} ({hidden} of them hidden behind GPU work)" if hidden else named
+
+
+def _largest(row: dict[str, Any]) -> str:
+    where = f"step {row['step']} ({row['phase']})" if row["step"] is not None else "no known step"
+    took = f"{numbers.milliseconds(row['dur_ns'])} ms"
+    if row["kind"] == "slow_step":
+        usual = (
+            f" against {numbers.milliseconds(row['usual_ns'])} usually" if row["usual_ns"] else ""
+        )
+        ended = f", the longest time ending in {row['call']}" if row["call"] else ""
+        return f"{where} took {took}{usual}: {_BECAUSE[row['cause']]}{ended}"
+    ended = f", ended by {row['call']}" if row["call"] else ""
+    return f"{_NAMES[row['kind']][0]} in {where}, {took}{ended}"
+
+
+def _table(stalls: Stalls) -> Table:
+    shown = stalls.rows[:_MOST_ROWS]
+    more = len(stalls.rows) - len(shown)
+    caption = f"Stalls of {stalls.source}, the largest loss first" + (
+        f" (and {more} more in CSV and JSON)" if more else ""
+    )
+    return Table(caption, _COLUMNS, tuple(Row(_cells(row)) for row in shown))
+
+
+def _cells(row: dict[str, Any]) -> tuple[str, ...]:
+    return (
+        _kind(row),
+        numbers.identifier(row["step"]),
+        row["phase"] or numbers.UNKNOWN,
+        "all" if row["kind"] == "rearrangement" else numbers.identifier(row["process_id"]),
+        "all" if row["kind"] == "rearrangement" else numbers.identifier(row["device_id"]),
+        numbers.count(row["devices"]),
+        numbers.milliseconds(row["start_ns"]),
+        numbers.milliseconds(row["dur_ns"]),
+        numbers.milliseconds(row["usual_ns"]),
+        numbers.milliseconds(row["lost_ns"]),
+        numbers.share(row["share"]),
+        row["call"] or "",
+        row["cause"] or "",
+    )
+
+
+def _kind(row: dict[str, Any]) -> str:
+    if row["in_step"] is None:
+        return str(row["kind"])
+    return f"{row['kind']} ({'within' if row['in_step'] else 'between'} steps)"
+
+
+def _sums(stalls: Stalls) -> Table:
+    columns = (
+        Column("Kind", "left"),
+        Column("Stalls"),
+        Column("Hidden"),
+        Column("Lost (ms)"),
+        Column("Share of wall time"),
+    )
+    rows = [
+        Row(
+            (
+                kind,
+                numbers.count(row["stalls"]),
+                numbers.count(row["hidden"]),
+                numbers.milliseconds(row["lost_ns"]),
+                numbers.share(row["share"]),
+            )
+        )
+        for kind, row in stalls.kinds.items()
+    ]
+    parts = stalls.kinds.values()
+    share = stalls.lost_ns / stalls.wall_ns if stalls.wall_ns else None
+    total = (
+        "all",
+        numbers.count(sum(row["stalls"] for row in parts)),
+        numbers.count(sum(row["hidden"] for row in parts)),
+        numbers.milliseconds(stalls.lost_ns),
+        numbers.share(share),
+    )
+    return Table("Wall time by kind, no moment twice", columns, (*rows, Row(total)))
