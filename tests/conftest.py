@@ -23,6 +23,7 @@ GRAPHS = DP2.parent / "graphs"
 REPLICAS = ROOT / "fixtures" / "replicas"
 FOUR_GPUS = ROOT / "fixtures" / "groups" / "four_gpus.sqlite"
 TABLE1 = ROOT / "fixtures" / "table1"
+PAIRS = ROOT / "fixtures" / "pairs"
 
 
 @pytest.fixture(autouse=True)
