@@ -26,7 +26,9 @@ from tests.watch import texts
 
 pytest.importorskip("prometheus_client", reason="pip install 'nsysmoe[watch]'")
 
-RECORDED = Path(__file__).parent / "vllm-0.26.0.engine.log"
+HERE = Path(__file__).parent
+RECORDED = HERE / "vllm-0.26.0.engine.log"
+METRICS = [HERE / f"vllm-0.26.0.metrics.{when}.txt" for when in ("serving", "idle")]
 
 
 @pytest.mark.parametrize("release", texts.TPOT)
@@ -38,6 +40,27 @@ def test_metrics_of_several_releases(release: str) -> None:
     assert found.histograms["ttft"].total == 16
     assert found.tpot_name == texts.TPOT[release][-1], "a mean a request, where there is one"
     assert found.bad_lines == 0
+
+
+def test_recorded_metrics() -> None:
+    """A server that `nsysmoe capture` loaded: ten batches of up to 32, seven rounds of 32."""
+    batches = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32]
+    requests = sum(batches) + 7 * 32
+    serving, idle = (read_metrics(path.read_text(encoding="utf-8")) for path in METRICS)
+    assert (serving.bad_lines, idle.bad_lines) == (0, 0)
+    assert (serving.values["running"], idle.values["running"]) == (32.0, 0.0)
+    assert idle.values["generated"] == 2 * sum(batches) + 48 * 7 * 32
+    assert {found.total for found in idle.histograms.values()} == {requests}
+    assert idle.tpot_name == "vllm:request_time_per_output_token_seconds"
+    # By eye: 57 within 60 ms, 198 within 80 ms, of 332.
+    p50 = idle.histograms["ttft"].quantile(0.5)
+    assert p50 == pytest.approx(0.06 + 0.02 * (166 - 57) / (198 - 57))
+    tails = Tails(window_s=10.0)
+    tails.add(0.0, serving)
+    tails.add(3.0, idle)
+    told = tails.told() or {}
+    assert told["output_tok_per_s"] == (idle.values["generated"] - 9936) / 3
+    assert (told["ttft"]["requests"], told["tpot"]["requests"]) == (0, 32), "all had their first"
 
 
 def test_hostile_metrics_are_counted_and_do_not_hide_others() -> None:
