@@ -63,6 +63,31 @@ def test_recorded_metrics() -> None:
     assert (told["ttft"]["requests"], told["tpot"]["requests"]) == (0, 32), "all had their first"
 
 
+@pytest.mark.parametrize(
+    ("release", "tpot"),
+    [
+        ("0.10.2", "vllm:inter_token_latency_seconds"),
+        ("0.20.0", "vllm:request_time_per_output_token_seconds"),
+        ("0.33.0", "vllm:request_time_per_output_token_seconds"),
+    ],
+)
+def test_metrics_of_the_loggers_of_several_releases(release: str, tpot: str) -> None:
+    """Eight requests, told to the release's own logger.
+
+    Their first tokens came after 50, 60, ... 120 ms, four more each after 10 ms; 3 run, 2 wait.
+    """
+    found = read_metrics((HERE / f"vllm-{release}.metrics.txt").read_text(encoding="utf-8"))
+    assert found.bad_lines == 0
+    assert found.tpot_name == tpot
+    expected = {"running": 3.0, "waiting": 2.0, "cache_ratio": 0.25, "generated": 40.0}
+    assert {key: found.values[key] for key in expected} == expected
+    totals = {key: found.histograms[key].total for key in ("ttft", "tpot", "queue")}
+    assert totals == {"ttft": 8, "tpot": 32 if "inter_token" in tpot else 8, "queue": 8}
+    # Of buckets up to 60, 80, 100 and 250 ms: 2, 4, 6 and 8.
+    assert found.histograms["ttft"].quantile(0.5) == pytest.approx(0.08)
+    assert found.histograms["ttft"].quantile(0.95) == pytest.approx(0.1 + 0.15 * (7.6 - 6) / 2)
+
+
 def test_hostile_metrics_are_counted_and_do_not_hide_others() -> None:
     bad = (
         'vllm:num_requests_running{engine="0\x1b[2J} 3\n'
