@@ -13,6 +13,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from nsysmoe.capture.node import nsysmoe_workload as workload
 from nsysmoe.capture.node.nsysmoe_extension import NsysmoeExtension
@@ -136,6 +138,41 @@ def test_sizes_of_steps_meet_every_tile_and_both_specialisations(most: int) -> N
     # vLLM's tiles of experts change just after powers of two.
     assert {2**power + 1 for power in range(1, 13) if 2**power < most} <= set(sizes)
     assert len(sizes) <= 1000
+
+
+def prompts(*lengths: int) -> list[dict[str, Any]]:
+    return [{"prompt_token_ids": [1] * length} for length in lengths]
+
+
+@settings(max_examples=60)
+@given(
+    length=st.integers(1, 700),
+    count=st.integers(1, 40),
+    rows=st.integers(1, 40),
+    tokens=st.integers(1, 9000),
+)
+def test_what_can_occur_is_warmed(length: int, count: int, rows: int, tokens: int) -> None:
+    warmed = workload.sizes_to_warm(prompts(*[length] * count), tokens, rows)
+    at_once = min(count, rows)
+    every = workload.step_sizes(min(tokens, count * (length + 1)))
+    if at_once * length > tokens:
+        assert warmed == every, "prompts are cut where they do not fit"
+        return
+    for whole in range(at_once + 1):
+        for single in range(at_once - whole + 1):
+            if size := whole * length + single:
+                assert min(one for one in every if one >= size) in warmed
+    assert set(warmed) <= set(every)
+
+
+def test_what_cannot_occur_is_not_warmed() -> None:
+    fixed = workload.sizes_to_warm(prompts(*[256] * 32), 8192, 32)
+    every = workload.step_sizes(8192)
+    assert 5 * len(fixed) < len(every)
+    assert not {size for size in fixed if 300 < size < 500}
+    # Of several lengths, or texts, any sum can occur.
+    assert workload.sizes_to_warm(prompts(5000, 5001), 8192, 32) == every
+    assert workload.sizes_to_warm([{"prompt": "a"}], 8192, 32) == every
 
 
 class Runner:

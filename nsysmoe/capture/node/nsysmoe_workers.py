@@ -83,7 +83,7 @@ class Workers:
         """
         if self._options.no_warm_steps:
             return
-        sizes = workload.step_sizes(min(tokens, _most_tokens(requests, tokens)))
+        sizes = workload.sizes_to_warm(requests, tokens, sequences)
         before = time.perf_counter()
         arguments = (",".join(map(str, sizes)), str(sequences))
         steps = self._call("nsysmoe_warm_steps", arguments)
@@ -109,13 +109,6 @@ class Workers:
 def _say(what: str, counts: list[Any]) -> None:
     """Write to the log of the engine."""
     print(f"{what}: {', '.join(map(str, counts))}", flush=True)  # noqa: T201
-
-
-def _most_tokens(requests: list[dict[str, Any]], most: int) -> int:
-    """Return the tokens that all requests together bring into a step; texts have any length."""
-    if any("prompt_token_ids" not in request for request in requests):
-        return most
-    return sum(len(request["prompt_token_ids"]) + 1 for request in requests)
 
 
 def is_placed_next(states: list[dict[str, Any] | None], rearrange: str) -> bool:

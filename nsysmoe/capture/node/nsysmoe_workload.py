@@ -49,6 +49,52 @@ def sweep_of(options: argparse.Namespace) -> list[int]:
     return [int(size) for size in options.sweep.split(",") if size]
 
 
+def sizes_to_warm(requests: list[dict[str, Any]], tokens: int, sequences: int) -> list[int]:
+    """Return sizes of steps, in tokens, that together meet every kernel that these requests need.
+
+    Prompts of one length that all fit into a step are never cut, so that whole prompts and single
+    tokens are all that steps consist of; most sizes cannot occur then.
+
+    Args:
+        requests: The requests of a round.
+        tokens: Tokens of a step at most.
+        sequences: Requests of a step at most.
+    """
+    # Texts have any length.
+    lengths = {len(request.get("prompt_token_ids", ())) for request in requests}
+    rows = min(len(requests), sequences)
+    if 0 in lengths:
+        return step_sizes(tokens)
+    most = min(tokens, sum(len(request["prompt_token_ids"]) + 1 for request in requests))
+    sizes = step_sizes(most)
+    if len(lengths) > 1 or rows * max(lengths) > tokens:
+        return sizes
+    below = [0, *sizes]
+    (length,) = lengths
+    return [
+        size
+        # A full tile stands for all sizes down to the one before it, the odd one below it as well.
+        for before, size, after in zip(below, sizes, [*sizes[1:], most], strict=False)
+        if occurs(before, after, length, rows)
+    ]
+
+
+def occurs(first: int, last: int, length: int, rows: int) -> bool:
+    """Tell whether whole prompts and single tokens of others make a step of ``first`` to ``last``.
+
+    Args:
+        first: Tokens of a step at least.
+        last: At most.
+        length: Tokens of each prompt.
+        rows: Requests of a step at most.
+
+    >>> [size for size in range(1, 13) if occurs(size, size, length=5, rows=3)]
+    [1, 2, 3, 5, 6, 7, 10, 11]
+    """
+    prompts = range(min(rows, last // length) + 1)
+    return any(count * (length - 1) + rows >= first for count in prompts)
+
+
 def step_sizes(most: int) -> list[int]:
     """Return sizes of steps, in tokens, that together meet every kernel up to the largest.
 
