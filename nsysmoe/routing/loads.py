@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# 61 layers of 256 experts take 100 KB.
 # Sums of loads stay exact in double precision well beyond this.
 _LARGEST_LOAD = 1e15
 _MAP_KEY = "physical_to_logical_map"
