@@ -58,8 +58,6 @@ def command(
           -o report.html
     """
     from nsysmoe.analysis.comparing.report import report
-    from nsysmoe.analysis.placing.advise import advise
-    from nsysmoe.analysis.routing.balance import balance
     from nsysmoe.reports.pages.comparing.report import report_page
 
     if routing is None and (run is not None or gpus is not None or redundant):
@@ -71,22 +69,12 @@ def command(
             baseline_label=baseline_label,
             candidate_label=candidate_label,
             step=step,
+            routing=routing,
+            run=run,
+            gpus=gpus,
+            redundant=redundant,
             **reading,
         )
-        known = None
-        if routing is not None:
-            # Times are those of the run that stands for the baseline, on its own GPUs.
-            trace = found.portraits[0].source if run is not None or gpus is None else None
-            advice = advise(
-                routing,
-                trace=trace,
-                run=run,
-                gpus=gpus,
-                redundant=redundant,
-                class_map=reading["class_map"],
-                nsys=reading["nsys"],
-            )
-            known = (advice, balance([routing]))
-        page = report_page(found.comparison, found.portraits, known)
+        page = report_page(found.comparison, found.portraits, found.routed)
     beside = [path for path in (routing, run) if path is not None]
     printer.show(page, (*found.comparison.sources, *beside))
