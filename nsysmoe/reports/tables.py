@@ -62,3 +62,7 @@ def table(
 
 def _taken(row: Values, of: Of) -> Any:
     return of(row) if callable(of) else row[of]
+
+
+# Of what stands before it: ``low`` and ``high`` of the row.
+INTERVAL = right("95 %", lambda row: numbers.interval(row["low"], row["high"]), str)

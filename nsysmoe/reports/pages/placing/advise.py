@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Document, Picture, Table
-from nsysmoe.reports.tables import left, right, table
+from nsysmoe.reports.tables import INTERVAL, left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.placing.advise import Advice
@@ -106,7 +106,6 @@ def advice_pictures(advice: Advice) -> tuple[Picture, ...]:
 
 
 _APPLIES = {True: "yes", False: "no", None: "unknown"}
-_INTERVAL = right("95 %", lambda row: numbers.interval(row["low"], row["high"]), str)
 
 
 def _limits(advice: Advice) -> Table:
@@ -124,7 +123,7 @@ def _loads(advice: Advice) -> Table:
             right("Critical (choices)", "critical"),
             right("Wasted share", "wasted_share", numbers.share),
             right("Saved", "saved", numbers.share),
-            _INTERVAL,
+            INTERVAL,
             right("Active experts", "active"),
         ),
     )
@@ -140,7 +139,7 @@ def _times(advice: Advice) -> Table:
             right("Excess (ms)", "excess_ns", numbers.milliseconds),
             right("Saved (ms)", "saved_ns", numbers.milliseconds),
             right("Saved", "saved", numbers.share),
-            _INTERVAL,
+            INTERVAL,
         ),
         "phase",
     )
