@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsysmoe.analysis.reading.attribution import attribution_text
 from nsysmoe.reports import numbers
@@ -16,18 +16,14 @@ if TYPE_CHECKING:
     from nsysmoe.reports.tables import Shown
 
 
-def _text(value: Any) -> str:
-    return numbers.UNKNOWN if value is None else str(value)
-
-
 def _ratio(value: float) -> str:
     return f"{value:.3f}"
 
 
 _COLLECTIVES: tuple[Shown, ...] = (
-    left("Collective", "collective", _text),
-    right("Process", "process", _text),
-    right("Device", "device", _text),
+    left("Collective", "collective", numbers.as_is),
+    right("Process", "process", numbers.as_is),
+    right("Device", "device", numbers.as_is),
     right("Matched", "matched", numbers.count),
     right("Unmatched", "unmatched", numbers.count),
     right("Total (ms)", "total_ns", numbers.milliseconds),
@@ -48,11 +44,11 @@ _IMBALANCE: tuple[Shown, ...] = (
     right("Critical / mean", "critical_over_mean", _ratio),
 )
 _SLOWEST: tuple[Shown, ...] = (
-    right("Slowest rank", "slowest_rank", _text),
+    right("Slowest rank", "slowest_rank", numbers.as_is),
     right("In", "slowest_share", numbers.share),
 )
 _PHASES: tuple[Shown, ...] = (
-    left("Phase", "phase", _text),
+    left("Phase", "phase", numbers.as_is),
     right("Steps", "steps", numbers.count),
     right("MoE launches", "launches", numbers.count),
     right("MoE total (ms)", "moe_total_ns", numbers.milliseconds),
@@ -63,9 +59,9 @@ _PHASES: tuple[Shown, ...] = (
 
 def collectives_page(measured: Measured, by: str | None) -> Document:
     """Return one row a communication kernel and device, or communicator as well."""
-    spec = (right(by.capitalize(), by, _text), *_COLLECTIVES) if by else _COLLECTIVES
+    spec = (right(by.capitalize(), by, numbers.as_is), *_COLLECTIVES) if by else _COLLECTIVES
     if any("host" in row for row in measured.rows):
-        spec = (*spec[: 1 + bool(by)], left("Host", "host", _text), *spec[1 + bool(by) :])
+        spec = (*spec[: 1 + bool(by)], left("Host", "host", numbers.as_is), *spec[1 + bool(by) :])
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
         "Kernels are paired across ranks by communicator, name and order."
@@ -105,7 +101,7 @@ def _told(measured: Measured) -> str:
 
 def _key(by: str) -> Shown:
     side = left if by in {"phase", "gemm"} else right
-    return side(by.capitalize(), by, _text)
+    return side(by.capitalize(), by, numbers.as_is)
 
 
 def _page(measured: Measured, what: str, columns: Sequence[Shown], note: str) -> Document:

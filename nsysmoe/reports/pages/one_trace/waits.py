@@ -80,7 +80,7 @@ def _by_key(waits: Waits, caption: str) -> Table:
     measured = ("collectives", "wait_ns", *CAUSES)
     keys = [key for key in waits.rows[0] if key not in measured]
     columns = (
-        *(left(key.replace("_", " ").capitalize(), key, numbers.identifier) for key in keys),
+        *(left(key.replace("_", " ").capitalize(), key, numbers.as_is) for key in keys),
         right("Collectives", "collectives", numbers.count),
         right("Waiting (ms)", "wait_ns", numbers.milliseconds),
         *(
