@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from nsysmoe.analysis.comparing.compare import compare
     from nsysmoe.analysis.comparing.comparison import Comparison
+    from nsysmoe.analysis.comparing.report import report
     from nsysmoe.analysis.doctor import doctor
     from nsysmoe.analysis.experiments.correlation import correlation as correlate
     from nsysmoe.analysis.experiments.figures import figures
@@ -107,6 +108,7 @@ _HOMES = {
     "host": ("nsysmoe.analysis.one_trace.host", "host"),
     "kernel_table": ("nsysmoe.analysis.one_trace.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
+    "report": ("nsysmoe.analysis.comparing.report", "report"),
     "replay": ("nsysmoe.analysis.experiments.traffic", "replay"),
     "padding_report": ("nsysmoe.analysis.routing.padded_model", "padding_report"),
     "run_padding": ("nsysmoe.model.measure", "run"),
@@ -154,6 +156,7 @@ __all__ = [
     "plan_placement",
     "plan_routed_placement",
     "replay",
+    "report",
     "routing_balance",
     "routing_padding",
     "routing_patterns",

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 from typing import Any
 
+from nsysmoe.bounded_files import shipped_toml
 from nsysmoe.errors import CaptureError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 _NUMBER = re.compile(r"v?(\d+)\.(\d+)(?:\.(\d+))?")
 
@@ -93,5 +87,4 @@ def eplb_key_since(key: str) -> str:
 
 @cache
 def _table() -> dict[str, Any]:
-    text = resources.files("nsysmoe.capture").joinpath("versions.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return shipped_toml("nsysmoe.capture", "versions.toml")

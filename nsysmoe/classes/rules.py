@@ -3,20 +3,14 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import cache, cached_property
 from hashlib import blake2b
-from importlib import resources
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_toml, shipped_toml
 from nsysmoe.classes.function import Function, parse_function, parse_reduction
 from nsysmoe.errors import ClassMapError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -101,27 +95,17 @@ class ClassMap:
         Raises:
             ClassMapError: The file cannot be read or is not of the documented form.
         """
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or "not UTF-8 text"
-            raise ClassMapError(f"cannot read the classes in {path}: {reason}") from error
-        own = _parse(text, str(path))
+        own = _map_of(read_toml(path, fix="check --classes", error=ClassMapError), str(path))
         return ClassMap(own.rules + self.rules, {**self.descriptions, **own.descriptions})
 
 
 @cache
 def default_class_map() -> ClassMap:
     """Return the map that ships with nsysmoe (``classes.toml``)."""
-    source = resources.files("nsysmoe.classes").joinpath("classes.toml")
-    return _parse(source.read_text(encoding="utf-8"), "classes.toml")
+    return _map_of(shipped_toml("nsysmoe.classes", "classes.toml"), "classes.toml")
 
 
-def _parse(text: str, where: str) -> ClassMap:
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ClassMapError(f"{where} is not valid TOML: {error}") from error
+def _map_of(document: dict[str, Any], where: str) -> ClassMap:
     entries = document.get("rule", [])
     descriptions = document.get("classes", {})
     if not isinstance(entries, list) or not isinstance(descriptions, dict):

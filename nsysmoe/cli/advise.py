@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.options import FILE, eplb_options, input_options, output_options
 from nsysmoe.cli.progress import working
 from nsysmoe.cli.size import show_sizes, sizing_options
 
@@ -23,23 +23,7 @@ _OF_SIZES = ("now", "layouts", "max_num_seqs", "max_num_batched_tokens", "expert
 @click.command("advise")
 @click.option("--routing", type=FILE, required=True, help="A routing log of any form.")
 @click.option("--trace", type=FILE, help="The trace of that run, which gives times.")
-@click.option(
-    "--run",
-    type=FILE,
-    help="The record of that run: lengths, maps.  [default: the run.json beside the trace]",
-)
-@click.option(
-    "--gpus",
-    type=click.IntRange(min=1),
-    help="GPUs that share the experts.  [default: the trace's]",
-)
-@click.option(
-    "--redundant",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Redundant experts of a layer, over all GPUs.",
-)
+@eplb_options("the record of that run")
 @click.option(
     "--rearranged", type=FILE, help="A trace in which EPLB rearranged experts: what that costs."
 )

@@ -4,30 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import by_option, trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.one_trace.bound import By
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Reading
+    from nsysmoe.reports import Document
 
 
-@click.command("bound")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--by",
-    type=click.Choice(["phase", "rank"]),
-    default="phase",
-    show_default=True,
-    help="What one row is; rank is a rank within a phase.",
+@trace_command(
+    "bound",
+    by_option(
+        "phase", "rank", default="phase", what="What one row is; rank is a rank within a phase."
+    ),
 )
-@input_options
-@output_options
-def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
+def command(trace: Path, by: By, reading: Reading) -> Document:
     """What bounds each phase of TRACE: experts, other kernels, transfer, or the host.
 
     \b
@@ -37,6 +30,4 @@ def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
     from nsysmoe.analysis.one_trace.bound import bound
     from nsysmoe.reports.pages.one_trace.bound import bound_page
 
-    with working(f"Reading {trace}"):
-        found = bound(trace, by, **reading)
-    printer.show(bound_page(found), (trace,))
+    return bound_page(bound(trace, by, **reading))

@@ -4,29 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options, run_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import by_option, trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, RunReading
+    from nsysmoe.cli.options import RunReading
+    from nsysmoe.reports import Document
 
 
-@click.command("collectives")
-@click.argument("trace", type=FILE)
-@click.option("--by", type=click.Choice(["communicator"]), help="Tell communicators apart as well.")
-@input_options
-@run_options
-@output_options
-def command(
-    trace: Path,
-    by: Literal["communicator"] | None,
-    reading: RunReading,
-    printer: Printer,
-) -> None:
+@trace_command(
+    "collectives",
+    by_option("communicator", what="Tell communicators apart as well."),
+    takes_runs=True,
+)
+def command(trace: Path, by: Literal["communicator"] | None, reading: RunReading) -> Document:
     """Communication of TRACE: transfer, and waiting for the last rank, by kernel and GPU.
 
     TRACE may be a folder or a quoted pattern of files that are ranks of one run.
@@ -38,6 +30,4 @@ def command(
     from nsysmoe.analysis.one_trace.structure import collectives
     from nsysmoe.reports.pages.one_trace.structure import collectives_page
 
-    with working(f"Reading {trace}"):
-        measured = collectives(trace, by, **reading)
-    printer.show(collectives_page(measured, by), (trace,))
+    return collectives_page(collectives(trace, by, **reading), by)

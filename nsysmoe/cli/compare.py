@@ -8,11 +8,10 @@ import click
 
 from nsysmoe.cli.exits import GATE as GATE_FAILED
 from nsysmoe.cli.options import (
-    FILE,
     GATE,
+    arms_options,
     detail_options,
     input_options,
-    label_options,
     output_options,
     run_options,
 )
@@ -28,9 +27,7 @@ if TYPE_CHECKING:
 
 
 @click.command("compare")
-@click.argument("baseline", type=FILE)
-@click.argument("candidate", type=FILE)
-@label_options
+@arms_options
 @detail_options
 @click.option(
     "--gate",

@@ -6,32 +6,30 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import trace_command
+from nsysmoe.cli.options import FILE
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Reading
+    from nsysmoe.reports import Document
 
 
-@click.command("host")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--run-json",
-    type=FILE,
-    help="Latencies of the profiled run; its last round is the profiled one.",
+@trace_command(
+    "host",
+    click.option(
+        "--run-json",
+        type=FILE,
+        help="Latencies of the profiled run; its last round is the profiled one.",
+    ),
+    click.option(
+        "--control",
+        type=FILE,
+        help="Latencies of an unprofiled run.  [default: the round before the profiled one]",
+    ),
 )
-@click.option(
-    "--control",
-    type=FILE,
-    help="Latencies of an unprofiled run.  [default: the round before the profiled one]",
-)
-@input_options
-@output_options
-def command(
-    trace: Path, run_json: Path | None, control: Path | None, reading: Reading, printer: Printer
-) -> None:
+def command(trace: Path, run_json: Path | None, control: Path | None, reading: Reading) -> Document:
     """What launching costs in TRACE, rank by rank, and what the profiler added.
 
     \b
@@ -43,7 +41,4 @@ def command(
 
     if control is not None and run_json is None:
         raise click.UsageError("--control is compared with a profiled run: name it by --run-json")
-    with working(f"Reading {trace}"):
-        found = host(trace, run_json=run_json, control=control, **reading)
-    inputs = (trace, *(path for path in (run_json, control) if path is not None))
-    printer.show(host_page(found), inputs)
+    return host_page(host(trace, run_json=run_json, control=control, **reading))

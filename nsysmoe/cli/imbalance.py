@@ -4,34 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options, run_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import by_option, trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.one_trace.structure import ImbalanceBy
-    from nsysmoe.cli.options import Printer, RunReading
+    from nsysmoe.cli.options import RunReading
+    from nsysmoe.reports import Document
 
 
-@click.command("imbalance")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--by",
-    type=click.Choice(["layer", "phase", "step", "gemm"]),
-    help="One row for each of these instead of one for all.",
+@trace_command(
+    "imbalance",
+    by_option(
+        "layer", "phase", "step", "gemm", what="One row for each of these instead of one for all."
+    ),
+    takes_runs=True,
 )
-@input_options
-@run_options
-@output_options
-def command(
-    trace: Path,
-    by: ImbalanceBy | None,
-    reading: RunReading,
-    printer: Printer,
-) -> None:
+def command(trace: Path, by: ImbalanceBy | None, reading: RunReading) -> Document:
     """Balance of the experts in TRACE: the slowest rank of each cell against the mean.
 
     TRACE may be a folder or a quoted pattern of files that are ranks of one run.
@@ -43,6 +33,4 @@ def command(
     from nsysmoe.analysis.one_trace.structure import imbalance
     from nsysmoe.reports.pages.one_trace.structure import imbalance_page
 
-    with working(f"Reading {trace}"):
-        measured = imbalance(trace, by, **reading)
-    printer.show(imbalance_page(measured, by), (trace,))
+    return imbalance_page(imbalance(trace, by, **reading), by)

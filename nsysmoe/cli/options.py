@@ -261,6 +261,64 @@ def label_options(function: F) -> F:
     return function
 
 
+def arms_options(function: F) -> F:
+    """Add the arguments BASELINE and CANDIDATE, and their labels."""
+    arms = (click.argument(side, type=FILE) for side in ("baseline", "candidate"))
+    return grouped(*arms, label_options)(function)
+
+
+def step_option(what: str) -> Callable[[F], F]:
+    """Return ``--step``, with ``what`` as its help."""
+    return click.option("--step", type=_Step(), default="median", show_default=True, help=what)
+
+
+def routed_options(function: F) -> F:
+    """Add ``--routed`` and ``--run``: what vLLM returned of a run, and its record."""
+    return grouped(
+        click.option(
+            "--routed",
+            type=FILE,
+            required=True,
+            help="Experts that vLLM returned: .npz, an array rN each.",
+        ),
+        click.option(
+            "--run", type=FILE, required=True, help="JSON record of the run: lengths, maps."
+        ),
+    )(function)
+
+
+def eplb_options(whose: str, when: str = "") -> Callable[[F], F]:
+    """Return a decorator that adds ``--run``, ``--gpus`` and ``--redundant``: what EPLB would have.
+
+    Args:
+        whose: Whose record ``--run`` is, as its help says it.
+        when: With which other option these go; empty for a command that is about them.
+    """
+
+    def said(what: str) -> str:
+        return f"{when}{what}" if when else f"{what[0].upper()}{what[1:]}"
+
+    return grouped(
+        click.option(
+            "--run",
+            type=FILE,
+            help=said(f"{whose}: lengths, maps.  [default: the run.json beside the trace]"),
+        ),
+        click.option(
+            "--gpus",
+            type=click.IntRange(min=1),
+            help=said("GPUs that share the experts.  [default: the trace's]"),
+        ),
+        click.option(
+            "--redundant",
+            type=click.IntRange(min=0),
+            default=0,
+            show_default=True,
+            help=said("redundant experts of a layer, over all GPUs."),
+        ),
+    )
+
+
 def grouped(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     """Return one decorator that adds several options, in their order."""
 
@@ -334,7 +392,6 @@ class _Scale(click.ParamType):  # type: ignore[type-arg,unused-ignore]
         return kernel, number
 
 
-STEP = _Step()
 GATE = _Gate()
 SCALE = _Scale()
 

@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options, run_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, RunReading
+    from nsysmoe.cli.options import RunReading
+    from nsysmoe.reports import Document
 
 
-@click.command("phases")
-@click.argument("trace", type=FILE)
-@input_options
-@run_options
-@output_options
-def command(
-    trace: Path,
-    reading: RunReading,
-    printer: Printer,
-) -> None:
+@trace_command("phases", takes_runs=True)
+def command(trace: Path, reading: RunReading) -> Document:
     """Prefill, decode and mixed steps of TRACE: launches, MoE time and tokens.
 
     TRACE may be a folder or a quoted pattern of files that are ranks of one run.
@@ -36,6 +26,4 @@ def command(
     from nsysmoe.analysis.one_trace.structure import phases
     from nsysmoe.reports.pages.one_trace.structure import phases_page
 
-    with working(f"Reading {trace}"):
-        measured = phases(trace, **reading)
-    printer.show(phases_page(measured), (trace,))
+    return phases_page(phases(trace, **reading))

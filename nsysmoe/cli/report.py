@@ -8,11 +8,12 @@ import click
 
 from nsysmoe.cli.options import (
     FILE,
-    STEP,
+    arms_options,
+    eplb_options,
     input_options,
-    label_options,
     output_options,
     run_options,
+    step_option,
 )
 from nsysmoe.cli.progress import working
 
@@ -24,36 +25,12 @@ if TYPE_CHECKING:
 
 
 @click.command("report")
-@click.argument("baseline", type=FILE)
-@click.argument("candidate", type=FILE)
-@label_options
-@click.option(
-    "--step",
-    type=STEP,
-    default="median",
-    show_default=True,
-    help="The step whose timeline is drawn: a number, slowest or median.",
-)
+@arms_options
+@step_option("The step whose timeline is drawn: a number, slowest or median.")
 @click.option(
     "--routing", type=FILE, help="The baseline's routing log: adds loads, placements and advice."
 )
-@click.option(
-    "--run",
-    type=FILE,
-    help="With --routing: the baseline's record, for times.  [default: the run.json beside it]",
-)
-@click.option(
-    "--gpus",
-    type=click.IntRange(min=1),
-    help="With --routing and no --run: GPUs that share experts.  [default: the trace's]",
-)
-@click.option(
-    "--redundant",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="With --routing: redundant experts of a layer, over all GPUs.",
-)
+@eplb_options("the baseline's record", when="With --routing: ")
 @input_options
 @run_options
 @output_options
@@ -81,8 +58,6 @@ def command(
           -o report.html
     """
     from nsysmoe.analysis.comparing.report import report
-    from nsysmoe.analysis.placing.advise import advise
-    from nsysmoe.analysis.routing.balance import balance
     from nsysmoe.reports.pages.comparing.report import report_page
 
     if routing is None and (run is not None or gpus is not None or redundant):
@@ -94,22 +69,12 @@ def command(
             baseline_label=baseline_label,
             candidate_label=candidate_label,
             step=step,
+            routing=routing,
+            run=run,
+            gpus=gpus,
+            redundant=redundant,
             **reading,
         )
-        known = None
-        if routing is not None:
-            # Times are those of the run that stands for the baseline, on its own GPUs.
-            trace = found.portraits[0].source if run is not None or gpus is None else None
-            advice = advise(
-                routing,
-                trace=trace,
-                run=run,
-                gpus=gpus,
-                redundant=redundant,
-                class_map=reading["class_map"],
-                nsys=reading["nsys"],
-            )
-            known = (advice, balance([routing]))
-        page = report_page(found.comparison, found.portraits, known)
+        page = report_page(found.comparison, found.portraits, found.routed)
     beside = [path for path in (routing, run) if path is not None]
     printer.show(page, (*found.comparison.sources, *beside))

@@ -6,36 +6,33 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import trace_command
+from nsysmoe.cli.options import FILE, routed_options
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Reading
+    from nsysmoe.reports import Document
 
 _SIZE = click.IntRange(min=1)
 _RATE = click.FloatRange(min=0, min_open=True)
 
 
-@click.command("roofline")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--routed", type=FILE, required=True, help="Experts that vLLM returned: .npz, an array rN each."
+@trace_command(
+    "roofline",
+    routed_options,
+    click.option("--config", type=FILE, help="The model's config.json."),
+    click.option("--hidden-size", type=_SIZE, help="Width of the model.  [default: by --config]"),
+    click.option(
+        "--intermediate-size", type=_SIZE, help="Inner width of one expert.  [default: by --config]"
+    ),
+    click.option("--weight-bytes", type=_RATE, help="Bytes of a weight.  [default: by --config]"),
+    click.option(
+        "--bandwidth", type=_RATE, help="Peak of the memory, GB/s.  [default: by trace, datasheet]"
+    ),
+    click.option("--flops", type=_RATE, help="Peak of the GPU, TFLOP/s.  [default: by datasheet]"),
 )
-@click.option("--run", type=FILE, required=True, help="JSON record of the run: lengths, maps.")
-@click.option("--config", type=FILE, help="The model's config.json.")
-@click.option("--hidden-size", type=_SIZE, help="Width of the model.  [default: by --config]")
-@click.option(
-    "--intermediate-size", type=_SIZE, help="Inner width of one expert.  [default: by --config]"
-)
-@click.option("--weight-bytes", type=_RATE, help="Bytes of a weight.  [default: by --config]")
-@click.option(
-    "--bandwidth", type=_RATE, help="Peak of the memory, GB/s.  [default: by trace, datasheet]"
-)
-@click.option("--flops", type=_RATE, help="Peak of the GPU, TFLOP/s.  [default: by datasheet]")
-@input_options
-@output_options
 def command(
     trace: Path,
     routed: Path,
@@ -47,8 +44,7 @@ def command(
     bandwidth: float | None,
     flops: float | None,
     reading: Reading,
-    printer: Printer,
-) -> None:
+) -> Document:
     """Which limit of the GPU bounds the experts of TRACE, and what to balance.
 
     \b
@@ -65,12 +61,5 @@ def command(
     )
     if shape is None:
         raise click.UsageError("give --config, or --hidden-size and --intermediate-size")
-    inputs = Inputs(trace, routed, run)
-    with working(f"Reading {trace}"):
-        found = roofline(
-            inputs,
-            shape,
-            limits=Limits(bandwidth and bandwidth * 1e9, flops and flops * 1e12),
-            **reading,
-        )
-    printer.show(roofline_page(found), (*inputs.paths(), *([config] if config else [])))
+    limits = Limits(bandwidth and bandwidth * 1e9, flops and flops * 1e12)
+    return roofline_page(roofline(Inputs(trace, routed, run), shape, limits=limits, **reading))

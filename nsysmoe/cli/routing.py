@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
+from nsysmoe.cli.options import FILE, grouped, input_options, output_options, routed_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
@@ -76,10 +76,7 @@ def _with_beside(function: F, options: tuple[Callable[[F], F], ...]) -> F:
         beside = Beside(run, domains, lengths, padding_side)
         return function(*values, beside=beside, **more)
 
-    decorated: Any = with_beside
-    for option in reversed(options):
-        decorated = option(decorated)
-    return cast("F", decorated)
+    return grouped(*options)(cast("F", with_beside))
 
 
 _LABELS = (
@@ -110,6 +107,11 @@ _PADDING = (
         help="Where padding stands in a row; with --lengths.",
     ),
 )
+_logs = click.argument("paths", metavar="LOG...", type=FILE, nargs=-1, required=True)
+_experts = click.option("--experts", type=_COUNT, help="Experts of a layer.  [default: by the log]")
+_keep_dummy = click.option(
+    "--keep-dummy", is_flag=True, help="Count rows of the engine's dummy runs too."
+)
 
 
 @click.group("routing")
@@ -126,10 +128,7 @@ def command() -> None:
 
 @command.command("explain")
 @click.argument("trace", type=FILE)
-@click.option(
-    "--routed", type=FILE, required=True, help="Experts that vLLM returned: .npz, an array rN each."
-)
-@click.option("--run", type=FILE, required=True, help="JSON record of the run: lengths, maps.")
+@routed_options
 @click.option("--against", type=FILE, help="Trace of another run to predict with the fit.")
 @click.option("--against-routed", type=FILE, help="Its experts.")
 @click.option("--against-run", type=FILE, help="Its record.")
@@ -205,8 +204,8 @@ def load(
 
 
 @command.command("balance")
-@click.argument("paths", metavar="LOG...", type=FILE, nargs=-1, required=True)
-@click.option("--experts", type=_COUNT, help="Experts of a layer.  [default: by the log]")
+@_logs
+@_experts
 @click.option("--top-k", type=_COUNT, help="Experts a token.  [default: by the log]")
 @click.option("--gpus", type=_COUNT, help="GPUs that share the experts in order.")
 @click.option(
@@ -227,7 +226,7 @@ def load(
     type=click.Choice(["layer", "step", "phase", "domain"]),
     help="Measure each of these; CSV is then of them.",
 )
-@click.option("--keep-dummy", is_flag=True, help="Count rows of the engine's dummy runs too.")
+@_keep_dummy
 @_labels_options
 @output_options
 def balance(
@@ -268,7 +267,7 @@ def balance(
 
 
 @command.command("patterns")
-@click.argument("paths", metavar="LOG...", type=FILE, nargs=-1, required=True)
+@_logs
 @click.option(
     "--by",
     type=click.Choice(["domain", "phase"]),
@@ -277,7 +276,7 @@ def balance(
 @click.option(
     "--top", type=_COUNT, help="Experts whose overlap is counted.  [default: an eighth, k at least]"
 )
-@click.option("--keep-dummy", is_flag=True, help="Count rows of the engine's dummy runs too.")
+@_keep_dummy
 @_beside_options
 @output_options
 def patterns(
@@ -306,13 +305,13 @@ def patterns(
 
 
 @command.command("padding")
-@click.argument("paths", metavar="LOG...", type=FILE, nargs=-1, required=True)
+@_logs
 @click.option(
     "--batches",
     type=_Batches(),
     help="Batch size x batches, formed of the log's requests.  [default: 8x50,16x20,32x10,64x5]",
 )
-@click.option("--experts", type=_COUNT, help="Experts of a layer.  [default: by the log]")
+@_experts
 @click.option(
     "--seed",
     type=click.IntRange(min=0),
@@ -320,7 +319,7 @@ def patterns(
     show_default=True,
     help="Of the draw of requests.",
 )
-@click.option("--keep-dummy", is_flag=True, help="Count rows of the engine's dummy runs too.")
+@_keep_dummy
 @_beside_options
 @output_options
 def padding(

@@ -6,26 +6,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, input_options, output_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Reading
+    from nsysmoe.reports import Document
 
 
-@click.command("sql")
-@click.argument("trace", type=FILE)
-@click.argument("query")
-@input_options
-@output_options
-def command(
-    trace: Path,
-    query: str,
-    reading: Reading,
-    printer: Printer,
-) -> None:
+@trace_command("sql", click.argument("query"))
+def command(trace: Path, query: str, reading: Reading) -> Document:
     """Ask the views of TRACE one SELECT, in DuckDB's SQL.
 
     A query can read the views and nothing else: no file, no network, no setting, no change.
@@ -38,9 +29,5 @@ def command(
     from nsysmoe.reports.pages.one_trace.query import query_page
     from nsysmoe.trace import open_trace
 
-    with (
-        working(f"Reading {trace}"),
-        open_trace(trace, **reading) as opened,
-    ):
-        page = query_page(opened.ask(query), query, opened.findings())
-    printer.show(page, (trace,))
+    with open_trace(trace, **reading) as opened:
+        return query_page(opened.ask(query), query, opened.findings())

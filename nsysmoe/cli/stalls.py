@@ -4,30 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import by_option, trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.one_trace.stalls import By
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Reading
+    from nsysmoe.reports import Document
 
 
-@click.command("stalls")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--by",
-    type=click.Choice(["stall", "kind"]),
-    default="stall",
-    show_default=True,
-    help="What one row is; kind adds them up, no moment twice.",
+@trace_command(
+    "stalls",
+    by_option(
+        "stall",
+        "kind",
+        default="stall",
+        what="What one row is; kind adds them up, no moment twice.",
+    ),
 )
-@input_options
-@output_options
-def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
+def command(trace: Path, by: By, reading: Reading) -> Document:
     """What stopped TRACE: slow steps, loads of compiled code, rearrangements, silences.
 
     \b
@@ -37,6 +33,4 @@ def command(trace: Path, by: By, reading: Reading, printer: Printer) -> None:
     from nsysmoe.analysis.one_trace.stalls import stalls
     from nsysmoe.reports.pages.one_trace.stalls import stalls_page
 
-    with working(f"Reading {trace}"):
-        found = stalls(trace, **reading)
-    printer.show(stalls_page(found, by), (trace,))
+    return stalls_page(stalls(trace, **reading), by)

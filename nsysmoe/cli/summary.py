@@ -4,27 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options, run_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.cli.options import Printer, RunReading
+    from nsysmoe.cli.options import RunReading
+    from nsysmoe.reports import Document
 
 
-@click.command("summary")
-@click.argument("trace", type=FILE)
-@input_options
-@run_options
-@output_options
-def command(
-    trace: Path,
-    reading: RunReading,
-    printer: Printer,
-) -> None:
+@trace_command("summary", takes_runs=True)
+def command(trace: Path, reading: RunReading) -> Document:
     """The metrics of Table 1 for one TRACE, overall and by device.
 
     TRACE may be the folder of a run, or of several: the median one is then shown.
@@ -36,6 +26,4 @@ def command(
     from nsysmoe.analysis.one_trace.summary import summarize
     from nsysmoe.reports.pages.one_trace.summary import summary_page
 
-    with working(f"Reading {trace}"):
-        summary = summarize(trace, **reading)
-    printer.show(summary_page(summary), (trace,))
+    return summary_page(summarize(trace, **reading))

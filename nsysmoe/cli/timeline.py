@@ -4,35 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, STEP, input_options, output_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import trace_command
+from nsysmoe.cli.options import step_option
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.comparing.portrait import Choice
-    from nsysmoe.cli.options import Printer, Reading
+    from nsysmoe.cli.options import Reading
+    from nsysmoe.reports import Document
 
 
-@click.command("timeline")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--step",
-    type=STEP,
-    default="median",
-    show_default=True,
-    help="A step's number; slowest or median picks one by wall time.",
+@trace_command(
+    "timeline",
+    step_option("A step's number; slowest or median picks one by wall time."),
 )
-@input_options
-@output_options
-def command(
-    trace: Path,
-    step: Choice,
-    reading: Reading,
-    printer: Printer,
-) -> None:
+def command(trace: Path, step: Choice, reading: Reading) -> Document:
     """What ran in one step of TRACE, on every rank.
 
     \b
@@ -42,6 +29,4 @@ def command(
     from nsysmoe.analysis.comparing.report import timeline
     from nsysmoe.reports.pages.one_trace.timeline import timeline_page
 
-    with working(f"Reading {trace}"):
-        portrait = timeline(trace, step, **reading)
-    printer.show(timeline_page(portrait), (trace,))
+    return timeline_page(timeline(trace, step, **reading))

@@ -4,31 +4,30 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from nsysmoe.cli.options import FILE, input_options, output_options, run_options
-from nsysmoe.cli.progress import working
+from nsysmoe.cli.one_trace import by_option, trace_command
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.analysis.one_trace.waits import By
-    from nsysmoe.cli.options import Printer, RunReading
+    from nsysmoe.cli.options import RunReading
+    from nsysmoe.reports import Document
 
 
-@click.command("waits")
-@click.argument("trace", type=FILE)
-@click.option(
-    "--by",
-    type=click.Choice(["cause", "phase", "layer", "rank", "collective"]),
-    default="cause",
-    show_default=True,
-    help="What one row is; rank is the one that was waited for.",
+@trace_command(
+    "waits",
+    by_option(
+        "cause",
+        "phase",
+        "layer",
+        "rank",
+        "collective",
+        default="cause",
+        what="What one row is; rank is the one that was waited for.",
+    ),
+    takes_runs=True,
 )
-@input_options
-@run_options
-@output_options
-def command(trace: Path, by: By, reading: RunReading, printer: Printer) -> None:
+def command(trace: Path, by: By, reading: RunReading) -> Document:
     """Why ranks of TRACE waited for the last one: experts, other kernels, or the host.
 
     TRACE may be a folder or a quoted pattern of files that are ranks of one run.
@@ -40,6 +39,4 @@ def command(trace: Path, by: By, reading: RunReading, printer: Printer) -> None:
     from nsysmoe.analysis.one_trace.waits import waits
     from nsysmoe.reports.pages.one_trace.waits import waits_page
 
-    with working(f"Reading {trace}"):
-        found = waits(trace, by, **reading)
-    printer.show(waits_page(found), (trace,))
+    return waits_page(waits(trace, by, **reading))

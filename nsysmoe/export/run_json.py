@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ def read_rounds(path: Path) -> tuple[Round, ...]:
     Raises:
         InputError: The file cannot be read, or is none of these.
     """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path} ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({error})") from error
+    content = read_json(path)
     runs = content.get("runs") if isinstance(content, dict) else None
     if not isinstance(runs, list) or not runs:
         raise InputError(f"{path} is no run.json: it has no list of runs")

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import shipped_toml
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.model.extra import torch, transformers
 from nsysmoe.model.routers import Routers, check_config, check_version, routers_of
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -136,8 +130,7 @@ def implementation_of(loaded: Loaded) -> str:
 
 def shapes() -> dict[str, dict[str, Any]]:
     """Return the published shapes by name."""
-    text = files("nsysmoe.model").joinpath("shapes.toml").read_text(encoding="utf-8")
-    return tomllib.loads(text)
+    return shipped_toml("nsysmoe.model", "shapes.toml")
 
 
 def _config(wish: Wish) -> Any:

@@ -11,6 +11,7 @@ import string
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_text
 from nsysmoe.errors import InputError, MissingDataError
 
 if TYPE_CHECKING:
@@ -41,12 +42,7 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         InputError: The file cannot be read, or a line is of another form.
         MissingDataError: It holds no question.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8") from error
+    lines = read_text(path).splitlines()
     found = []
     for number, line in enumerate(lines, start=1):
         if line.strip():

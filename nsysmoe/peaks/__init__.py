@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
 
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
+from nsysmoe.bounded_files import shipped_toml
 
 
 @dataclass(frozen=True)
@@ -52,7 +47,6 @@ def peak_of(name: str) -> Peak | None:
 
 @cache
 def _table() -> tuple[Peak, ...]:
-    text = resources.files("nsysmoe.peaks").joinpath("peaks.toml").read_text(encoding="utf-8")
     return tuple(
         Peak(
             entry["name"],
@@ -61,5 +55,5 @@ def _table() -> tuple[Peak, ...]:
             entry["dense_fp8_tflops"] * 1e12 if "dense_fp8_tflops" in entry else None,
             entry["source"],
         )
-        for entry in tomllib.loads(text)["gpu"]
+        for entry in shipped_toml("nsysmoe.peaks", "peaks.toml")["gpu"]
     )

@@ -59,8 +59,8 @@ def change(ratio: float | None) -> str:
     return f"{rounded:+,.1f}%" if rounded else "0.0%"
 
 
-def identifier(value: int | None) -> str:
-    """Format a process or device number."""
+def as_is(value: object) -> str:
+    """Format a name, or the number of a process or device."""
     return UNKNOWN if value is None else str(value)
 
 

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError
 from nsysmoe.routing.arrays import UNREADABLE
 from nsysmoe.routing.forms import array_batches, count_batches
-from nsysmoe.routing.run import load_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ def read_document(path: Path) -> tuple[Level, Iterator[pl.DataFrame]]:
     A gate log is ``{"step": [...], "num_tokens": [...], "expert_loads": [[...], ...]}`` of the
     layer in its name, ``gate_logs_{layer}.json``.
     """
-    document = load_json(path)
+    document = read_json(path)
     level = json_level(document, path)
     if level == "counts":
         return level, _gate(document, path)

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import polars as pl
 
+from nsysmoe.bounded_files import read_json, read_json_object, read_text
 from nsysmoe.errors import InputError
-from nsysmoe.routing.run import load_json, read_json, read_run
+from nsysmoe.routing.run import read_run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 Side = Literal["left", "right"]
 _NUMBER = re.compile(r"\D*(\d{1,9})")
 _ARRAYS = {".npz", ".npy", ".json"}
-_LARGEST_BYTES = 256 << 20
 _LONGEST = 1 << 24
 
 
@@ -213,7 +213,7 @@ def read_labels(
 
 
 def _ids(run: Path) -> dict[str, int]:
-    requests = read_json(run)["runs"][-1]["requests"]
+    requests = read_json_object(run)["runs"][-1]["requests"]
     named = [(row.get("id"), number) for number, row in enumerate(requests)]
     return {str(name): number for name, number in named if isinstance(name, (str, int))}
 
@@ -224,7 +224,7 @@ def _domains(path: Path) -> Domains:
     if path.suffix == ".csv":
         rows = _table(path, ("request", "domain"))
         return Domains(str(path), {row["request"]: row["domain"] for row in rows}, ())
-    document = load_json(path)
+    document = read_json(path)
     if not isinstance(document, dict) or not all(
         isinstance(domain, str) for domain in document.values()
     ):
@@ -240,7 +240,7 @@ def _domain_of(number: int, line: Any, path: Path) -> str:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(_text(path).splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -320,7 +320,7 @@ def _table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         InputError: It is unreadable, lacks a column, or a cell of one is empty.
     """
     try:
-        rows = list(csv.DictReader(_text(path).splitlines(), strict=True))
+        rows = list(csv.DictReader(read_text(path).splitlines(), strict=True))
     except csv.Error as error:
         raise InputError(f"{path} is not CSV: {error}") from error
     if not rows or not set(needed) <= set(rows[0]):
@@ -329,14 +329,3 @@ def _table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         if not all(row[name] for name in needed):
             raise InputError(f"{path}, line {number} lacks {' or '.join(needed)}")
     return rows
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InputError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
-        return path.read_text(encoding="utf-8-sig")
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except UnicodeDecodeError as error:
-        raise InputError(f"{path} is not UTF-8: {error.reason}") from error

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nsysmoe.bounded_files import read_json, read_text
 from nsysmoe.errors import InputError
-from nsysmoe.routing.run import is_matrix, load_json, map_of_state
+from nsysmoe.routing.run import is_matrix, map_of_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,8 +19,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-# 61 layers of 256 experts take 100 KB.
-_LARGEST_BYTES = 256 << 20
 # Sums of loads stay exact in double precision well beyond this.
 _LARGEST_LOAD = 1e15
 _MAP_KEY = "physical_to_logical_map"
@@ -33,14 +33,10 @@ def read_loads(path: Path) -> NDArray[np.float64]:
     Raises:
         InputError: It is unreadable or of another form; the message names the line.
     """
+    text = io.StringIO(read_text(path), newline="")
     try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InputError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [_numbers(line, number, path) for number, line in _lines(file)]
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
+        rows = [_numbers(line, number, path) for number, line in _lines(text)]
+    except csv.Error as error:
         raise InputError(f"{path} is not CSV: {error}") from error
     if not rows:
         raise InputError(f"{path} holds no loads: one line a layer, one column an expert")
@@ -61,7 +57,7 @@ def read_map(path: Path) -> tuple[NDArray[np.int64], int | None]:
     Raises:
         InputError: It holds none.
     """
-    document = load_json(path)
+    document = read_json(path)
     gpus = None
     if isinstance(document, list):
         map_ = document
@@ -90,7 +86,7 @@ def _of_plan(layers: list[Any], path: Path) -> tuple[list[Any], int | None]:
     return [layer.get(_MAP_KEY) for layer in layers], gpus or None
 
 
-def _lines(file: Any) -> Iterator[tuple[int, list[str]]]:
+def _lines(file: io.StringIO) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(csv.reader(file), start=1):
         if any(cell.strip() for cell in line):
             yield number, line

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError
-from nsysmoe.routing.run import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,7 +61,7 @@ def read_model(
     Raises:
         InputError: The file is unreadable, or tells a part only.
     """
-    config = {} if path is None else read_json(path)
+    config = {} if path is None else read_json_object(path)
     # Multimodal models keep the language model's part under a name of its own.
     inner = config.get("text_config")
     config = inner if isinstance(inner, dict) else config

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError, OutputError
 from nsysmoe.whole_files import whole_file
 
@@ -41,7 +42,6 @@ REROUTED = "rerouted"
 REAL = "real"
 PADDING = "padding"
 _LARGEST_BYTES = 4 << 30
-_LARGEST_RECORD = 64 << 20
 _NEEDED = ("model", "layers", "experts", "top_k", "runs")
 _NEEDED_OF_RUN = ("setting", "sorted", "arms", "batches", "times")
 
@@ -271,16 +271,7 @@ def _arrays(path: Path) -> dict[str, NDArray[Any]]:
 
 
 def _record(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_RECORD:
-            raise InputError(f"{path} is larger than {_LARGEST_RECORD >> 20} MiB")
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"{path} cannot be read ({error.strerror}); give the folder of nsysmoe padding run"
-        ) from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON ({error})") from error
+    record = read_json(path, fix="give the folder of nsysmoe padding run")
     if not isinstance(record, dict) or any(key not in record for key in _NEEDED):
         raise InputError(f"{path} is not of nsysmoe padding run: it needs {', '.join(_NEEDED)}")
     if record.get("schema_version") != SCHEMA_VERSION:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-_LARGEST_BYTES = 256 << 20
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def read_run(path: Path) -> RunRecord:
     Raises:
         InputError: The file is unreadable or lacks what is needed; the message names the key.
     """
-    document = read_json(path)
+    document = read_json_object(path)
     where = str(path)
     arguments = document.get("args")
     if not isinstance(arguments, dict):
@@ -78,34 +76,6 @@ def record_beside(trace: Path) -> Path | None:
     """
     names = (f"{trace.stem}.run.json", "run.json")
     return next((path for path in map(trace.with_name, names) if path.is_file()), None)
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object.
-
-    Raises:
-        InputError: It does not, or is larger than any such record.
-    """
-    document = load_json(path)
-    if not isinstance(document, dict):
-        raise InputError(f"{path} must hold a JSON object")
-    return document
-
-
-def load_json(path: Path) -> Any:
-    """Read a file that holds one JSON value.
-
-    Raises:
-        InputError: It does not, or is larger than any such record.
-    """
-    try:
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise InputError(f"{path} is larger than {_LARGEST_BYTES >> 20} MiB")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is not JSON: {error}") from error
 
 
 def _requests(document: dict[str, Any], where: str) -> list[dict[str, Any]]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError
-from nsysmoe.routing.run import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ def read_served(trace: Path) -> Served | None:
     path = trace.parent / "run.json"
     if not path.is_file():
         return None
-    record = read_json(path)
+    record = read_json_object(path)
     if "capture" not in record:
         return None
     rounds = record.get("runs")

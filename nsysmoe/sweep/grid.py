@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass, field
-from importlib import resources
 from itertools import product
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_toml, shipped_toml
 from nsysmoe.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -124,16 +118,10 @@ def paper_grid(config: Path | None = None) -> dict[str, Any]:
     Raises:
         InputError: The file is unreadable or of another form.
     """
-    source = resources.files("nsysmoe.sweep").joinpath("sweep.toml")
-    found = tomllib.loads(source.read_text(encoding="utf-8"))
+    found = shipped_toml("nsysmoe.sweep", "sweep.toml")
     if config is None:
         return found
-    try:
-        own = tomllib.loads(config.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{config} cannot be read ({error.strerror}); check --config") from error
-    except ValueError as error:
-        raise InputError(f"{config} is no TOML in UTF-8 ({error})") from error
+    own = read_toml(config, fix="check --config")
     _check(own, str(config))
     # Routing configurations are added; axes are a whole.
     routing = {**found["routing"], **own.get("routing", {})}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from statistics import fmean, pstdev, quantiles
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def read_results(path: Path) -> list[dict[str, Any]]:
     Raises:
         InputError: The file is no JSON, or a measurement no number.
     """
-    found = _json(path)
+    found = read_json(path, largest=_MOST_BYTES)
     records = found if isinstance(found, list) else [found]
     rows = []
     for record in records:
@@ -69,17 +69,6 @@ def _check_texts(path: Path, row: dict[str, Any]) -> None:
         "".join(text for text in texts if isinstance(text, str)).encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{path} holds a text that is half of a surrogate pair") from error
-
-
-def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InputError(f"{path} is larger than any result of a run")
-        return json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON") from error
 
 
 def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:

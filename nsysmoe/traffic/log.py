@@ -13,6 +13,7 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
+from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.traffic.forms import BadRowError, answer_of, request_of
@@ -196,12 +197,7 @@ def _single_object(path: Path) -> _Rows:
 
 
 def _whole(path: Path, kind: type) -> Any:
-    if path.stat().st_size > _LARGEST_LIST:
-        raise InputError(f"{path} is one JSON value above {_LARGEST_LIST >> 30} GiB; use lines")
-    try:
-        found = json.loads(path.read_bytes().removeprefix(_BOM))
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path} is no JSON ({error})") from error
+    found = read_json(path, largest=_LARGEST_LIST, fix="write a JSON object a line")
     if not isinstance(found, kind):
         raise InputError(f"{path} is neither JSON lines nor a JSON list")
     return found

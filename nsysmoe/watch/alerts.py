@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from nsysmoe.bounded_files import read_toml
 from nsysmoe.errors import WatchError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 # What a threshold can be on; the values of a snapshot.
 METRICS = (
@@ -112,14 +107,7 @@ def read_thresholds(path: Path | None) -> tuple[Threshold, ...]:
         WatchError: The file cannot be read, or an alert in it is none.
     """
     source = path or Path(__file__).parent / "alerts.toml"
-    try:
-        if source.stat().st_size > _LARGEST:
-            raise WatchError(f"{source} is larger than a file of thresholds")
-        found = tomllib.loads(source.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise WatchError(f"{source} cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise WatchError(f"{source} is no TOML ({error})") from error
+    found = read_toml(source, largest=_LARGEST, fix="check --alerts", error=WatchError)
     rows = found.get("alert")
     if not isinstance(rows, list) or set(found) != {"alert"} or len(rows) > _MOST:
         raise WatchError(f"{source} must hold [[alert]] tables and nothing else")

@@ -266,7 +266,7 @@ def test_a_control_of_its_own_counts_by_its_last_round(written: Write, tmp_path:
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not JSON"),
         ("[]", "no list of runs"),
         ('{"runs": []}', "no list of runs"),
         ('{"runs": [{}]}', "without a list of requests"),
@@ -274,7 +274,7 @@ def test_a_control_of_its_own_counts_by_its_last_round(written: Write, tmp_path:
         ('{"runs": [{"requests": [{"tpot_s": -1}]}]}', "no time in seconds"),
         (f'{{"runs": [{{"requests": [{{"tpot_s": {10**400}}}]}}]}}', "no time in seconds"),
         ('{"runs": [{"requests": [{"tpot_s": NaN}]}]}', "no time in seconds"),
-        ("[" * 100_000, "is no JSON"),
+        ("[" * 100_000, "is not JSON"),
     ],
 )
 def test_what_is_no_run_json_is_said(small: Path, tmp_path: Path, text: str, said: str) -> None:

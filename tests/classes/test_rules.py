@@ -103,7 +103,7 @@ def test_a_users_rules_come_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[[rule]", "not valid TOML"),
+        ("[[rule]", "not TOML"),
         ('[[rule]]\nclass = "x"', "at least `class` and `function`"),
         ('[[rule]]\nclass = "x"\nfunction = "("', "not a regular expression"),
         ('[[rule]]\nclass = "x"\nfunction = "a"\nregex = "b"', "unknown key `regex`"),

@@ -9,7 +9,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
+import nsysmoe
 from nsysmoe.cli import main
+from nsysmoe.errors import InputError
+from nsysmoe.reports import render
+from nsysmoe.reports.pages.comparing.report import report_page
 from nsysmoe.reports.pictures.placement import busiest, copy_bars, critical_bars, heatmaps
 from tests.conftest import GRAPHS
 
@@ -68,6 +72,24 @@ def test_a_report_with_routing_holds_the_advice(page: Path) -> None:
     found = json.loads(report("--format", "json").stdout)
     assert found["advice"]["worth"] is True
     assert found["portraits"]
+
+
+def test_python_answers_as_the_command() -> None:
+    arms = [GRAPHS / f"eplb_{arm}.sqlite" for arm in ("off", "on")]
+    log, record = GRAPHS / "eplb_off.routed.npz", GRAPHS / "eplb_off.run.json"
+    found = nsysmoe.report(*arms, routing=log, run=record)
+    assert found.routed is not None
+    # Equal to the last bit: nothing is added up in an order that threads decide.
+    assert found.routed.advice == nsysmoe.advise(log, trace=arms[0], run=record)
+    assert found.routed.balance == nsysmoe.routing_balance([log])
+    made = render(report_page(found.comparison, found.portraits, found.routed), "json")
+    assert made == report("--format", "json").stdout
+    assert nsysmoe.report(*arms).routed is None
+
+
+def test_python_refuses_what_belongs_to_routing() -> None:
+    with pytest.raises(InputError, match="give routing as well"):
+        nsysmoe.report(GRAPHS / "eplb_off.sqlite", GRAPHS / "eplb_on.sqlite", gpus=4)
 
 
 def test_what_belongs_to_routing_is_refused_without_it() -> None:

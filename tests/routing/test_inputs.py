@@ -120,7 +120,7 @@ def test_files_that_are_no_json_objects_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "run.json"
     assert "No such file" in refused(read_run, path)
     path.write_bytes(b"\xff{")
-    assert "not JSON" in refused(read_run, path)
+    assert "not UTF-8" in refused(read_run, path)
     path.write_text("[" * 100_000, encoding="utf-8")
     assert "not JSON" in refused(read_run, path)
     assert "JSON object" in refused(read_run, written(path, [1]))

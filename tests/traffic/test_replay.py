@@ -17,10 +17,10 @@ import pytest
 
 import nsysmoe
 from nsysmoe.analysis.experiments.traffic import summarize
+from nsysmoe.bounded_files import read_json
 from nsysmoe.capture.node.nsysmoe_workload import summary_of
 from nsysmoe.errors import TrafficError
 from nsysmoe.export.run_json import read_rounds
-from nsysmoe.routing.run import read_json
 from nsysmoe.traffic.run import Options
 from tests.cli.test_cli import run
 from tests.traffic.conftest import Scripted, start, stop, write_log

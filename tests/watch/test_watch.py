@@ -181,7 +181,7 @@ def test_alerts_wait_as_long_as_they_say(tmp_path: Path) -> None:
     ("x = 1", "must hold"),
     ("[[alert]]\nmetric = 'speed'\nabove = 1", "there is no metric 'speed'"),
     (THRESHOLD + "below = 1", "either above or below"), (THRESHOLD + THRESHOLD, "twice"),
-    (THRESHOLD + "colour = 'red'", "there is no colour"), ("[[alert", "no TOML"),
+    (THRESHOLD + "colour = 'red'", "there is no colour"), ("[[alert", "not TOML"),
     (THRESHOLD.replace("5", "nan"), "above must be a number"),
     (THRESHOLD + "severity = 'fatal'", "severity must be one of"),
     ("alert = [1]", "alert 1 is no table"), ("[[alert]]\nabove = 1", "metric is missing"),

@@ -237,7 +237,7 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     ("content", "message"),
     [
         ("domain = 3", "has no"),
-        ("x = [", "no TOML"),
+        ("x = [", "not TOML"),
         ("[domain.a]\nthings = []", r"\[domain.a\] needs `things`"),
         ("[domain.a]\nthings = [3]", "needs `things`"),
     ],

@@ -108,7 +108,7 @@ def test_own_routing_configurations_are_added(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("x = [", "no TOML"),
+        ("x = [", "not TOML"),
         ("axes = 3", "is no table"),
         ("[axes]\na = []", "needs a list"),
         ("[routing]\na = 3", "needs options"),

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.statistics.interval import Interval
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 SCHEMA_VERSION = 1
+_SAVE = "write one with nsysmoe compare --format json"
 _SEVERITIES = {name: name for name in ("info", "warning", "error")}
 _GROUP_NAMES = {name: name for name in ("moe_kernel", "communication")}
 
@@ -185,8 +187,8 @@ class Comparison:
         Raises:
             InputError: The file is no such JSON.
         """
+        values = read_json(Path(path), fix=_SAVE)
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
             if values["schema_version"] != SCHEMA_VERSION:
                 raise InputError(
                     f"{path} has schema version {values['schema_version']}, this nsysmoe reads "
@@ -194,13 +196,8 @@ class Comparison:
                 )
             comparison = cls.from_dict(values)
             _check_types(comparison)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise InputError(
-                f"{path} is not a comparison that nsysmoe saved; write one with "
-                "nsysmoe compare --format json"
-            ) from error
+            raise InputError(f"{path} is not a comparison that nsysmoe saved; {_SAVE}") from error
         return comparison
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
-from nsysmoe.routing.run import read_json
 from nsysmoe.sweep.results import read_results
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _scores(suite: Path | None) -> dict[str, float]:
     """Return the score of each set, by its digest and by its file."""
     if suite is None:
         return {}
-    sets = read_json(suite).get("sets")
+    sets = read_json_object(suite).get("sets")
     if not isinstance(sets, list):
         raise InputError(f"{suite} is no manifest of nsysmoe workload generate: it has no `sets`")
     try:

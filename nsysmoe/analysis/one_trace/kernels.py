@@ -28,15 +28,6 @@ _GROUPS: dict[By, tuple[str, ...]] = {
     "class": ("class",),
     "device": ("global_pid", "process", "device"),
 }
-_STATISTICS = (
-    "launches",
-    "total_ns",
-    "mean_ns",
-    "median_ns",
-    "min_ns",
-    "max_ns",
-    "stddev_ns",
-)
 
 
 @dataclass(frozen=True)
@@ -67,12 +58,14 @@ def kernel_table(
     Raises:
         NsysmoeError: The input cannot be used.
     """
+    from nsysmoe.metrics.kernel_time.durations import SUMMARY  # noqa: PLC0415 - imports polars
+
     path = Path(path)
     if identify(path) == "csv":
         frame, findings = _of_summary(path, by, class_map)
     else:
         frame, findings = _of_trace(path, by, class_map, nsys)
-    rows = frame.select(*_KEYS[by], *_STATISTICS).iter_rows(named=True)
+    rows = frame.select(*_KEYS[by], *SUMMARY).iter_rows(named=True)
     return KernelTable(str(path), by, tuple(rows), tuple(findings))
 
 

@@ -61,12 +61,12 @@ def step_costs(arm: RoutedArm, costs: pl.DataFrame) -> StepCost:
 
     from nsysmoe.placement.activity import StepCost  # noqa: PLC0415
 
-    kinds = arm.launches.select("step", "gemm", "phase", "block_m").unique()
-    priced = kinds.join(costs, on=["gemm", "phase", "block_m"], how="left").with_columns(
-        block=pl.col("per_row_ns") * pl.col("block_m")
-    )
+    kinds = arm.launches.select("step", "gemm", "phase", "block_m").unique(maintain_order=True)
+    priced = kinds.join(
+        costs, on=["gemm", "phase", "block_m"], how="left", maintain_order="left"
+    ).with_columns(block=pl.col("per_row_ns") * pl.col("block_m"))
     found = (
-        priced.group_by("step")
+        priced.group_by("step", maintain_order=True)
         .agg(pl.col("per_expert_ns", "block").sum(), pl.col("block_m").max())
         .sort("step")
     )
@@ -152,13 +152,13 @@ def _phase_rows(phase: str, frames: dict[str, pl.DataFrame]) -> list[dict[str, A
 
 
 def _by_step(launches: pl.DataFrame) -> NDArray[np.float64]:
-    """Return the sum of the slowest rank of each cell, by step."""
+    """Return the sum of the slowest rank of each cell, by step; added in one order, always."""
     import polars as pl  # noqa: PLC0415
 
     return (
-        launches.group_by("step", "ordinal")
+        launches.group_by("step", "ordinal", maintain_order=True)
         .agg(pl.col("predicted_ns").max())
-        .group_by("step")
+        .group_by("step", maintain_order=True)
         .agg(pl.col("predicted_ns").sum())
         .sort("step")["predicted_ns"]
         .to_numpy()

@@ -9,19 +9,9 @@ import polars as pl
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-STATISTICS = (
-    "launches",
-    "total_ns",
-    "mean_ns",
-    "median_ns",
-    "min_ns",
-    "max_ns",
-    "stddev_ns",
-    "cv",
-    "max_min_ratio",
-    "p95_ns",
-    "p99_ns",
-)
+# What nsys's own summary of kernels tells.
+SUMMARY = ("launches", "total_ns", "mean_ns", "median_ns", "min_ns", "max_ns", "stddev_ns")
+STATISTICS = (*SUMMARY, "cv", "max_min_ratio", "p95_ns", "p99_ns")
 
 
 def duration_statistics(events: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:

@@ -55,9 +55,9 @@ def _of_ranks(launches: pl.DataFrame) -> float:
     left = (
         launches.filter(~pl.col("is_padded"))
         .with_columns(left=pl.col("dur_ns") - pl.col("predicted_ns"))
-        .group_by("phase", "gemm", "rank")
+        .group_by("phase", "gemm", "rank", maintain_order=True)
         .agg(pl.col("left").sum())
-        .group_by("phase", "gemm")
+        .group_by("phase", "gemm", maintain_order=True)
         .agg(pl.col("left").var())
     )
     return math.sqrt(float(left["left"].fill_null(0).sum()))

@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from dataclasses import dataclass
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Protocol
 
+from nsysmoe.bounded_files import read_toml, shipped_toml
 from nsysmoe.errors import InputError
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -119,12 +113,7 @@ def written(path: Path | None = None) -> Written:
     """
     if path is None:
         return Written(_domains(_shipped("domains.toml"), "domains.toml"), templates())
-    try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check --domains") from error
-    except ValueError as error:
-        raise InputError(f"{path} is no TOML in UTF-8 ({error})") from error
+    found = read_toml(path, fix="check --domains")
     return Written(_domains(found, str(path)), templates())
 
 
@@ -135,8 +124,7 @@ def templates() -> Templates:
 
 
 def _shipped(name: str) -> dict[str, Any]:
-    source = resources.files("nsysmoe.workload.generate").joinpath(name)
-    return tomllib.loads(source.read_text(encoding="utf-8"))
+    return shipped_toml("nsysmoe.workload.generate", name)
 
 
 def _domains(found: dict[str, Any], where: str) -> tuple[Domain, ...]:

@@ -120,8 +120,8 @@ def breakdown_table(rows: Sequence[Breakdown], caption: str) -> Table:
                     row.kernel,
                     f"{row.host}: {row.process}"
                     if row.host is not None
-                    else numbers.identifier(row.process),
-                    numbers.identifier(row.device),
+                    else numbers.as_is(row.process),
+                    numbers.as_is(row.device),
                     numbers.count(row.launches),
                     numbers.milliseconds(row.total_ns),
                 ),

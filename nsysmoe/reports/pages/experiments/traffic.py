@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.experiments.traffic import Traffic
@@ -76,20 +77,12 @@ def _latencies(found: Traffic) -> Table:
 
 def _errors(found: Traffic) -> Table:
     columns = (
-        Column("Error", "left"), Column("Attempts"), Column("Requests"), Column("Said", "left"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                one["kind"],
-                numbers.count(one["attempts"]),
-                numbers.count(one["requests"]),
-                _cut(one["message"] or ""),
-            )
-        )
-        for one in found.errors
+        left("Error", "kind"),
+        right("Attempts", "attempts", numbers.count),
+        right("Requests", "requests", numbers.count),
+        left("Said", lambda row: _cut(row["message"] or "")),
     )
-    return Table("Errors", columns, rows)
+    return table("Errors", found.errors, columns)
 
 
 def _sender(found: Traffic) -> Table:

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
+    from nsysmoe.reports.tables import Values
     from nsysmoe.watch.watcher import Snapshot
 
 SCHEMA_VERSION = 1
@@ -71,42 +73,28 @@ def _lead(found: Snapshot) -> str:
 
 def _alerts(alerts: tuple[dict[str, Any], ...]) -> Table:
     columns = (
-        Column("Alert", "left"), Column("State", "left"), Column("Value"), Column("Limit"),
-        Column("Says", "left"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                one["name"],
-                one["state"],
-                numbers.decimal(one["value"]),
-                f"< {one['below']:g}" if one["above"] is None else f"> {one['above']:g}",
-                one["summary"] if one["state"] in {"firing", "pending"} else "",
-            )
-        )
-        for one in alerts
+        left("Alert", "name"),
+        left("State", "state"),
+        right("Value", "value"),
+        right("Limit", _limit, str),
+        left("Says", lambda row: row["summary"] if row["state"] in {"firing", "pending"} else ""),
     )
-    return Table("Alerts", columns, rows)
+    return table("Alerts", alerts, columns)
+
+
+def _limit(row: Values) -> str:
+    return f"< {row['below']:g}" if row["above"] is None else f"> {row['above']:g}"
 
 
 def _sources(sources: tuple[dict[str, Any], ...]) -> Table:
     columns = (
-        Column("Source", "left"), Column("", "left"), Column("Read"), Column("Bad"),
-        Column("Said", "left"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                one["source"],
-                "up" if one["up"] else "down",
-                numbers.count(one["reads"]),
-                numbers.count(one["bad"]),
-                (one["said"] or "")[:120],
-            )
-        )
-        for one in sources
+        left("Source", "source"),
+        left("", lambda row: "up" if row["up"] else "down"),
+        right("Read", "reads", numbers.count),
+        right("Bad", "bad", numbers.count),
+        left("Said", lambda row: (row["said"] or "")[:120]),
     )
-    return Table("Sources", columns, rows)
+    return table("Sources", sources, columns)
 
 
 def _server(server: dict[str, Any] | None) -> list[Table]:
@@ -139,27 +127,18 @@ def _eplb(eplb: dict[str, Any] | None) -> list[Table]:
     if eplb is None:
         return []
     columns = (
-        Column("Model", "left"),
-        *map(Column, ("Countdown", "Balancedness", "Median", "Lowest", "Lines")),
-    )
-    rows = tuple(
-        Row(
-            (
-                one["model"][:40] or "not told",
-                numbers.count(one["countdown"]),
-                numbers.decimal(one["balancedness"]),
-                numbers.decimal(one["recent_p50"]),
-                numbers.decimal(one["lowest"]),
-                numbers.count(one["lines"]),
-            )
-        )
-        for one in eplb["models"]
+        left("Model", lambda row: row["model"][:40] or "not told"),
+        right("Countdown", "countdown", numbers.count),
+        right("Balancedness", "balancedness"),
+        right("Median", "recent_p50"),
+        right("Lowest", "lowest"),
+        right("Lines", "lines", numbers.count),
     )
     caption = (
         f"EPLB by its log, {_DEFINITIONS[eplb['definition']]}; {eplb['rearrangements']:,} "
         f"rearrangements in {eplb['rearranging_s']:,.2f} s"
     )
-    return [Table(caption, columns, rows)]
+    return [table(caption, eplb["models"], columns)]
 
 
 def _routing(routing: dict[str, Any] | None) -> list[Table]:
@@ -167,10 +146,10 @@ def _routing(routing: dict[str, Any] | None) -> list[Table]:
         return []
     known = [row for row in routing["layers"] if row["balancedness"] is not None]
     worst = sorted(known, key=lambda row: row["balancedness"])[:_WORST]
-    columns = (Column("Layer"), Column("Balancedness"), Column("Hottest experts", "left"))
-    rows = tuple(
-        Row((str(row["layer"]), numbers.decimal(row["balancedness"]), _hottest(row["hottest"])))
-        for row in worst
+    columns = (
+        right("Layer", "layer", str),
+        right("Balancedness", "balancedness"),
+        left("Hottest experts", "hottest", _hottest),
     )
     caption = (
         f"Worst layers of {routing['source']}, over {routing['over']}: balancedness of all "
@@ -182,7 +161,7 @@ def _routing(routing: dict[str, Any] | None) -> list[Table]:
             f"; drift from its domain's recent mean {numbers.decimal(routing['drift'])}, by chance "
             f"{numbers.decimal(routing['drift_by_chance'])}"
         )
-    return [Table(caption, columns, rows), *_domains(routing)]
+    return [table(caption, worst, columns), *_domains(routing)]
 
 
 def _domains(routing: dict[str, Any]) -> list[Table]:

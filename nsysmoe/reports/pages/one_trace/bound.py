@@ -101,11 +101,7 @@ def _signed(row: dict[str, Any], key: str) -> str:
 
 
 def _row(row: dict[str, Any]) -> Row:
-    place = (
-        (numbers.identifier(row["process"]), numbers.identifier(row["device"]))
-        if "device" in row
-        else ()
-    )
+    place = (numbers.as_is(row["process"]), numbers.as_is(row["device"])) if "device" in row else ()
     return Row(
         (
             row["phase"],

@@ -7,69 +7,62 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.document import Document, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from nsysmoe.analysis.one_trace.host import Host
 
-    Spec = tuple[tuple[str, str, Callable[[Any], str]], ...]
-
-
-def _text(value: Any) -> str:
-    return numbers.UNKNOWN if value is None else str(value)
-
-
-_RANK: Spec = (
-    ("process_id", "Process", numbers.identifier),
-    ("device_id", "Device", numbers.identifier),
-    ("phase", "Phase", _text),
+_RANK = (
+    right("Process", "process_id", numbers.as_is),
+    right("Device", "device_id", numbers.as_is),
+    left("Phase", "phase", numbers.as_is),
 )
-_RANKS: Spec = (
+_RANKS = (
     *_RANK,
-    ("steps", "Steps", numbers.count),
-    ("slow_steps", "Left out", numbers.count),
-    ("launches", "Launches a step", numbers.decimal),
-    ("graph_launches", "Graphs a step", numbers.decimal),
-    ("calls", "CUDA calls a step", numbers.decimal),
-    ("wall_ns", "Step (ms)", numbers.milliseconds),
-    ("launching", "Launching", numbers.share),
-    ("calling", "Other calls", numbers.share),
-    ("blocked", "Synchronising", numbers.share),
-    ("outside", "Outside calls", numbers.share),
-    ("outside_ns", "Outside (ms a step)", numbers.milliseconds),
+    right("Steps", "steps", numbers.count),
+    right("Left out", "slow_steps", numbers.count),
+    right("Launches a step", "launches", numbers.decimal),
+    right("Graphs a step", "graph_launches", numbers.decimal),
+    right("CUDA calls a step", "calls", numbers.decimal),
+    right("Step (ms)", "wall_ns", numbers.milliseconds),
+    right("Launching", "launching", numbers.share),
+    right("Other calls", "calling", numbers.share),
+    right("Synchronising", "blocked", numbers.share),
+    right("Outside calls", "outside", numbers.share),
+    right("Outside (ms a step)", "outside_ns", numbers.milliseconds),
 )
-_CALLS: Spec = (
+_CALLS = (
     *_RANK,
-    ("call", "Call", _text),
-    ("calls", "Calls", numbers.count),
-    ("per_step", "A step", numbers.decimal),
-    ("median_ns", "Median (us)", numbers.microseconds),
-    ("mean_ns", "Mean (us)", numbers.microseconds),
-    ("total_ns", "Total (ms)", numbers.milliseconds),
+    left("Call", "call", numbers.as_is),
+    right("Calls", "calls", numbers.count),
+    right("A step", "per_step", numbers.decimal),
+    right("Median (us)", "median_ns", numbers.microseconds),
+    right("Mean (us)", "mean_ns", numbers.microseconds),
+    right("Total (ms)", "total_ns", numbers.milliseconds),
 )
-_APART: Spec = (
-    ("phase", "Phase", _text),
-    ("part", "Time", _text),
-    ("ranks", "Ranks", numbers.count),
-    ("process_id", "Slowest process", numbers.identifier),
-    ("device_id", "Device", numbers.identifier),
-    ("slower_ns", "Slowest (ms a step)", numbers.milliseconds),
-    ("faster_ns", "Fastest (ms a step)", numbers.milliseconds),
-    ("by_ns", "Apart (ms a step)", numbers.milliseconds),
-    ("ratio", "Ratio", numbers.times),
+_APART = (
+    left("Phase", "phase", numbers.as_is),
+    left("Time", "part", numbers.as_is),
+    right("Ranks", "ranks", numbers.count),
+    right("Slowest process", "process_id", numbers.as_is),
+    right("Device", "device_id", numbers.as_is),
+    right("Slowest (ms a step)", "slower_ns", numbers.milliseconds),
+    right("Fastest (ms a step)", "faster_ns", numbers.milliseconds),
+    right("Apart (ms a step)", "by_ns", numbers.milliseconds),
+    right("Ratio", "ratio", numbers.times),
 )
-_OVERHEADS: Spec = (
-    ("origin", "Of", _text),
-    ("kind", "Overhead", _text),
-    ("count", "Times", numbers.count),
-    ("total_ns", "Total (ms)", numbers.milliseconds),
-    ("added_ns", "Adds (ms)", numbers.milliseconds),
-    ("in_window_ns", "While GPUs worked (ms)", numbers.milliseconds),
-    ("on_launching_ns", "On launching threads (ms)", numbers.milliseconds),
+_OVERHEADS = (
+    left("Of", "origin", numbers.as_is),
+    left("Overhead", "kind", numbers.as_is),
+    right("Times", "count", numbers.count),
+    right("Total (ms)", "total_ns", numbers.milliseconds),
+    right("Adds (ms)", "added_ns", numbers.milliseconds),
+    right("While GPUs worked (ms)", "in_window_ns", numbers.milliseconds),
+    right("On launching threads (ms)", "on_launching_ns", numbers.milliseconds),
 )
-_LEFT = {"Phase", "Call", "Time", "Of", "Overhead"}
 _ALL_OF_A_KIND = {"launch": "all kernel launches", "graph_launch": "all graph launches"}
 _METRICS = {"tpot": "TPOT", "ttft": "TTFT"}
 _PARTS = (
@@ -87,12 +80,12 @@ _TRACED = (
 
 def host_page(host: Host) -> Document:
     """Return the parts of launching threads' time, by rank and phase, and the overheads."""
-    tables = [_table(f"Launching threads of {host.source}", _RANKS, host.ranks)]
+    tables = [table(f"Launching threads of {host.source}", host.ranks, _RANKS)]
     if host.asymmetry:
-        tables.append(_table("Between ranks", _APART, host.asymmetry))
-    tables.append(_table("Launches by API function", _CALLS, _called(host.calls)))
+        tables.append(table("Between ranks", host.asymmetry, _APART))
+    tables.append(table("Launches by API function", _called(host.calls), _CALLS))
     if host.overheads:
-        tables.append(_table("Overheads that nsys recorded", _OVERHEADS, host.overheads))
+        tables.append(table("Overheads that nsys recorded", host.overheads, _OVERHEADS))
     if host.latency is not None:
         tables.append(_latencies(host.latency))
     return Document(
@@ -175,7 +168,7 @@ def _span(values: list[float]) -> str:
 def _apart(row: dict[str, Any]) -> str:
     what = "outside calls" if row["part"] == "outside" else "in launches"
     return (
-        f"GPU {row['device_id']} of process {numbers.identifier(row['process_id'])} is the slowest "
+        f"GPU {row['device_id']} of process {numbers.as_is(row['process_id'])} is the slowest "
         f"{what}: {numbers.milliseconds(row['slower_ns'])} ms in {_step(row['phase'])} against "
         f"{numbers.milliseconds(row['faster_ns'])} ({numbers.times(row['ratio'])})."
     )
@@ -216,47 +209,22 @@ def _changed(metric: str, change: dict[str, Any] | None) -> str:
     is_evident = spread is None or moved is None or abs(moved) > spread
     so = "" if is_evident else ", so this is no evidence of a cost"
     return (
-        f"Under the profiler {metric} was {_seconds(change['profiled_s'])} ms against "
-        f"{_seconds(change['control_s'])} ({numbers.change(moved)}; medians of "
+        f"Under the profiler {metric} was {numbers.seconds_as_ms(change['profiled_s'])} ms against "
+        f"{numbers.seconds_as_ms(change['control_s'])} ({numbers.change(moved)}; medians of "
         f"{change['profiled_requests']} and {change['control_requests']} requests{within}{so})."
     )
 
 
-def _seconds(seconds: float) -> str:
-    return numbers.decimal(seconds * 1e3)
-
-
 def _latencies(latency: dict[str, dict[str, Any] | None]) -> Table:
+    rows = [{"metric": key, **change} for key, change in latency.items() if change is not None]
     columns = (
-        Column("Latency", "left"),
-        Column("Profiled (ms)"),
-        Column("Control (ms)"),
-        Column("Change"),
-        Column("Requests"),
-        Column("Control requests"),
-        Column("Control rounds"),
-        Column("Rounds differ by"),
+        left("Latency", "metric", _METRICS.__getitem__),
+        right("Profiled (ms)", "profiled_s", numbers.seconds_as_ms),
+        right("Control (ms)", "control_s", numbers.seconds_as_ms),
+        right("Change", "change", numbers.change),
+        right("Requests", "profiled_requests", numbers.count),
+        right("Control requests", "control_requests", numbers.count),
+        right("Control rounds", "control_rounds", numbers.count),
+        right("Rounds differ by", "control_spread", numbers.share),
     )
-    rows = [
-        Row(
-            (
-                _METRICS[key],
-                _seconds(change["profiled_s"]),
-                _seconds(change["control_s"]),
-                numbers.change(change["change"]),
-                numbers.count(change["profiled_requests"]),
-                numbers.count(change["control_requests"]),
-                numbers.count(change["control_rounds"]),
-                numbers.share(change["control_spread"]),
-            )
-        )
-        for key, change in latency.items()
-        if change is not None
-    ]
-    return Table("What profiling changed, medians over requests", columns, tuple(rows))
-
-
-def _table(caption: str, spec: Spec, rows: Iterable[dict[str, Any]]) -> Table:
-    columns = tuple(Column(title, "left" if title in _LEFT else "right") for _, title, _ in spec)
-    cells = tuple(Row(tuple(shown(row[key]) for key, _, shown in spec)) for row in rows)
-    return Table(caption, columns, cells)
+    return table("What profiling changed, medians over requests", rows, columns)

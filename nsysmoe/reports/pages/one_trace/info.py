@@ -113,9 +113,9 @@ def _devices(info: Info) -> list[tuple[str, ...]]:
     return [
         (
             device.get("host") or info.export["host"] or numbers.UNKNOWN,
-            numbers.identifier(device["process_id"]),
+            numbers.as_is(device["process_id"]),
             str(device["device_id"]),
-            numbers.identifier(device["gpu_id"]),
+            numbers.as_is(device["gpu_id"]),
             numbers.count(device["launches"]),
             numbers.seconds(device["first_start_ns"]),
             numbers.seconds(device["last_end_ns"]),

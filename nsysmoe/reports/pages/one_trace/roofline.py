@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.document import Document, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.one_trace.roofline import Roofline
@@ -31,30 +32,21 @@ def roofline_page(found: Roofline) -> Document:
 
 
 def _table(found: Roofline) -> Table:
+    peaks = found.peaks
     columns = (
-        Column("Phase", "left"), Column("GEMM", "left"), Column("Launches"), Column("Total (ms)"),
-        Column("Rows an expert"), Column("GB/s"), Column("of peak"), Column("TFLOP/s"),
-        Column("of peak"), Column("Time bound by bandwidth"), Column("Of limit"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                row["phase"],
-                row["gemm"],
-                numbers.count(row["launches"]),
-                numbers.milliseconds(row["total_ns"]),
-                numbers.decimal(row["rows_per_expert"]),
-                numbers.decimal(row["bytes_per_s"] / 1e9),
-                numbers.share(row["bytes_per_s"] / found.peaks.bytes_per_s),
-                numbers.decimal(row["flops_per_s"] / 1e12),
-                numbers.share(row["flops_per_s"] / found.peaks.flops_per_s),
-                numbers.share(row["bandwidth_bound_ratio"]),
-                numbers.share(row["limit_ratio"]),
-            )
-        )
-        for row in found.rows
+        left("Phase", "phase"),
+        left("GEMM", "gemm"),
+        right("Launches", "launches", numbers.count),
+        right("Total (ms)", "total_ns", numbers.milliseconds),
+        right("Rows an expert", "rows_per_expert"),
+        right("GB/s", lambda row: row["bytes_per_s"] / 1e9),
+        right("of peak", lambda row: row["bytes_per_s"] / peaks.bytes_per_s, numbers.share),
+        right("TFLOP/s", lambda row: row["flops_per_s"] / 1e12),
+        right("of peak", lambda row: row["flops_per_s"] / peaks.flops_per_s, numbers.share),
+        right("Time bound by bandwidth", "bandwidth_bound_ratio", numbers.share),
+        right("Of limit", "limit_ratio", numbers.share),
     )
-    return Table(f"Roofline of {found.source}", columns, rows)
+    return table(f"Roofline of {found.source}", found.rows, columns)
 
 
 def _sentence(row: dict[str, Any], ridge: float) -> str:

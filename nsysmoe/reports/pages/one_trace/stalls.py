@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.document import Document, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.one_trace.stalls import By, Stalls
+    from nsysmoe.reports.tables import Values
 
 _NAMES = {
     "slow_step": ("slow step", "slow steps"),
@@ -23,21 +26,6 @@ _BECAUSE = {
     None: "nothing in the trace says why",
 }
 _MOST_ROWS = 20
-_COLUMNS = (
-    Column("Stall", "left"),
-    Column("Step"),
-    Column("Phase", "left"),
-    Column("Process"),
-    Column("Device"),
-    Column("GPUs"),
-    Column("Start (ms)"),
-    Column("Duration (ms)"),
-    Column("Usual (ms)"),
-    Column("Lost (ms)"),
-    Column("Share"),
-    Column("Ended by", "left"),
-    Column("Cause", "left"),
-)
 _LOST = (
     "Lost: of a load and a silence, the time in which the GPU was idle meanwhile; of a "
     "rearrangement, all of it; of a slow step, what it took more than the median of its phase's "
@@ -126,60 +114,50 @@ def _table(stalls: Stalls) -> Table:
     caption = f"Stalls of {stalls.source}, the largest loss first" + (
         f" (and {more} more in CSV and JSON)" if more else ""
     )
-    return Table(caption, _COLUMNS, tuple(Row(_cells(row)) for row in shown))
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        _kind(row),
-        numbers.identifier(row["step"]),
-        row["phase"] or numbers.UNKNOWN,
-        "all" if row["kind"] == "rearrangement" else numbers.identifier(row["process_id"]),
-        "all" if row["kind"] == "rearrangement" else numbers.identifier(row["device_id"]),
-        numbers.count(row["devices"]),
-        numbers.milliseconds(row["start_ns"]),
-        numbers.milliseconds(row["dur_ns"]),
-        numbers.milliseconds(row["usual_ns"]),
-        numbers.milliseconds(row["lost_ns"]),
-        numbers.share(row["share"]),
-        row["call"] or "",
-        row["cause"] or "",
+    columns = (
+        left("Stall", _kind),
+        right("Step", "step", numbers.as_is),
+        left("Phase", lambda row: row["phase"] or numbers.UNKNOWN),
+        right("Process", partial(_where, "process_id"), str),
+        right("Device", partial(_where, "device_id"), str),
+        right("GPUs", "devices", numbers.count),
+        right("Start (ms)", "start_ns", numbers.milliseconds),
+        right("Duration (ms)", "dur_ns", numbers.milliseconds),
+        right("Usual (ms)", "usual_ns", numbers.milliseconds),
+        right("Lost (ms)", "lost_ns", numbers.milliseconds),
+        right("Share", "share", numbers.share),
+        left("Ended by", lambda row: row["call"] or ""),
+        left("Cause", lambda row: row["cause"] or ""),
     )
+    return table(caption, shown, columns)
 
 
-def _kind(row: dict[str, Any]) -> str:
+def _where(key: str, row: Values) -> str:
+    """Return a process or device; a rearrangement stops all of them."""
+    return "all" if row["kind"] == "rearrangement" else numbers.as_is(row[key])
+
+
+def _kind(row: Values) -> str:
     if row["in_step"] is None:
         return str(row["kind"])
     return f"{row['kind']} ({'within' if row['in_step'] else 'between'} steps)"
 
 
 def _sums(stalls: Stalls) -> Table:
-    columns = (
-        Column("Kind", "left"),
-        Column("Stalls"),
-        Column("Hidden"),
-        Column("Lost (ms)"),
-        Column("Share of wall time"),
-    )
-    rows = [
-        Row(
-            (
-                kind,
-                numbers.count(row["stalls"]),
-                numbers.count(row["hidden"]),
-                numbers.milliseconds(row["lost_ns"]),
-                numbers.share(row["share"]),
-            )
-        )
-        for kind, row in stalls.kinds.items()
-    ]
     parts = stalls.kinds.values()
-    share = stalls.lost_ns / stalls.wall_ns if stalls.wall_ns else None
-    total = (
-        "all",
-        numbers.count(sum(row["stalls"] for row in parts)),
-        numbers.count(sum(row["hidden"] for row in parts)),
-        numbers.milliseconds(stalls.lost_ns),
-        numbers.share(share),
+    whole = {
+        "kind": "all",
+        "stalls": sum(row["stalls"] for row in parts),
+        "hidden": sum(row["hidden"] for row in parts),
+        "lost_ns": stalls.lost_ns,
+        "share": stalls.lost_ns / stalls.wall_ns if stalls.wall_ns else None,
+    }
+    rows = [*({"kind": kind, **row} for kind, row in stalls.kinds.items()), whole]
+    columns = (
+        left("Kind", "kind"),
+        right("Stalls", "stalls", numbers.count),
+        right("Hidden", "hidden", numbers.count),
+        right("Lost (ms)", "lost_ns", numbers.milliseconds),
+        right("Share of wall time", "share", numbers.share),
     )
-    return Table("Wall time by kind, no moment twice", columns, (*rows, Row(total)))
+    return table("Wall time by kind, no moment twice", rows, columns)

@@ -2,66 +2,66 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsysmoe.analysis.reading.attribution import attribution_text
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.document import Document
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from nsysmoe.analysis.one_trace.structure import Measured
-
-    Spec = tuple[str, str, Callable[[Any], str]]
-
-
-def _text(value: Any) -> str:
-    return numbers.UNKNOWN if value is None else str(value)
+    from nsysmoe.reports.tables import Shown
 
 
-_COLLECTIVES: tuple[Spec, ...] = (
-    ("collective", "Collective", _text),
-    ("process", "Process", _text),
-    ("device", "Device", _text),
-    ("matched", "Matched", numbers.count),
-    ("unmatched", "Unmatched", numbers.count),
-    ("total_ns", "Total (ms)", numbers.milliseconds),
-    ("transfer_ns", "Transfer (ms)", numbers.milliseconds),
-    ("wait_ns", "Wait (ms)", numbers.milliseconds),
-    ("arrived_last", "Arrived last", numbers.count),
+def _ratio(value: float) -> str:
+    return f"{value:.3f}"
+
+
+_COLLECTIVES: tuple[Shown, ...] = (
+    left("Collective", "collective", numbers.as_is),
+    right("Process", "process", numbers.as_is),
+    right("Device", "device", numbers.as_is),
+    right("Matched", "matched", numbers.count),
+    right("Unmatched", "unmatched", numbers.count),
+    right("Total (ms)", "total_ns", numbers.milliseconds),
+    right("Transfer (ms)", "transfer_ns", numbers.milliseconds),
+    right("Wait (ms)", "wait_ns", numbers.milliseconds),
+    right("Arrived last", "arrived_last", numbers.count),
 )
-_IMBALANCE: tuple[Spec, ...] = (
-    ("cells", "Cells", numbers.count),
-    ("p50", "p50", lambda value: f"{value:.3f}"),
-    ("p95", "p95", lambda value: f"{value:.3f}"),
-    ("max", "Max", lambda value: f"{value:.3f}"),
-    ("weighted_p50", "p50 by time", lambda value: f"{value:.3f}"),
-    ("weighted_p95", "p95 by time", lambda value: f"{value:.3f}"),
-    ("critical_ns", "Critical (ms)", numbers.milliseconds),
-    ("mean_ns", "Mean (ms)", numbers.milliseconds),
-    ("excess_ns", "Excess (ms)", numbers.milliseconds),
-    ("critical_over_mean", "Critical / mean", lambda value: f"{value:.3f}"),
+_IMBALANCE: tuple[Shown, ...] = (
+    right("Cells", "cells", numbers.count),
+    right("p50", "p50", _ratio),
+    right("p95", "p95", _ratio),
+    right("Max", "max", _ratio),
+    right("p50 by time", "weighted_p50", _ratio),
+    right("p95 by time", "weighted_p95", _ratio),
+    right("Critical (ms)", "critical_ns", numbers.milliseconds),
+    right("Mean (ms)", "mean_ns", numbers.milliseconds),
+    right("Excess (ms)", "excess_ns", numbers.milliseconds),
+    right("Critical / mean", "critical_over_mean", _ratio),
 )
-_SLOWEST: tuple[Spec, ...] = (
-    ("slowest_rank", "Slowest rank", _text),
-    ("slowest_share", "In", numbers.share),
+_SLOWEST: tuple[Shown, ...] = (
+    right("Slowest rank", "slowest_rank", numbers.as_is),
+    right("In", "slowest_share", numbers.share),
 )
-_PHASES: tuple[Spec, ...] = (
-    ("phase", "Phase", _text),
-    ("steps", "Steps", numbers.count),
-    ("launches", "MoE launches", numbers.count),
-    ("moe_total_ns", "MoE total (ms)", numbers.milliseconds),
-    ("critical_ns", "MoE critical (ms)", numbers.milliseconds),
-    ("tokens", "Tokens", numbers.count),
+_PHASES: tuple[Shown, ...] = (
+    left("Phase", "phase", numbers.as_is),
+    right("Steps", "steps", numbers.count),
+    right("MoE launches", "launches", numbers.count),
+    right("MoE total (ms)", "moe_total_ns", numbers.milliseconds),
+    right("MoE critical (ms)", "critical_ns", numbers.milliseconds),
+    right("Tokens", "tokens", numbers.count),
 )
 
 
 def collectives_page(measured: Measured, by: str | None) -> Document:
     """Return one row a communication kernel and device, or communicator as well."""
-    spec = ((by, by.capitalize(), _text), *_COLLECTIVES) if by else _COLLECTIVES
+    spec = (right(by.capitalize(), by, numbers.as_is), *_COLLECTIVES) if by else _COLLECTIVES
     if any("host" in row for row in measured.rows):
-        spec = (*spec[: 1 + bool(by)], ("host", "Host", _text), *spec[1 + bool(by) :])
+        spec = (*spec[: 1 + bool(by)], left("Host", "host", numbers.as_is), *spec[1 + bool(by) :])
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
         "Kernels are paired across ranks by communicator, name and order."
@@ -71,7 +71,7 @@ def collectives_page(measured: Measured, by: str | None) -> Document:
 
 def imbalance_page(measured: Measured, by: str | None) -> Document:
     """Return balance overall, or one row for each value of ``by``."""
-    spec = ((by, by.capitalize(), _text), *_IMBALANCE) if by else _IMBALANCE
+    spec = (_key(by), *_IMBALANCE) if by else _IMBALANCE
     if by == "layer":
         spec = (*spec, *_SLOWEST)
     note = (
@@ -99,18 +99,19 @@ def _told(measured: Measured) -> str:
     return f"{told[0].upper()}{told[1:]}."
 
 
-def _page(measured: Measured, what: str, spec: Sequence[Spec], note: str) -> Document:
-    text_columns = {"collective", "host", "phase", "gemm"}
-    columns = tuple(
-        Column(title, "left" if key in text_columns else "right") for key, title, _ in spec
-    )
-    rows = tuple(Row(tuple(show(row[key]) for key, _, show in spec)) for row in measured.rows)
+def _key(by: str) -> Shown:
+    side = left if by in {"phase", "gemm"} else right
+    return side(by.capitalize(), by, numbers.as_is)
+
+
+def _page(measured: Measured, what: str, columns: Sequence[Shown], note: str) -> Document:
     caption = f"{what} {measured.source}"
+    keys = [one.of for one in columns if isinstance(one.of, str)]
     return Document(
         title=caption,
-        tables=(Table(caption, columns, rows),),
+        tables=(table(caption, measured.rows, columns),),
         data=list(measured.rows),
-        records=tuple({key: row[key] for key, _, _ in spec} for row in measured.rows),
+        records=tuple({key: row[key] for key in keys} for row in measured.rows),
         findings=measured.findings,
         notes=(note,),
     )

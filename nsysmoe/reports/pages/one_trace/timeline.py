@@ -31,7 +31,7 @@ _COLUMNS = (
 def timeline_page(portrait: Portrait) -> Document:
     """Return a step's kernels: summed by rank and kind in the table, each one in CSV and JSON."""
     choice = f" ({portrait.timeline_choice})" if portrait.timeline_choice else ""
-    title = f"Step {numbers.identifier(portrait.timeline_step)}{choice} of {portrait.label}"
+    title = f"Step {numbers.as_is(portrait.timeline_step)}{choice} of {portrait.label}"
     return Document(
         title=title,
         tables=(Table(title, _COLUMNS, _rows(portrait)),),
@@ -66,7 +66,7 @@ def _rows(portrait: Portrait) -> tuple[Row, ...]:
     return tuple(
         Row(
             (
-                numbers.identifier(rank),
+                numbers.as_is(rank),
                 kind,
                 numbers.count(len(kernels)),
                 numbers.milliseconds(sum(dur for _, dur in kernels)),

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.metrics.kernel_time.waits import CAUSES
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.one_trace.waits import Waits
@@ -79,23 +80,15 @@ def _by_key(waits: Waits, caption: str) -> Table:
     measured = ("collectives", "wait_ns", *CAUSES)
     keys = [key for key in waits.rows[0] if key not in measured]
     columns = (
-        *(Column(key.replace("_", " ").capitalize(), "left") for key in keys),
-        Column("Collectives"),
-        Column("Waiting (ms)"),
-        *(Column(f"{cause.replace('_', ' ')} (ms)") for cause in CAUSES),
+        *(left(key.replace("_", " ").capitalize(), key, numbers.as_is) for key in keys),
+        right("Collectives", "collectives", numbers.count),
+        right("Waiting (ms)", "wait_ns", numbers.milliseconds),
+        *(
+            right(f"{cause.replace('_', ' ')} (ms)", cause, numbers.milliseconds)
+            for cause in CAUSES
+        ),
     )
-    rows = tuple(
-        Row(
-            (
-                *(numbers.UNKNOWN if row[key] is None else str(row[key]) for key in keys),
-                numbers.count(row["collectives"]),
-                numbers.milliseconds(row["wait_ns"]),
-                *(numbers.milliseconds(row[cause]) for cause in CAUSES),
-            )
-        )
-        for row in waits.rows
-    )
-    return Table(caption, columns, rows)
+    return table(caption, waits.rows, columns)
 
 
 def _data(waits: Waits) -> Any:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.document import Document, Picture, Table
+from nsysmoe.reports.tables import INTERVAL, left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.placing.advise import Advice
@@ -109,51 +110,39 @@ _APPLIES = {True: "yes", False: "no", None: "unknown"}
 
 def _limits(advice: Advice) -> Table:
     """Return when EPLB would not help, and whether that is so here."""
-    rows = tuple(Row((_APPLIES[limit["applies"]], limit["sentence"])) for limit in advice.limits)
-    return Table("When EPLB would not help", (Column("Here", "left"), Column("If", "left")), rows)
+    columns = (left("Here", "applies", _APPLIES.__getitem__), left("If", "sentence"))
+    return table("When EPLB would not help", advice.limits, columns)
 
 
 def _loads(advice: Advice) -> Table:
-    columns = (
-        Column("Placement", "left"),
-        *map(Column, ("Critical (choices)", "Wasted share", "Saved", "95 %", "Active experts")),
+    return table(
+        "Loads on held-out steps",
+        advice.loads,
+        (
+            left("Placement", "what", _NAMES.__getitem__),
+            right("Critical (choices)", "critical"),
+            right("Wasted share", "wasted_share", numbers.share),
+            right("Saved", "saved", numbers.share),
+            INTERVAL,
+            right("Active experts", "active"),
+        ),
     )
-    rows = tuple(
-        Row(
-            (
-                _NAMES[row["what"]],
-                numbers.decimal(row["critical"]),
-                numbers.share(row["wasted_share"]),
-                numbers.share(row["saved"]),
-                numbers.interval(row["low"], row["high"]),
-                numbers.decimal(row["active"]),
-            )
-        )
-        for row in advice.loads
-    )
-    return Table("Loads on held-out steps", columns, rows)
 
 
 def _times(advice: Advice) -> Table:
-    columns = (
-        Column("Placement", "left"),
-        *map(Column, ("Critical (ms)", "Excess (ms)", "Saved (ms)", "Saved", "95 %")),
+    return table(
+        "MoE time on held-out steps, by a fit on the trace",
+        advice.times,
+        (
+            left("Placement", "what", _NAMES.__getitem__),
+            right("Critical (ms)", "critical_ns", numbers.milliseconds),
+            right("Excess (ms)", "excess_ns", numbers.milliseconds),
+            right("Saved (ms)", "saved_ns", numbers.milliseconds),
+            right("Saved", "saved", numbers.share),
+            INTERVAL,
+        ),
+        "phase",
     )
-    rows = tuple(
-        Row(
-            (
-                _NAMES[row["what"]],
-                numbers.milliseconds(row["critical_ns"]),
-                numbers.milliseconds(row["excess_ns"]),
-                numbers.milliseconds(row["saved_ns"]),
-                numbers.share(row["saved"]),
-                numbers.interval(row["low"], row["high"]),
-            ),
-            row["phase"],
-        )
-        for row in advice.times
-    )
-    return Table("MoE time on held-out steps, by a fit on the trace", columns, rows)
 
 
 def _draw(advice: Advice) -> Any:

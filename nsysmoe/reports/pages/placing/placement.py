@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
 from nsysmoe.reports.output import write
+from nsysmoe.reports.tables import INTERVAL, left, right, table
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from pathlib import Path
 
     from nsysmoe.analysis.placing.placement import PlacementAnswer
+    from nsysmoe.reports.tables import Values
 
 SCHEMA_VERSION = 1
 _NOTE = (
@@ -152,23 +154,14 @@ def _activity(answer: PlacementAnswer) -> list[Table]:
     if not answer.activity:
         return []
     columns = (
-        Column("Placement", "left"),
-        *map(Column, ("Blocks, busiest GPU", "Blocks, mean", "Active experts", "Saved", "95 %")),
+        left("Placement", "what"),
+        right("Blocks, busiest GPU", "blocks", "{:.3f}".format),
+        right("Blocks, mean", "mean_blocks", "{:.3f}".format),
+        right("Active experts", "active", "{:.3f}".format),
+        right("Saved", "saved", numbers.share),
+        INTERVAL,
     )
-    rows = tuple(
-        Row(
-            (
-                row["what"],
-                f"{row['blocks']:.3f}",
-                f"{row['mean_blocks']:.3f}",
-                f"{row['active']:.3f}",
-                numbers.share(row["saved"]),
-                numbers.interval(row["low"], row["high"]),
-            )
-        )
-        for row in answer.activity
-    )
-    return [Table(f"What decode reads{_unseen(answer, 'steps')}", columns, rows)]
+    return [table(f"What decode reads{_unseen(answer, 'steps')}", answer.activity, columns)]
 
 
 def _unseen(answer: PlacementAnswer, what: str) -> str:
@@ -180,49 +173,35 @@ def _traffic(answer: PlacementAnswer) -> list[Table]:
     if not answer.traffic:
         return []
     columns = (
-        Column("Placement", "left"),
-        Column("Requests", "left"),
-        *map(Column, ("Token copies", "Choice copies", "Bytes a token", "Saved", "95 %")),
+        left("Placement", "what"),
+        left("Requests", "requests", _REQUESTS.__getitem__),
+        right("Token copies", "token_copies", "{:.4f}".format),
+        right("Choice copies", "choice_copies", "{:.4f}".format),
+        right("Bytes a token", "bytes"),
+        right("Saved", "saved", numbers.share),
+        INTERVAL,
     )
-    rows = tuple(
-        Row(
-            (
-                row["what"],
-                _REQUESTS[row["requests"]],
-                f"{row['token_copies']:.4f}",
-                f"{row['choice_copies']:.4f}",
-                numbers.decimal(row["bytes"]),
-                numbers.share(row["saved"]),
-                numbers.interval(row["low"], row["high"]),
-            )
-        )
-        for row in answer.traffic
-    )
-    return [Table(f"Copies between nodes{_unseen(answer, 'requests')}", columns, rows)]
+    return [table(f"Copies between nodes{_unseen(answer, 'requests')}", answer.traffic, columns)]
 
 
 def _replicas(answer: PlacementAnswer) -> list[Table]:
     if not answer.replicas:
         return []
-    columns = tuple(
-        map(Column, ("Redundant", "Slots", "GB a GPU", "Busiest GPUs", "Saved", "Gained", "Pays"))
-    )
     first = answer.replicas[0]["redundant"]
-    rows = tuple(
-        Row(
-            (
-                numbers.count(row["redundant"]),
-                numbers.count(row["slots"]),
-                f"{row['bytes'] / 1e9:,.2f}",
-                numbers.decimal(row["critical"]),
-                numbers.share(row["saved"]),
-                numbers.share(row["gained"]),
-                "" if row["redundant"] == first else "yes" if row["pays"] else "no",
-            )
-        )
-        for row in answer.replicas
+
+    def pays(row: Values) -> str:
+        return "" if row["redundant"] == first else "yes" if row["pays"] else "no"
+
+    columns = (
+        right("Redundant", "redundant", numbers.count),
+        right("Slots", "slots", numbers.count),
+        right("GB a GPU", lambda row: f"{row['bytes'] / 1e9:,.2f}", str),
+        right("Busiest GPUs", "critical"),
+        right("Saved", "saved", numbers.share),
+        right("Gained", "gained", numbers.share),
+        right("Pays", pays, str),
     )
-    return [Table("Replicas within the memory budget", columns, rows)]
+    return [table("Replicas within the memory budget", answer.replicas, columns)]
 
 
 def _table(caption: str, layers: tuple[dict[str, Any], ...]) -> Table:

@@ -6,10 +6,12 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.document import Document, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.placing.sizing import Sizing
+    from nsysmoe.reports.tables import Values
 
 SCHEMA_VERSION = 1
 # Devices of a layout that are shown; JSON has all.
@@ -50,100 +52,75 @@ def _lead(found: Sizing) -> str:
 
 
 def _tails(found: Sizing) -> Table:
-    heads = (
-        "max_num_seqs", "Step p50", "Step p99", "TTFT p50", "TTFT p99", "TPOT p50", "TPOT p99",
-        "Tokens/s",
-    )  # fmt: skip
-    columns = (Column("Experts' part", "left"), *map(Column, heads))
-    keys = ("step_p50_s", "step_p99_s", "ttft_p50_s", "ttft_p99_s", "tpot_p50_s", "tpot_p99_s")
-    rows = tuple(
-        Row(
-            (
-                _ENDS[row["end"]],
-                f"{row['max_num_seqs']:,}{'*' if row['is_extrapolated'] else ''}",
-                *(numbers.seconds_as_ms(row[key]) for key in keys),
-                numbers.decimal(row["output_tok_per_s"]),
-            ),
-            f"layout {row['layout']}",
-        )
-        for row in found.rows
+    times = (f"{what} {part}" for what in ("Step", "TTFT", "TPOT") for part in ("p50", "p99"))
+    columns = (
+        left("Experts' part", "end", _ENDS.__getitem__),
+        right("max_num_seqs", _most_sequences, str),
+        *(
+            right(title, f"{title.lower().replace(' ', '_')}_s", numbers.seconds_as_ms)
+            for title in times
+        ),
+        right("Tokens/s", "output_tok_per_s"),
     )
-    return Table("Expected (ms)", columns, rows)
+    return table("Expected (ms)", found.rows, columns, lambda row: f"layout {row['layout']}")
+
+
+def _most_sequences(row: Values) -> str:
+    return f"{row['max_num_seqs']:,}{'*' if row['is_extrapolated'] else ''}"
 
 
 def _layouts(found: Sizing) -> Table:
     columns = (
-        Column("Layout", "left"),
-        *map(Column, ("GPUs", "Slots", "Balancedness", "Tokens", "Active experts", "Prompts")),
+        left("Layout", "layout"),
+        right("GPUs", "gpus", numbers.count),
+        right("Slots", "slots", numbers.count),
+        right("Balancedness", "balancedness"),
+        right("Tokens", "load_ratio", numbers.times),
+        right("Active experts", "active_ratio", numbers.times),
+        right("Prompts", "prompt_load_ratio", numbers.times),
     )
-    keys = ("load_ratio", "active_ratio", "prompt_load_ratio")
-    rows = tuple(
-        Row(
-            (
-                row["layout"],
-                numbers.count(row["gpus"]),
-                numbers.count(row["slots"]),
-                numbers.decimal(row["balancedness"]),
-                *(numbers.times(row[key]) for key in keys),
-            )
-        )
-        for row in found.layouts
-    )
-    return Table("Busiest device against now", columns, rows)
+    return table("Busiest device against now", found.layouts, columns)
 
 
 def _lost(found: Sizing) -> Table:
     columns = (
-        Column("Layout", "left"),
-        *map(Column, ("Worst device", "Experts without a home", "Of choices", "Busiest at once",
-                      "Slots a device", "Then needed", "Busiest after")),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                row["layout"],
-                str(row["worst_device"]),
-                f"{row['homeless_experts']:,} of {row['experts']:,}",
-                numbers.share(row["homeless_share"]),
-                numbers.times(row["at_once_ratio"]),
-                numbers.count(row["slots_per_device"]),
-                numbers.count(row["slots_needed"]),
-                numbers.times(row["load_ratio"]),
-            )
-        )
-        for row in found.lost
+        left("Layout", "layout"),
+        right("Worst device", "worst_device", str),
+        right("Experts without a home", _homeless, str),
+        right("Of choices", "homeless_share", numbers.share),
+        right("Busiest at once", "at_once_ratio", numbers.times),
+        right("Slots a device", "slots_per_device", numbers.count),
+        right("Then needed", "slots_needed", numbers.count),
+        right("Busiest after", "load_ratio", numbers.times),
     )
-    return Table("A device lost: at once, and after EPLB placed all experts anew", columns, rows)
+    caption = "A device lost: at once, and after EPLB placed all experts anew"
+    return table(caption, found.lost, columns)
+
+
+def _homeless(row: Values) -> str:
+    return f"{row['homeless_experts']:,} of {row['experts']:,}"
 
 
 def _others(found: Sizing) -> Table:
     """Return what the devices that are left carry; of many the busiest."""
-    heads = ("Before", "At once", "After EPLB")
-    columns = (Column("Device", "left"), *map(Column, heads))
-    rows = tuple(
-        Row(
-            (
-                str(one["device"]),
-                *(numbers.times(one[key]) for key in ("before", "at_once", "after")),
-            ),
-            f"layout {row['layout']} without device {row['worst_device']}",
-        )
+    rows = (
+        {**one, "where": f"layout {row['layout']} without device {row['worst_device']}"}
         for row in found.lost
         for one in sorted(row["others"], key=lambda one: -(one["after"] or one["at_once"]))[:_MOST]
     )
-    return Table("Load of the others, against the mean of all before", columns, rows)
+    columns = (
+        left("Device", "device"),
+        right("Before", "before", numbers.times),
+        right("At once", "at_once", numbers.times),
+        right("After EPLB", "after", numbers.times),
+    )
+    return table("Load of the others, against the mean of all before", rows, columns, "where")
 
 
 def _check(found: Sizing) -> Table:
-    columns = (Column("Replay itself (ms)", "left"), Column("Measured"), Column("Simulated"))
-    rows = tuple(
-        Row(
-            (
-                row["measure"],
-                numbers.seconds_as_ms(row["measured_s"]),
-                numbers.seconds_as_ms(row["simulated_s"]),
-            )
-        )
-        for row in found.check
+    columns = (
+        left("Replay itself (ms)", "measure"),
+        right("Measured", "measured_s", numbers.seconds_as_ms),
+        right("Simulated", "simulated_s", numbers.seconds_as_ms),
     )
-    return Table("How well the simulation knows what was measured", columns, rows)
+    return table("How well the simulation knows what was measured", found.check, columns)

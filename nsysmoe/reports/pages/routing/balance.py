@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.routing.balance import Balance
     from nsysmoe.analysis.routing.routing_load import Loading
+    from nsysmoe.reports.tables import Values
 
 SCHEMA_VERSION = 1
 _MOST_GROUPS = 40
@@ -129,42 +131,25 @@ def loading_page(loading: Loading) -> Document:
 
 def _measures(balance: Balance) -> Table:
     columns = (
-        Column("Measure", "left"),
-        *map(Column, ("Mean", "p50", "p95", "Max", "Uniform router")),
+        left("Measure", "measure", _NAMES.__getitem__),
+        right("Mean", "mean"),
+        right("p50", "p50"),
+        right("p95", "p95"),
+        right("Max", "max"),
+        right("Uniform router", "uniform"),
     )
-    rows = tuple(
-        Row(
-            (
-                _NAMES[row["measure"]],
-                *(numbers.decimal(row[key]) for key in ("mean", "p50", "p95", "max", "uniform")),
-            ),
-            _SCOPES[row["scope"]],
-        )
-        for row in balance.measures
-    )
-    return Table("Balance of experts", columns, rows)
+    return table("Balance of experts", balance.measures, columns, lambda row: _SCOPES[row["scope"]])
 
 
 def _engines(balance: Balance) -> Table:
     columns = (
-        Column("Over", "left"),
-        Column("vLLM's balancedness"),
-        Column("SGLang's balancedness"),
-        Column("TensorRT-LLM's ratio"),
-        Column("Wasted share"),
+        left("Over", "over"),
+        right("vLLM's balancedness", "vllm_balancedness"),
+        right("SGLang's balancedness", "sglang_balancedness"),
+        right("TensorRT-LLM's ratio", "tensorrt_ratio"),
+        right("Wasted share", "wasted_share", numbers.share),
     )
-    keys = ("vllm_balancedness", "sglang_balancedness", "tensorrt_ratio")
-    rows = tuple(
-        Row(
-            (
-                row["over"],
-                *(numbers.decimal(row[key]) for key in keys),
-                numbers.share(row["wasted_share"]),
-            )
-        )
-        for row in balance.engines
-    )
-    return Table("By the engines' definitions, over the run", columns, rows)
+    return table("By the engines' definitions, over the run", balance.engines, columns)
 
 
 def _devices(balance: Balance) -> tuple[Table, ...]:
@@ -196,81 +181,57 @@ def _groups(balance: Balance) -> tuple[Table, ...]:
     if balance.by is None:
         return ()
     columns = (
-        Column(str(balance.by).capitalize(), "left"),
-        *map(Column, ("Choices", "CV", "CV, uniform", "Max / mean", "Worst layer", "Gini")),
+        left(str(balance.by).capitalize(), "group"),
+        right("Choices", "choices", numbers.count),
+        right("CV", "cv"),
+        right("CV, uniform", "uniform_cv"),
+        right("Max / mean", "max_over_mean"),
+        right("Worst layer", _worst_layer, str),
+        right("Gini", "gini"),
     )
     shown = sorted(balance.groups, key=lambda row: -(row["cv"] or 0))[:_MOST_GROUPS]
     kept = [row for row in balance.groups if row in shown]
-    rows = tuple(
-        Row(
-            (
-                str(row["group"]),
-                numbers.count(row["choices"]),
-                numbers.decimal(row["cv"]),
-                numbers.decimal(row["uniform_cv"]),
-                numbers.decimal(row["max_over_mean"]),
-                f"{row['worst_layer']}: {numbers.decimal(row['max_over_mean_max'])}",
-                numbers.decimal(row["gini"]),
-            )
-        )
-        for row in kept
-    )
     more = len(balance.groups) - len(kept)
     caption = f"By {balance.by}" + (f" (the {len(kept)} least even; {more:,} more)" if more else "")
-    return (Table(caption, columns, rows),)
+    return (table(caption, kept, columns),)
+
+
+def _worst_layer(row: Values) -> str:
+    return f"{row['worst_layer']}: {numbers.decimal(row['max_over_mean_max'])}"
 
 
 def _worst_experts(balance: Balance) -> Table:
-    columns = tuple(map(Column, ("Layer", "Expert", "Choices", "× mean", "Share of the layer")))
-    rows = tuple(
-        Row(
-            (
-                str(row["layer"]),
-                str(row["expert"]),
-                numbers.count(row["tokens"]),
-                numbers.decimal(row["over_mean"]),
-                numbers.share(row["share"]),
-            )
-        )
-        for row in balance.worst_experts
+    columns = (
+        right("Layer", "layer", str),
+        right("Expert", "expert", str),
+        right("Choices", "tokens", numbers.count),
+        right("× mean", "over_mean"),
+        right("Share of the layer", "share", numbers.share),
     )
-    return Table("Worst experts", columns, rows)
+    return table("Worst experts", balance.worst_experts, columns)
 
 
 def _worst(balance: Balance) -> Table:
-    columns = tuple(
-        map(Column, ("Layer", "Max / mean", "Hottest expert", "Its share", "Experts never used"))
+    columns = (
+        right("Layer", "layer", str),
+        right("Max / mean", "max_over_mean"),
+        right("Hottest expert", "hottest", str),
+        right("Its share", "share", numbers.share),
+        right("Experts never used", "unused", numbers.count),
     )
-    rows = tuple(
-        Row(
-            (
-                str(row["layer"]),
-                numbers.decimal(row["max_over_mean"]),
-                str(row["hottest"]),
-                numbers.share(row["share"]),
-                numbers.count(row["unused"]),
-            )
-        )
-        for row in balance.worst
-    )
-    return Table("Worst layers", columns, rows)
+    return table("Worst layers", balance.worst, columns)
 
 
 def _capacity(balance: Balance) -> Table:
-    columns = tuple(map(Column, ("Capacity factor", "Dropped", "Share", "Experts that overflow")))
-    rows = tuple(
-        Row(
-            (
-                numbers.decimal(row["factor"]),
-                numbers.count(row["dropped"]),
-                numbers.share(row["drop_ratio"]),
-                numbers.share(row["overflow_ratio"]),
-            )
-        )
-        for row in balance.capacity
+    columns = (
+        right("Capacity factor", "factor"),
+        right("Dropped", "dropped", numbers.count),
+        right("Share", "drop_ratio", numbers.share),
+        right("Experts that overflow", "overflow_ratio", numbers.share),
     )
     least = numbers.decimal(balance.needed_factor)
-    return Table(f"What a capacity factor would drop; {least} drops nothing", columns, rows)
+    caption = f"What a capacity factor would drop; {least} drops nothing"
+    return table(caption, balance.capacity, columns)
 
 
 def sweep_picture(balance: Balance) -> Picture:
@@ -284,20 +245,14 @@ def sweep_picture(balance: Balance) -> Picture:
 
 
 def _sweep(balance: Balance) -> Table:
-    columns = tuple(map(Column, ("Tokens", "CV, exact", "CV", "Max / mean", "Gini")))
-    rows = tuple(
-        Row(
-            (
-                numbers.count(row["tokens"]),
-                *(
-                    numbers.decimal(row[key])
-                    for key in ("expected_cv", "cv", "max_over_mean", "gini")
-                ),
-            )
-        )
-        for row in balance.sweep
+    columns = (
+        right("Tokens", "tokens", numbers.count),
+        right("CV, exact", "expected_cv"),
+        right("CV", "cv"),
+        right("Max / mean", "max_over_mean"),
+        right("Gini", "gini"),
     )
-    return Table("A uniform router by batch size", columns, rows)
+    return table("A uniform router by batch size", balance.sweep, columns)
 
 
 def _heat(balance: Balance) -> Any:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.document import Document, Picture, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.routing.padded_model import PaddingReport
+    from nsysmoe.reports.tables import Shown, Values
 
 SCHEMA_VERSION = 1
 _ARMS = {"real": "real tokens", "baseline": "as it is", "rerouted": "rerouted"}
@@ -61,133 +64,87 @@ def _what(model: dict[str, Any]) -> str:
 
 def _balance(report: PaddingReport) -> Table:
     columns = (
-        Column("Batches", "left"),
-        Column("Tokens"),
-        Column("Padding"),
-        *(Column(f"CV {name}") for name in _ARMS.values()),
-        Column("In a batch as it is"),
-        Column("In a batch rerouted"),
-        Column("Max / mean as it is"),
-        Column("Max / mean rerouted"),
+        left("Batches", "setting"),
+        right("Tokens", "real_tokens", numbers.count),
+        right("Padding", "padding_share", numbers.share),
+        *(_of_arm(f"CV {title}", arm, "cv") for arm, title in _ARMS.items()),
+        *_of_both("In a batch", "batch_cv"),
+        *_of_both("Max / mean", "layer_max_over_mean"),
     )
-    rows = tuple(
-        Row(
-            (
-                row["setting"],
-                numbers.count(row["real_tokens"]),
-                numbers.share(row["padding_share"]),
-                *(_of(row[arm], "cv") for arm in _ARMS),
-                _of(row["baseline"], "batch_cv"),
-                _of(row["rerouted"], "batch_cv"),
-                _of(row["baseline"], "layer_max_over_mean"),
-                _of(row["rerouted"], "layer_max_over_mean"),
-            ),
-            _order(row["sorted"]),
-        )
-        for row in report.rows
-    )
-    return Table("Balance of experts", columns, rows)
+    return table("Balance of experts", report.rows, columns, lambda row: _order(row["sorted"]))
 
 
 def _times(report: PaddingReport) -> Table:
     columns = (
-        Column("Batches", "left"),
-        Column("Experts by", "left"),
-        Column("Timed batches"),
-        Column("As it is (ms)"),
-        Column("Rerouted (ms)"),
-        Column("Change"),
-        Column("Extremes"),
-        Column("Rerouting itself"),
+        left("Batches", "run"),
+        left("Experts by", "experts"),
+        right("Timed batches", "batches", numbers.count),
+        right("As it is (ms)", "baseline_ns", numbers.milliseconds),
+        right("Rerouted (ms)", "rerouted_ns", numbers.milliseconds),
+        right("Change", "change", numbers.change),
+        right("Extremes", _extremes, str),
+        right("Rerouting itself", "reroute_share", numbers.share),
     )
-    rows = tuple(
-        Row(
-            (
-                row["run"],
-                row["experts"],
-                numbers.count(row["batches"]),
-                numbers.milliseconds(row["baseline_ns"]),
-                numbers.milliseconds(row["rerouted_ns"]),
-                numbers.change(row["change"]),
-                f"{numbers.change(row['change_low'])} to {numbers.change(row['change_high'])}",
-                numbers.share(row["reroute_share"]),
-            )
-        )
-        for row in report.times
-    )
-    return Table("Time of a batch", columns, rows)
+    return table("Time of a batch", report.times, columns)
+
+
+def _extremes(row: Values) -> str:
+    return f"{numbers.change(row['change_low'])} to {numbers.change(row['change_high'])}"
 
 
 def _kernels(report: PaddingReport) -> Table:
     columns = (
-        Column("Batches", "left"),
-        Column("Active experts as it is"),
-        Column("Rerouted"),
-        Column("Choices of the busiest as it is"),
-        Column("Rerouted"),
-        Column("Blocks of 128 rows as it is"),
-        Column("Rerouted"),
+        left("Batches", "run"),
+        _of_arm("Active experts as it is", "baseline", "active_experts"),
+        _of_arm("Rerouted", "rerouted", "active_experts"),
+        _of_arm("Choices of the busiest as it is", "baseline", "busiest"),
+        _of_arm("Rerouted", "rerouted", "busiest"),
+        _of_arm("Blocks of 128 rows as it is", "baseline", "blocks"),
+        _of_arm("Rerouted", "rerouted", "blocks"),
     )
-    keys = ("active_experts", "busiest", "blocks")
-    rows = tuple(
-        Row((row["run"], *(_of(row[arm], key) for key in keys for arm in ("baseline", "rerouted"))))
-        for row in report.rows
-    )
-    return Table("What a layer's kernel gets in a batch", columns, rows)
+    return table("What a layer's kernel gets in a batch", report.rows, columns)
 
 
 def _harm(report: PaddingReport) -> tuple[Table, ...]:
-    rows = tuple(
-        Row(
-            (
-                row["run"],
-                "yes" if row["difference"]["equal"] else "no",
-                numbers.decimal(row["difference"]["largest"]),
-                numbers.decimal(row["difference"]["scale"]),
-                numbers.count(row["difference"]["routes_changed"]),
-                numbers.count(row["difference"]["routes"]),
-            )
-        )
-        for row in report.rows
-        if row["difference"]
-    )
+    rows = [{"run": row["run"], **row["difference"]} for row in report.rows if row["difference"]]
     columns = (
-        Column("Batches", "left"),
-        Column("Equal bit for bit"),
-        Column("Largest difference"),
-        Column("Largest output"),
-        Column("Routes that differ"),
-        Column("Of"),
+        left("Batches", "run"),
+        right("Equal bit for bit", lambda row: "yes" if row["equal"] else "no", str),
+        right("Largest difference", "largest"),
+        right("Largest output", "scale"),
+        right("Routes that differ", "routes_changed", numbers.count),
+        right("Of", "routes", numbers.count),
     )
-    return (Table("Outputs at real tokens, with and without", columns, rows),) if rows else ()
+    caption = "Outputs at real tokens, with and without"
+    return (table(caption, rows, columns),) if rows else ()
 
 
 def _accuracy(report: PaddingReport) -> tuple[Table, ...]:
-    rows = tuple(
-        Row(
-            (
-                row["run"],
-                numbers.count(row["accuracy"]["questions"]),
-                *(
-                    numbers.share(row["accuracy"]["right"][arm] / row["accuracy"]["questions"])
-                    if arm in row["accuracy"]["right"]
-                    else numbers.UNKNOWN
-                    for arm in ("baseline", "rerouted")
-                ),
-                numbers.count(row["accuracy"]["changed"]),
-            )
-        )
-        for row in report.rows
-        if row["accuracy"]
-    )
+    rows = [{"run": row["run"], **row["accuracy"]} for row in report.rows if row["accuracy"]]
     columns = (
-        Column("Batches", "left"),
-        Column("Questions"),
-        Column("Right as it is"),
-        Column("Right rerouted"),
-        Column("Answers that differ"),
+        left("Batches", "run"),
+        right("Questions", "questions", numbers.count),
+        right("Right as it is", partial(_right, "baseline"), numbers.share),
+        right("Right rerouted", partial(_right, "rerouted"), numbers.share),
+        right("Answers that differ", "changed", numbers.count),
     )
-    return (Table("Multiple choice", columns, rows),) if rows else ()
+    return (table("Multiple choice", rows, columns),) if rows else ()
+
+
+def _right(arm: str, row: Values) -> float | None:
+    right = row["right"]
+    return right[arm] / row["questions"] if arm in right else None
+
+
+def _of_both(title: str, key: str) -> tuple[Shown, Shown]:
+    return (
+        _of_arm(f"{title} as it is", "baseline", key),
+        _of_arm(f"{title} rerouted", "rerouted", key),
+    )
+
+
+def _of_arm(title: str, arm: str, key: str) -> Shown:
+    return right(title, lambda row: _of(row[arm], key), str)
 
 
 def _pair(report: PaddingReport, place: int) -> Picture:

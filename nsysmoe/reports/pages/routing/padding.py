@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.document import Document, Picture, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.routing.padding import Padding
@@ -46,31 +47,28 @@ def padding_page(padding: Padding) -> Document:
 
 
 def _marked(padding: Padding) -> Table:
-    titles = ("CV", "CV, p95", "Max / mean", "CV over the run")
-    keys = ("cv", "cv_p95", "max_over_mean", "run_cv")
-    rows = tuple(
-        Row((_WHATS[row["what"]], *(numbers.decimal(row[key]) for key in keys)))
-        for row in padding.marked
+    columns = (
+        left("Loads", "what", _WHATS.__getitem__),
+        right("CV", "cv"),
+        right("CV, p95", "cv_p95"),
+        right("Max / mean", "max_over_mean"),
+        right("CV over the run", "run_cv"),
     )
-    return Table("As the log marks it", (Column("Loads", "left"), *map(Column, titles)), rows)
+    return table("As the log marks it", padding.marked, columns)
 
 
 def _settings(padding: Padding) -> Table:
-    titles = ("Padding", "CV, real", "CV, padded", "CV, rerouted", "Max / mean, padded", "rerouted")
-    keys = ("real_cv", "padded_cv", "rerouted_cv", "padded_max_over_mean", "rerouted_max_over_mean")
-    rows = tuple(
-        Row(
-            (
-                f"{row['batch_size']} × {row['batches']}",
-                row["order"],
-                numbers.share(row["padding_share"]),
-                *(numbers.decimal(row[key]) for key in keys),
-            )
-        )
-        for row in padding.settings
+    columns = (
+        left("Batch size × batches", lambda row: f"{row['batch_size']} × {row['batches']}"),
+        left("Requests", "order"),
+        right("Padding", "padding_share", numbers.share),
+        right("CV, real", "real_cv"),
+        right("CV, padded", "padded_cv"),
+        right("CV, rerouted", "rerouted_cv"),
+        right("Max / mean, padded", "padded_max_over_mean"),
+        right("rerouted", "rerouted_max_over_mean"),
     )
-    columns = (Column("Batch size × batches", "left"), Column("Requests", "left"))
-    return Table("Batches of the log's requests", (*columns, *map(Column, titles)), rows)
+    return table("Batches of the log's requests", padding.settings, columns)
 
 
 def _pictures(padding: Padding) -> tuple[Picture, ...]:

@@ -6,7 +6,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.document import Document, Picture, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.routing.patterns import Patterns
@@ -18,6 +19,7 @@ _NOTE = (
     "where requests are dealt to groups at random. Expected pairs: experts as popular as they are, "
     "without favourite pairs; expected steps: layers independent of each other."
 )
+_BEYOND_CHANCE = (right("Expected", "expected"), right("Lift", "lift"), right("z", "z"))
 
 
 def patterns_page(patterns: Patterns) -> Document:
@@ -62,87 +64,74 @@ def _data(patterns: Patterns) -> dict[str, Any]:
 
 
 def _groups(patterns: Patterns) -> Table:
-    columns = (Column("Group", "left"), *map(Column, ("Requests", "Choices", "CV, mean of layers")))
-    rows = tuple(
-        Row(
-            (
-                row["group"],
-                numbers.count(row["requests"]),
-                numbers.count(row["choices"]),
-                numbers.decimal(row["cv"]),
-            )
-        )
-        for row in patterns.groups
+    columns = (
+        left("Group", "group"),
+        right("Requests", "requests", numbers.count),
+        right("Choices", "choices", numbers.count),
+        right("CV, mean of layers", "cv"),
     )
-    return Table("Groups", columns, rows)
+    return table("Groups", patterns.groups, columns)
 
 
 def _shifts(patterns: Patterns) -> Table:
-    titles = ("Distance", "p50", "Max", "Worst layer", "Dealt", "Dealt, p95", "p")
-    keys = ("chance", "chance_p95", "p")
-    rows = tuple(
-        Row(
-            (
-                row["one"],
-                row["other"],
-                *(numbers.decimal(row[key]) for key in ("distance", "p50", "max")),
-                str(row["worst_layer"]),
-                *(numbers.decimal(row[key]) for key in keys),
-            )
-        )
-        for row in patterns.shifts
+    columns = (
+        left("Between", "one"),
+        left("and", "other"),
+        right("Distance", "distance"),
+        right("p50", "p50"),
+        right("Max", "max"),
+        right("Worst layer", "worst_layer", str),
+        right("Dealt", "chance"),
+        right("Dealt, p95", "chance_p95"),
+        right("p", "p"),
     )
-    columns = (Column("Between", "left"), Column("and", "left"), *map(Column, titles))
-    return Table(f"Shift of popularity by {patterns.by}", columns, rows)
+    return table(f"Shift of popularity by {patterns.by}", patterns.shifts, columns)
 
 
 def _agreement(patterns: Patterns) -> Table:
-    titles = ("Mean of layers", "Lowest layer", "By chance", "One request", "Another's decode")
-    keys = ("mean", "min", "by_chance", "own", "others")
-    rows = tuple(
-        Row(
-            (
-                _MEASURES[row["measure"]].format(patterns.top),
-                *(numbers.decimal(row[key]) for key in keys),
-            )
-        )
-        for row in patterns.agreement
+    columns = (
+        left("Measure", "measure", lambda key: _MEASURES[key].format(patterns.top)),
+        right("Mean of layers", "mean"),
+        right("Lowest layer", "min"),
+        right("By chance", "by_chance"),
+        right("One request", "own"),
+        right("Another's decode", "others"),
     )
-    return Table("Prefill against decode", (Column("Measure", "left"), *map(Column, titles)), rows)
+    return table("Prefill against decode", patterns.agreement, columns)
 
 
 def _pairs(patterns: Patterns) -> Table:
-    columns = tuple(map(Column, ("Layer", "Expert", "with", "Tokens", "Expected", "Lift", "z")))
-    rows = tuple(Row((str(row["layer"]), *_cells(row))) for row in patterns.pairs)
-    return Table("Pairs that tokens choose beyond chance", columns, rows)
+    columns = (
+        right("Layer", "layer", str),
+        right("Expert", "one", str),
+        right("with", "other", str),
+        right("Tokens", "tokens", numbers.count),
+        *_BEYOND_CHANCE,
+    )
+    return table("Pairs that tokens choose beyond chance", patterns.pairs, columns)
 
 
 def _transitions(patterns: Patterns) -> Table:
-    titles = ("Layer", "Expert", "then layer", "expert", "Choices", "Expected", "Lift", "z")
-    rows = []
-    for row in patterns.transitions:
-        one, other, *rest = _cells(row)
-        rows.append(Row((str(row["layer"]), one, str(row["next_layer"]), other, *rest)))
-    return Table("Steps to the next layer beyond chance", tuple(map(Column, titles)), tuple(rows))
-
-
-def _cells(row: dict[str, Any]) -> tuple[str, ...]:
-    return (
-        str(row["one"]),
-        str(row["other"]),
-        numbers.count(row["tokens"]),
-        *(numbers.decimal(row[key]) for key in ("expected", "lift", "z")),
+    columns = (
+        right("Layer", "layer", str),
+        right("Expert", "one", str),
+        right("then layer", "next_layer", str),
+        right("expert", "other", str),
+        right("Choices", "tokens", numbers.count),
+        *_BEYOND_CHANCE,
     )
+    return table("Steps to the next layer beyond chance", patterns.transitions, columns)
 
 
 def _together(patterns: Patterns) -> Table:
-    titles = ("Layer", "Pairs apart", "by chance", "Next layer apart", "by chance")
-    keys = ("pairs", "pairs_chance", "next", "next_chance")
-    rows = tuple(
-        Row((str(row["layer"]), *(numbers.share(row[key]) for key in keys)))
-        for row in patterns.together
+    columns = (
+        right("Layer", "layer", str),
+        right("Pairs apart", "pairs", numbers.share),
+        right("by chance", "pairs_chance", numbers.share),
+        right("Next layer apart", "next", numbers.share),
+        right("by chance", "next_chance", numbers.share),
     )
-    return Table("How far choices are from independent ones", tuple(map(Column, titles)), rows)
+    return table("How far choices are from independent ones", patterns.together, columns)
 
 
 def _pictures(patterns: Patterns) -> tuple[Picture, ...]:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports import numbers
-from nsysmoe.reports.document import Column, Document, Row, Table
+from nsysmoe.reports.document import Document, Table
+from nsysmoe.reports.tables import left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.routing.routing_cost import Explanation
+    from nsysmoe.reports.tables import Values
 
 _WHAT = {
     "measured": "measured",
@@ -33,6 +35,11 @@ _SCORE = (
 )
 # Tokens that explain nearly what the whole model does need no experts beside them.
 _NEARLY = 0.95
+_OF_LAUNCHES = (
+    left("Phase", "phase"),
+    left("GEMM", "gemm"),
+    right("Launches", "launches", numbers.count),
+)
 
 
 def routing_cost_page(found: Explanation) -> Document:
@@ -55,107 +62,62 @@ def routing_cost_page(found: Explanation) -> Document:
 
 
 def _costs(found: Explanation) -> Table:
+    rows = sorted(found.costs, key=lambda row: (row["phase"], row["gemm"], row["block_m"]))
     columns = (
-        Column("Phase", "left"), Column("GEMM", "left"), Column("BM"), Column("Launches"),
-        Column("a (us)"), Column("b: an expert (us)"), Column("c: a row (us)"),
-        Column("b + c × BM (us)"), Column("R²"), Column("other steps"), Column("active alone"),
-        Column("tokens alone"), Column("Error"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                row["phase"],
-                row["gemm"],
-                str(row["block_m"]),
-                numbers.count(row["launches"]),
-                *(
-                    numbers.microseconds(row[name])
-                    for name in ("base_ns", "per_expert_ns", "per_row_ns")
-                ),
-                numbers.microseconds(_one_more(row)),
-                *(_r2(row[name]) for name in ("r2", "r2_held_out", "r2_active", "r2_tokens")),
-                numbers.share(row["error_ratio"]),
-            )
-        )
-        for row in sorted(found.costs, key=lambda row: (row["phase"], row["gemm"], row["block_m"]))
+        *_OF_LAUNCHES[:2],
+        right("BM", "block_m", str),
+        _OF_LAUNCHES[2],
+        right("a (us)", "base_ns", numbers.microseconds),
+        right("b: an expert (us)", "per_expert_ns", numbers.microseconds),
+        right("c: a row (us)", "per_row_ns", numbers.microseconds),
+        right("b + c × BM (us)", _one_more, numbers.microseconds),
+        right("R²", "r2", _r2),
+        right("other steps", "r2_held_out", _r2),
+        right("active alone", "r2_active", _r2),
+        right("tokens alone", "r2_tokens", _r2),
+        right("Error", "error_ratio", numbers.share),
     )
-    return Table(f"Fit on {found.source}", columns, rows)
+    return table(f"Fit on {found.source}", rows, columns)
 
 
 def _scores(found: Explanation) -> Table:
     columns = (
-        Column("Phase", "left"), Column("GEMM", "left"), Column("Launches"),
-        Column("Not predicted"), Column("R²"), Column("Error"), Column("Bias"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                row["phase"],
-                row["gemm"],
-                numbers.count(row["launches"]),
-                numbers.count(row["unpredicted"]),
-                _r2(row["r2"]),
-                numbers.share(row["error_ratio"]),
-                numbers.change(row["bias_ratio"]),
-            )
-        )
-        for row in found.scores
+        *_OF_LAUNCHES,
+        right("Not predicted", "unpredicted", numbers.count),
+        right("R²", "r2", _r2),
+        right("Error", "error_ratio", numbers.share),
+        right("Bias", "bias_ratio", numbers.change),
     )
-    return Table(f"That fit on {found.against}, which it has not seen", columns, rows)
+    return table(f"That fit on {found.against}, which it has not seen", found.scores, columns)
 
 
 def _sums(found: Explanation) -> Table:
     columns = (
-        Column("", "left"), Column("Critical (ms)"), Column("off by"), Column("Excess (ms)"),
-        Column("off by"),
-    )  # fmt: skip
-    rows = tuple(
-        Row(
-            (
-                _WHAT[row["what"]],
-                numbers.milliseconds(row["critical_ns"]),
-                _error(row["critical_error"]),
-                numbers.milliseconds(row["excess_ns"]),
-                _error(row["excess_error"]),
-            ),
-            group=row["phase"],
-        )
-        for row in found.sums
+        left("", "what", _WHAT.__getitem__),
+        right("Critical (ms)", "critical_ns", numbers.milliseconds),
+        right("off by", "critical_error", _error),
+        right("Excess (ms)", "excess_ns", numbers.milliseconds),
+        right("off by", "excess_error", _error),
     )
     known, cells = found.cells["predicted"], found.cells["cells"]
     part = f"{known:,} of {cells:,}" if found.against else f"{cells:,}"
     caption = f"Slowest rank of {part} cells of {found.against or found.source}"
-    return Table(caption, columns, rows)
+    return table(caption, found.sums, columns, "phase")
 
 
 def _tax(found: Explanation) -> Table:
     columns = (
-        Column("Phase", "left"),
-        Column("Tokens"),
-        Column("By placement (us)"),
-        Column("of active experts (us)"),
-        Column("of padded rows (us)"),
-        Column("Active experts, first placement"),
-        Column("second"),
-        Column("Measured, first trace (us)"),
-        Column("second (us)"),
+        left("Phase", "phase"),
+        right("Tokens", "tokens", numbers.count),
+        right("By placement (us)", "change_ns", numbers.microseconds),
+        right("of active experts (us)", "experts_ns", numbers.microseconds),
+        right("of padded rows (us)", "rows_ns", numbers.microseconds),
+        right("Active experts, first placement", "active_before"),
+        right("second", "active_after"),
+        right("Measured, first trace (us)", "measured_before_ns", numbers.microseconds),
+        right("second (us)", "measured_after_ns", numbers.microseconds),
     )
-    times = ("change", "experts", "rows")
-    rows = tuple(
-        Row(
-            (
-                row["phase"],
-                numbers.count(row["tokens"]),
-                *(numbers.microseconds(row[f"{name}_ns"]) for name in times),
-                numbers.decimal(row["active_before"]),
-                numbers.decimal(row["active_after"]),
-                numbers.microseconds(row["measured_before_ns"]),
-                numbers.microseconds(row["measured_after_ns"]),
-            )
-        )
-        for row in found.tax
-    )
-    return Table("Tax and gain: MoE time of the slowest rank a token", columns, rows)
+    return table("Tax and gain: MoE time of the slowest rank a token", found.tax, columns)
 
 
 def _lead(found: Explanation) -> list[str]:
@@ -218,7 +180,7 @@ def _tax_part(row: dict[str, Any]) -> str:
     return f"{row['phase']} {verb} {numbers.microseconds(abs(change))} us a token"
 
 
-def _one_more(row: dict[str, Any]) -> float | None:
+def _one_more(row: Values) -> float | None:
     """Return what an expert that was given its first row costs."""
     if row["per_expert_ns"] is None and row["per_row_ns"] is None:
         return None

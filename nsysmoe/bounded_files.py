@@ -1,0 +1,119 @@
+"""How every layer reads a small file: within bounds, and with one line on what is wrong."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+from importlib import resources
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from nsysmoe.errors import InputError, NsysmoeError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from typing_extensions import Unpack
+
+# Beyond any record of a run, and within what a laptop holds.
+LARGEST = 256 << 20
+
+
+class ReadOptions(TypedDict, total=False):
+    """How a file is read.
+
+    Attributes:
+        largest: Bytes that it may have; 256 MiB where left out.
+        fix: What to do where it cannot be used, as the end of a sentence.
+        error: What is raised then; InputError where left out.
+    """
+
+    largest: int
+    fix: str
+    error: type[NsysmoeError]
+
+
+def read_text(path: Path, **how: Unpack[ReadOptions]) -> str:
+    """Read a text in UTF-8, with a byte order mark or without; the file may be a pipe.
+
+    Raises:
+        NsysmoeError: It cannot be read, is larger than it may be, or is not UTF-8.
+    """
+    largest = how.get("largest", LARGEST)
+    try:
+        return _content(path, largest).decode("utf-8-sig")
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({error.strerror})", how) from error
+    except OverflowError as error:
+        raise _refusal(path, f"is larger than {largest >> 20} MiB", how) from error
+    except UnicodeDecodeError as error:
+        raise _refusal(path, f"is not UTF-8 text (byte {error.start:,})", how) from error
+
+
+def read_json(path: Path, **how: Unpack[ReadOptions]) -> Any:
+    """Read a file that holds one JSON value.
+
+    Raises:
+        NsysmoeError: As ``read_text``, or it is not JSON.
+    """
+    text = read_text(path, **how)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, f"is not JSON ({error})", how) from error
+
+
+def read_json_object(path: Path, **how: Unpack[ReadOptions]) -> dict[str, Any]:
+    """Read a file that holds one JSON object.
+
+    Raises:
+        NsysmoeError: As ``read_json``, or it holds another value.
+    """
+    found = read_json(path, **how)
+    if not isinstance(found, dict):
+        raise _refusal(path, "must hold a JSON object", how)
+    return found
+
+
+def read_toml(path: Path, **how: Unpack[ReadOptions]) -> dict[str, Any]:
+    """Read a file of TOML.
+
+    Raises:
+        NsysmoeError: As ``read_text``, or it is not TOML.
+    """
+    text = read_text(path, **how)
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _refusal(path, f"is not TOML ({error})", how) from error
+
+
+def shipped_toml(package: str, name: str) -> dict[str, Any]:
+    """Return the tables of a TOML file that ships in a package of nsysmoe."""
+    return tomllib.loads(resources.files(package).joinpath(name).read_text(encoding="utf-8"))
+
+
+def _content(path: Path, largest: int) -> bytes:
+    """Return all bytes.
+
+    Raises:
+        OSError: The file cannot be read.
+        OverflowError: It holds more than it may.
+    """
+    with path.open("rb") as file:
+        about = os.fstat(file.fileno())
+        # A pipe or a device tells no size, and may have no end.
+        size = about.st_size if stat.S_ISREG(about.st_mode) else largest
+        if size <= largest and len(content := file.read(size + 1)) <= largest:
+            return content
+    raise OverflowError
+
+
+def _refusal(path: Path, what: str, how: ReadOptions) -> NsysmoeError:
+    return how.get("error", InputError)(f"{path} {what}; {how.get('fix', 'check the path')}")
