@@ -132,6 +132,7 @@ def test_quiet_says_nothing_and_answers_the_same(tmp_path: Path, place: int) -> 
     assert run("-q", "summary", tmp_path / "none.sqlite").stderr.startswith("Error: ")
 
 
+@pytest.mark.usefixtures("cache_folder")
 @pytest.mark.parametrize("place", [0, 2])
 def test_verbose_tells_what_was_read_and_how_long_it_took(place: int) -> None:
     words = ["summary", _OFF]
