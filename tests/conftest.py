@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import settings
@@ -26,9 +27,40 @@ TABLE1 = ROOT / "fixtures" / "table1"
 PAIRS = ROOT / "fixtures" / "pairs"
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep neighbours in one process under ``-n``: what one test has read the next one finds."""
+    from xdist.scheduler import WorkStealingScheduling
+
+    return WorkStealingScheduling(config, log) if config.getvalue("dist") == "load" else None
+
+
+@pytest.fixture(scope="session")
+def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One cache of all processes that run tests."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    return folder / "common-cache"
+
+
 @pytest.fixture(autouse=True)
-def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the test's own, also for the processes that it starts."""
+def _kept(common_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One cache for all tests, as a user has one: fixtures are read once.
+
+    What tests write is not kept, being younger than two seconds (``cache.identity``).
+    """
+    monkeypatch.setenv("NSYSMOE_CACHE_DIR", str(common_cache))
+
+
+@pytest.fixture
+def cache_folder(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _kept: None
+) -> Path:
+    """A cache of the test's own, also for the processes that it starts.
+
+    For tests of the cache, and for those that need the reading itself to happen.
+    """
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("NSYSMOE_CACHE_DIR", str(folder))
     return folder

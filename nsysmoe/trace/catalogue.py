@@ -102,6 +102,7 @@ class Catalogue:
         self._made: set[str] = set()
         self._known_plans: dict[str, list[dict[str, Any]]] = {}
         self._kept_demand: dict[tuple[str, frozenset[str]], dict[str, set[str]]] = {}
+        self._known_columns: dict[str, dict[str, str]] = {}
         for schema in SCHEMAS:
             self._connection.execute(f"create schema {schema}")
         self._make([script.name for script in scripts if script.is_source])
@@ -164,14 +165,11 @@ class Catalogue:
 
     def column_types(self, view: str) -> dict[str, str]:
         """Return the columns of a view or kept table with DuckDB's types."""
-        schema, _, name = view.partition(".")
         with self._lock:
-            self._make(self.reached(view))
-            rows = self._rows(
-                "select column_name, data_type from duckdb_columns() "
-                f"where schema_name = '{schema}' and table_name = '{name}' order by column_index"
-            )
-        return dict(rows)
+            if view not in self._known_columns:
+                # Asked with every frame, and DuckDB looks through the columns of all views.
+                self._known_columns[view] = self._read_columns(view)
+            return dict(self._known_columns[view])
 
     def over_parts(self, parts: Iterable[str]) -> Catalogue:
         """Return the catalogue of a run of several files, in which some views are sources.
@@ -260,6 +258,16 @@ class Catalogue:
             self._known_plans[query] = json.loads(row[1])
         return self._known_plans[query]
 
+    def _read_columns(self, view: str) -> dict[str, str]:
+        schema, _, name = view.partition(".")
+        self._make(self.reached(view))
+        return dict(
+            self._rows(
+                "select column_name, data_type from duckdb_columns() "
+                f"where schema_name = '{schema}' and table_name = '{name}' order by column_index"
+            )
+        )
+
     def _read_sources(self) -> dict[str, tuple[Column, ...]]:
         string_ids = {
             (f"{schema}.{table}", column)
@@ -328,10 +336,15 @@ def body_of(script: Script) -> str:
     return statement["body"]
 
 
+def empty_table(name: str, columns: dict[str, str]) -> str:
+    """Return the statement that creates a table without rows, of columns with their types."""
+    listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
+    return f"create table {name} ({listed});"
+
+
 def _as_source(name: str, columns: dict[str, str]) -> Script:
     """Return the script of an empty table with the columns of a view."""
-    listed = ", ".join(f'"{column}" {kind}' for column, kind in columns.items())
-    text = f"create table {name} ({listed});"
+    text = empty_table(name, columns)
     return Script(name, text, is_source=True, is_kept=False, leader=None, references=frozenset())
 
 

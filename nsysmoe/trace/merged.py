@@ -406,8 +406,12 @@ class MergedStore:
     def _fill(self, table: str, columns: str, rows: Iterable[tuple[Any, ...]]) -> None:
         self.connection.execute(f"create or replace table run.{table} ({columns})")
         if values := list(rows):
-            marks = ", ".join("?" * len(values[0]))
-            self.connection.executemany(f"insert into run.{table} values ({marks})", values)
+            # One statement with a list a column: a statement a row is planned anew for each.
+            lists = ", ".join(["unnest(?)"] * len(values[0]))
+            self.connection.execute(
+                f"insert into run.{table} select {lists}",
+                [list(one) for one in zip(*values, strict=True)],
+            )
 
     def _number_names(self, made: Sequence[Parts]) -> None:
         """Number names and communicators over all files, as one file would have been."""

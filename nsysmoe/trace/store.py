@@ -21,7 +21,7 @@ from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, body_of, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, catalogue, empty_table
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
@@ -431,16 +431,21 @@ def make(  # noqa: PLR0913, PLR0917 - what a store knows
         empty: Kept tables that are known to have no rows.
     """
     text, *views = query
-    kept = set(known.kept(text, *views, without=given))
-    for name in known.reached(*views, without=given):
+    # What only an empty table stands on has not been read: made from nothing, a table would stay
+    # empty for the queries that do read it.
+    without = given | empty
+    kept = set(known.kept(text, *views, without=without))
+    for name in known.reached(*views, without=without):
         script = known.scripts[name]
-        if name not in made and (name in kept if script.is_kept else script.references <= made):
-            connection.execute(
-                f"create table {name} as select * from ({body_of(script)}) as q limit 0"
-                if name in empty
-                else script.text
-            ).fetchall()
-            made.add(name)
+        if name in made:
+            continue
+        if name in empty:
+            connection.execute(empty_table(name, known.column_types(name)))
+        elif name in kept if script.is_kept else script.references <= made:
+            connection.execute(script.text).fetchall()
+        else:
+            continue
+        made.add(name)
 
 
 def no_kernels(path: Path, export: Export) -> MissingDataError:

@@ -89,17 +89,25 @@ LAUNCHING = {"cudaLaunchKernel_v7000", "cudaGraphLaunch_v10000"}
 CALLS = st.lists(st.tuples(st.integers(21, 2900), st.integers(0, 400), NAMES), max_size=12)
 
 
-@settings(max_examples=25)
-@given(CALLS)
+@settings(max_examples=8)
+@given(st.lists(CALLS, min_size=1, max_size=6))
 def test_parts_agree_with_every_moment_looked_at(
-    tmp_path_factory: pytest.TempPathFactory, calls: list[tuple[int, int, str]]
+    tmp_path_factory: pytest.TempPathFactory, ranks: list[list[tuple[int, int, str]]]
 ) -> None:
-    """Of several calls that hold a moment, the one that began first has it."""
-    build = decoding(TraceBuilder(), [0, 1000, 2000, 3000])
-    clear = [(start + 10, 10, "cudaLaunchKernel_v7000") for start in (0, 1000, 2000, 3000)]
-    for number, (start, dur, name) in enumerate(calls):
-        build.call(start, dur, correlation=800 + number, name=name)
+    """Of several calls that hold a moment, the one that began first has it; on every rank."""
+    build = TraceBuilder()
+    for rank, calls in enumerate(ranks):
+        decoding(build, [0, 1000, 2000, 3000], pid=1000 + rank, device=rank)
+        for number, (start, dur, name) in enumerate(calls):
+            build.call(start, dur, pid=1000 + rank, correlation=800 + number, name=name)
     path = build.write(tmp_path_factory.mktemp("host") / "trace.sqlite")
+    steps = host_steps(path)
+    for rank, calls in enumerate(ranks):
+        _check_parts([step for step in steps if step["device_id"] == rank], calls)
+
+
+def _check_parts(steps: list[dict[str, Any]], calls: list[tuple[int, int, str]]) -> None:
+    clear = [(start + 10, 10, "cudaLaunchKernel_v7000") for start in (0, 1000, 2000, 3000)]
     every = sorted([*clear, *calls], key=lambda call: (call[0], -call[1]))
     outer: list[tuple[int, int, str]] = []
     reach = 0
@@ -107,7 +115,7 @@ def test_parts_agree_with_every_moment_looked_at(
         if start >= reach:
             outer.append((start, start + dur, name))
         reach = max(reach, start + dur)
-    steps = host_steps(path)
+    assert len(steps) == 4
     assert [step["end_ns"] for step in steps[:-1]] == [step["start_ns"] for step in steps[1:]]
     for step in steps:
         assert sum(step[part] for part in PARTS) == step["wall_ns"]
@@ -192,20 +200,25 @@ def test_what_cuda_itself_does_is_not_the_profilers(written: Write) -> None:
 SPANS = st.lists(st.tuples(st.integers(0, 99), st.integers(0, 40)), min_size=1, max_size=10)
 
 
-@settings(max_examples=25)
-@given(SPANS)
+@settings(max_examples=8)
+@given(st.lists(SPANS, min_size=1, max_size=8))
 def test_overheads_add_up_to_the_moments_they_hold(
-    tmp_path_factory: pytest.TempPathFactory, spans: list[tuple[int, int]]
+    tmp_path_factory: pytest.TempPathFactory, threads: list[list[tuple[int, int]]]
 ) -> None:
+    """Of each thread for itself; several in a trace, since writing and reading one takes long."""
     build = decoding(TraceBuilder(), [0])
-    for start, dur in spans:
-        build.overhead("x", start, dur)
+    for number, spans in enumerate(threads):
+        for start, dur in spans:
+            build.overhead(f"of {number}", start, dur, pid=1000 + number)
     path = build.write(tmp_path_factory.mktemp("overhead") / "trace.sqlite")
-    (row,) = host(path).overheads
-    moments = {moment for start, dur in spans for moment in range(start, start + dur)}
-    assert row["added_ns"] == len(moments)
-    # The one kernel runs from 20 to 70.
-    assert row["in_window_ns"] == len(moments & set(range(20, 70)))
+    rows = {row["kind"]: row for row in host(path).overheads}
+    assert len(rows) == len(threads)
+    for number, spans in enumerate(threads):
+        moments = {moment for start, dur in spans for moment in range(start, start + dur)}
+        row = rows[f"of {number}"]
+        assert row["added_ns"] == len(moments)
+        # The one kernel runs from 20 to 70.
+        assert row["in_window_ns"] == len(moments & set(range(20, 70)))
 
 
 def test_before_the_first_step_time_belongs_to_none(written: Write) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(autouse=True)
-def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+def settled(cache_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: ARG001
     """Files that a test wrote just now are kept too."""
     monkeypatch.setattr(identity, "SETTLED_NS", 0)
 

@@ -172,11 +172,12 @@ def test_ranges_by_registered_string(written: Write) -> None:
 TIMES = st.lists(
     st.tuples(st.integers(1, 1000), st.integers(1, 1000), st.integers(0, 500), st.integers(0, 500)),
     min_size=1,
-    max_size=12,
+    max_size=24,
 )
 
 
-@settings(max_examples=15)
+# Few traces, since writing and reading one takes long, of more cells each.
+@settings(max_examples=8)
 @given(TIMES)
 def test_invariants(tmp_path_factory: pytest.TempPathFactory, times: list[tuple[int, ...]]) -> None:
     build = TraceBuilder()

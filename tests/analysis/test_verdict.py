@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import closing
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.analysis.comparing.gates import Gate, failures
+from nsysmoe.cache import identity
 from nsysmoe.errors import GateError, InputError
 from nsysmoe.export.files import runs_of
 from tests.conftest import GRAPHS, TABLE1
@@ -43,15 +45,36 @@ def run_of(scale: float, noise: random.Random, *, slow: float = 1.0) -> TraceBui
     return build
 
 
+@pytest.fixture(scope="module")
+def written_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """Write a run of some name, number and scale once: the same file for all tests."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    @cache
+    def write(name: str, number: int, scale: float, **more: float) -> Path:
+        noise = random.Random(f"{name}{number}")
+        drift = 1 + 0.004 * noise.uniform(-1, 1)
+        made = run_of(scale * drift, noise, **more)
+        place = folder / f"{name}-{scale}-{more}"
+        place.mkdir(exist_ok=True)
+        return made.write(place / f"run{number}.sqlite")
+
+    return write
+
+
 @pytest.fixture
-def runs(tmp_path: Path) -> Callable[..., Path]:
+def runs(
+    written_runs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Path]:
+    """Put runs into a folder; what was read of a file by one test is kept for the next."""
+    monkeypatch.setattr(identity, "SETTLED_NS", 0)
+
     def write(name: str, scale: float, count: int = 5, **more: float) -> Path:
         folder = tmp_path / name
         folder.mkdir()
         for number in range(count):
-            noise = random.Random(f"{name}{number}")
-            drift = 1 + 0.004 * noise.uniform(-1, 1)
-            run_of(scale * drift, noise, **more).write(folder / f"run{number}.sqlite")
+            made = written_runs(name, number, scale, **more)
+            (folder / made.name).symlink_to(made)
         return folder
 
     return write
@@ -74,7 +97,7 @@ def test_five_runs_an_arm_tell_an_effect_from_noise(runs: Callable[..., Path]) -
 
 
 def test_no_effect_is_within_noise(runs: Callable[..., Path]) -> None:
-    found = nsysmoe.compare(runs("a", 1.0), runs("b", 1.0))
+    found = nsysmoe.compare(runs("off", 1.0), runs("same", 1.0))
     assert found.metric("total_time_ns").verdict == "within_noise"
     assert found.metric("launches").verdict == "same"
     assert sentence(found, "balance") == "within_noise"
@@ -83,7 +106,7 @@ def test_no_effect_is_within_noise(runs: Callable[..., Path]) -> None:
 def test_the_value_of_an_arm_is_the_mean_of_its_runs(runs: Callable[..., Path]) -> None:
     folder = runs("off", 1.0, 3)
     alone = [nsysmoe.summarize(path).metrics[0].value for path in runs_of(folder)]
-    found = nsysmoe.compare(folder, runs("on", 1.0, 4))
+    found = nsysmoe.compare(folder, runs("same", 1.0, 4))
     assert found.metric("total_time_ns").baseline == pytest.approx(sum(alone) / 3)  # type: ignore[arg-type]
     assert found.metric("launches").baseline == 4 * STEPS
 
@@ -108,7 +131,7 @@ def test_one_run_an_arm_is_judged_over_steps(runs: Callable[..., Path]) -> None:
 
 def test_balance_is_told_apart_from_totals(runs: Callable[..., Path]) -> None:
     """Rank 1 was 40 % slower; balanced, both do 3 % more than the mean: the total is worse."""
-    found = nsysmoe.compare(runs("off", 1.0, slow=1.4), runs("on", 1.236))
+    found = nsysmoe.compare(runs("off", 1.0, 3, slow=1.4), runs("on", 1.236, 3))
     assert found.metric("total_time_ns").verdict == "worse"
     assert found.metric("critical_moe_ns").verdict == "better"
     assert sentence(found, "totals") == "mislead"
@@ -199,16 +222,17 @@ def test_quick_reads_kernels_alone_and_says_less(off: Path, on: Path) -> None:
 
 
 def test_gates_fail_beyond_their_percent_and_noise(runs: Callable[..., Path]) -> None:
-    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05), quick=True)
+    off, on = runs("off", 1.0), runs("on", 1.05)
+    found = nsysmoe.compare(off, on, quick=True)
     (line,) = failures(found, [Gate("total_time_ns", 1.0), Gate("total_time_ns", 20.0)])
     assert "total_time_ns is worse by +5." in line
     assert not failures(found, [Gate("launches", 0.0)])
-    better = nsysmoe.compare(runs("off2", 1.05), runs("on2", 1.0), quick=True)
+    better = nsysmoe.compare(on, off, quick=True)
     assert not failures(better, [Gate("total_time_ns", 0.0)])
 
 
 def test_a_gate_within_noise_passes(runs: Callable[..., Path]) -> None:
-    found = nsysmoe.compare(runs("a", 1.0), runs("b", 1.001), quick=True)
+    found = nsysmoe.compare(runs("off", 1.0), runs("same", 1.0), quick=True)
     assert not failures(found, [Gate("total_time_ns", -50.0)])
 
 

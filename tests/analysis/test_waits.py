@@ -85,9 +85,10 @@ STEP = st.tuples(
 )
 
 
-@settings(max_examples=15)
+# Few traces, since writing and reading one takes long, of more meetings each.
+@settings(max_examples=8)
 @given(st.lists(st.tuples(st.lists(STEP, max_size=3), st.lists(STEP, max_size=3)), min_size=2,
-                max_size=4))  # fmt: skip
+                max_size=8))  # fmt: skip
 def test_the_ledger_closes_on_one_stream_whatever_ran(
     tmp_path_factory: pytest.TempPathFactory,
     rounds: list[tuple[list[tuple[str, int, int, int]], ...]],

@@ -85,6 +85,7 @@ def test_compare_prints_the_published_table() -> None:
     assert found.stderr == ""
 
 
+@pytest.mark.usefixtures("cache_folder")
 def test_a_process_leaves_nothing_on_stderr(off: Path, on: Path) -> None:
     """Libraries that complain when Python ends would be heard here."""
     found = program("compare", off, on)

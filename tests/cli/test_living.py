@@ -89,6 +89,7 @@ def test_codes_of_every_kind_of_end(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert run("summary", _OFF).exit_code == exits.DEFECT
 
 
+@pytest.mark.usefixtures("cache_folder")
 def test_ctrl_c_ends_with_130_and_one_line(tmp_path: Path) -> None:
     output = tmp_path / "c.json"
     process = subprocess.Popen(
@@ -131,6 +132,7 @@ def test_quiet_says_nothing_and_answers_the_same(tmp_path: Path, place: int) -> 
     assert run("-q", "summary", tmp_path / "none.sqlite").stderr.startswith("Error: ")
 
 
+@pytest.mark.usefixtures("cache_folder")
 @pytest.mark.parametrize("place", [0, 2])
 def test_verbose_tells_what_was_read_and_how_long_it_took(place: int) -> None:
     words = ["summary", _OFF]
@@ -154,6 +156,7 @@ def test_quiet_and_verbose_exclude_each_other() -> None:
         assert "opposite" in found.output
 
 
+@pytest.mark.usefixtures("cache_folder")
 def test_a_sign_of_life_on_a_terminal_and_none_in_a_pipe() -> None:
     assert b"Reading" in on_terminal("summary", _OFF)
     assert b"Reading" not in on_terminal("--quiet", "summary", _OFF)

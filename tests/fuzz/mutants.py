@@ -115,8 +115,8 @@ def unbroken(corpus: Path, folder: Path) -> Iterator[Mutant]:
     """
     chosen = random.Random(0)
     for source in sorted((corpus / "traces").iterdir()):
+        path = Path(shutil.copy(source, folder / "mutant.sqlite"))
         for name in _OF_TRACES if source.name == "dp2_on.sqlite" else ("summary",):
-            path = Path(shutil.copy(source, folder / "mutant.sqlite"))
             yield _asked_of_trace(path, source, name, chosen, 0, "unbroken")
     for name, commands in _OF_DOCUMENTS.items():
         for asked in commands:

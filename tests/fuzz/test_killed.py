@@ -21,6 +21,8 @@ from tests.conftest import DP2, GRAPHS, ROOT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# What is killed is at work, not fetching a kept answer.
+pytestmark = pytest.mark.usefixtures("cache_folder")
 _OLD = "what was there before"
 
 

@@ -39,10 +39,11 @@ EVENT = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=25)
+# Few traces, since writing and reading one takes long, of more kernels each.
+@settings(max_examples=12)
 @given(
     version=st.sampled_from(VERSIONS),
-    events=st.lists(EVENT, min_size=1, max_size=40),
+    events=st.lists(EVENT, min_size=1, max_size=80),
     seed=st.integers(0, 99),
 )
 def test_kernels_and_table_1(version: str, events: list[dict[str, Any]], seed: int) -> None:
