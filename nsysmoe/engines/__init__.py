@@ -1,5 +1,7 @@
 """Where the work on each file of a run is done: here, in processes of this machine, or on Ray."""
 
-from nsysmoe.engines.engine import Engine, Here, engine_named
+from nsysmoe.engines.by_name import engine_named
+from nsysmoe.engines.engine import Engine
+from nsysmoe.engines.here import Here
 
 __all__ = ["Engine", "Here", "engine_named"]

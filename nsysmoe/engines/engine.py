@@ -1,4 +1,4 @@
-"""The one interface of all engines, and the simplest of them."""
+"""The one interface of all engines, and how results and errors come back from a job."""
 
 from __future__ import annotations
 
@@ -39,41 +39,6 @@ class Engine(Protocol):
             NsysmoeError: A task raised it, or a job lost its worker again and again.
         """
         ...
-
-
-class Here:
-    """One job after the other, in this process."""
-
-    def share(self, jobs: int, limits: Limits) -> Limits:  # noqa: ARG002 - of the interface
-        """Return what each job may use: all, since jobs run one by one."""
-        return limits
-
-    def map(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
-        """Do the task for every job, as ``Engine`` has it."""
-        return [task(job) for job in jobs]
-
-
-def engine_named(
-    name: EngineName, *, workers: int | None = None, ray_address: str | None = None
-) -> Engine:
-    """Return an engine.
-
-    Args:
-        name: ``here``, ``processes`` or ``ray``.
-        workers: Processes at once; one for each thread that this process may use where left
-            out. Ray decides itself.
-        ray_address: Where the Ray cluster is; ``auto`` for the one of this machine.
-
-    Raises:
-        NsysmoeError: Ray is asked for and not installed, or there is no such cluster.
-    """
-    if name == "ray":
-        from nsysmoe.engines.on_ray import RayCluster  # noqa: PLC0415 - takes seconds to import
-
-        return RayCluster(ray_address or "auto")
-    from nsysmoe.engines.processes import Processes  # noqa: PLC0415 - needs this module
-
-    return Processes(workers) if name == "processes" else Here()
 
 
 def outcome(task: Callable[[Job], Result], job: Job, asked: Resources) -> Result | NsysmoeError:
