@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsysmoe.analysis.reading.run import read_run
-from nsysmoe.export.files import identify
+from nsysmoe.export.files import identify, trace_of
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def kernel_table(
     Raises:
         NsysmoeError: The input cannot be used.
     """
-    path = Path(path)
+    path = trace_of(path)
     if identify(path) == "csv":
         frame, findings = _of_summary(path, by, class_map)
     else:

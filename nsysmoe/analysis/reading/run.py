@@ -17,7 +17,7 @@ from nsysmoe.analysis.reading.attribution import (
 from nsysmoe.analysis.reading.gathering import RunFiles
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
-from nsysmoe.export.files import identify
+from nsysmoe.export.files import identify, trace_of
 from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
 from nsysmoe.findings import Finding
 
@@ -280,7 +280,7 @@ def read_run(
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
     """
-    files = path if isinstance(path, RunFiles) else RunFiles(Path(path))
+    files = path if isinstance(path, RunFiles) else RunFiles(trace_of(path))
     class_map = class_map or default_class_map()
     if not files.members and identify(files.path) == "csv":
         return _run_of_csv(files.path, class_map)
