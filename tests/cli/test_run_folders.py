@@ -13,13 +13,11 @@ from tests.conftest import ROOT
 RUNS = ROOT / "fixtures" / "pairs" / "on"
 RUN = RUNS / "run-1"
 QUERY = "select count(*) as launches from kernels"
-COMMANDS = {
-    name: ()
-    for name in (
-        "bound", "collectives", "host", "imbalance", "kernels", "phases", "stalls", "summary",
-        "timeline", "waits", "whatif",
-    )
-} | {"sql": (QUERY,)}  # fmt: skip
+ALONE = (
+    "bound", "collectives", "host", "imbalance", "kernels", "phases", "stalls", "summary",
+    "timeline", "waits", "whatif",
+)  # fmt: skip
+COMMANDS = {**dict.fromkeys(ALONE, ()), "sql": (QUERY,)}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

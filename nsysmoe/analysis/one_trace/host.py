@@ -82,8 +82,8 @@ def host(
         findings = trace.findings()
     if steps.is_empty():
         raise MissingDataError(
-            f"{trace.path} does not say which thread launched its kernels: no CUDA calls were recorded "
-            "with them; capture with --trace=cuda, and export without leaving out "
+            f"{trace.path} does not say which thread launched its kernels: no CUDA calls were "
+            "recorded with them; capture with --trace=cuda, and export without leaving out "
             "CUPTI_ACTIVITY_KIND_RUNTIME"
         )
 

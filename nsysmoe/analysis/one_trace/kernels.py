@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsysmoe.analysis.reading.run import read_run
@@ -11,6 +10,8 @@ from nsysmoe.export.files import identify, trace_of
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
     from nsysmoe.classes import ClassMap
