@@ -68,7 +68,7 @@ where
 """
 _MEETING_VIEWS = ("staging.stg_collective_arrivals", "main.kernel_classes")
 # The row numbers of a file's kernels, and the number of the file above them.
-_FILE_BITS = 40
+FILE_BITS = 40
 # Columns that mean nothing without others of their row.
 _WITH = {"end_ns": "start_ns", "last_end_ns": "first_start_ns", "global_tid": "global_pid"}
 
@@ -479,7 +479,7 @@ class MergedStore:
                 rows = self.connection.sql(
                     f"select told.* replace ({listed}) from {table} as told "
                     f"inner join {_stored(part)} as own "
-                    f"on told.kernel_id = own.kernel_id + (own.file::bigint << {_FILE_BITS}) "
+                    f"on told.kernel_id = own.kernel_id + (own.file::bigint << {FILE_BITS}) "
                     f"where own.file = {number}"
                 )
                 path = self._parts_path / f"{number}-{table}.parquet"
@@ -511,7 +511,7 @@ def _reader(schema: Any, batches: Iterable[Any]) -> Any:
 def _expression(part: str, name: str, kind: str) -> str:
     """Return what a column of a part is over all files."""
     numbered = {
-        "kernel_id": f"parts.kernel_id + (parts.file::bigint << {_FILE_BITS})",
+        "kernel_id": f"parts.kernel_id + (parts.file::bigint << {FILE_BITS})",
         "nccl_communicator": "communicators.overall",
         **({"name_id": "names.number"} if part in NAMED else {}),
     }

@@ -62,6 +62,10 @@ def collectives_page(measured: Measured, by: str | None) -> Document:
     spec = ((by, by.capitalize(), _text), *_COLLECTIVES) if by else _COLLECTIVES
     if any("host" in row for row in measured.rows):
         spec = (*spec[: 1 + bool(by)], ("host", "Host", _text), *spec[1 + bool(by) :])
+    if any("wait_uncertainty_ns" in row for row in measured.rows):
+        place = next(n for n, (key, *_) in enumerate(spec) if key == "wait_ns") + 1
+        unsure = ("wait_uncertainty_ns", "± clocks (ms)", numbers.milliseconds)
+        spec = (*spec[:place], unsure, *spec[place:])
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
         "Kernels are paired across ranks by communicator, name and order."

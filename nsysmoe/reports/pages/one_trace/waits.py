@@ -72,16 +72,29 @@ def _by_cause(waits: Waits, caption: str) -> Table:
         Row(("all", numbers.milliseconds(total), numbers.share(1.0 if total else None),
              *map(numbers.milliseconds, sums)))
     )  # fmt: skip
+    if "wait_uncertainty_ns" in waits.whole:
+        rows.append(_unsure(waits))
     return Table(caption, columns, tuple(rows))
 
 
+def _unsure(waits: Waits) -> Row:
+    """Return how far the line above may be off."""
+    parts = [waits.whole, *waits.phases.values()]
+    unsure, *phases = (numbers.milliseconds(part["wait_uncertainty_ns"]) for part in parts)
+    total = waits.whole["wait_ns"]
+    share = numbers.share(waits.whole["wait_uncertainty_ns"] / total if total else None)
+    return Row(("± what clocks of the files agree to", unsure, share, *phases))
+
+
 def _by_key(waits: Waits, caption: str) -> Table:
-    measured = ("collectives", "wait_ns", *CAUSES)
+    measured = ("collectives", "wait_ns", "wait_uncertainty_ns", *CAUSES)
+    is_unsure = "wait_uncertainty_ns" in waits.rows[0]
     keys = [key for key in waits.rows[0] if key not in measured]
     columns = (
         *(Column(key.replace("_", " ").capitalize(), "left") for key in keys),
         Column("Collectives"),
         Column("Waiting (ms)"),
+        *([Column("± clocks (ms)")] if is_unsure else []),
         *(Column(f"{cause.replace('_', ' ')} (ms)") for cause in CAUSES),
     )
     rows = tuple(
@@ -90,6 +103,7 @@ def _by_key(waits: Waits, caption: str) -> Table:
                 *(numbers.UNKNOWN if row[key] is None else str(row[key]) for key in keys),
                 numbers.count(row["collectives"]),
                 numbers.milliseconds(row["wait_ns"]),
+                *([numbers.milliseconds(row["wait_uncertainty_ns"])] if is_unsure else []),
                 *(numbers.milliseconds(row[cause]) for cause in CAUSES),
             )
         )
