@@ -57,6 +57,16 @@ def test_no_offset_within_the_residuals_moves_a_total_by_more(seed: int) -> None
     assert abs(total(told) - total(true)) <= uncertainty(told, files, residuals)
 
 
+@pytest.mark.parametrize("spread", [0, 500])
+def test_waits_that_are_the_clocks_alone_count_whole(spread: int) -> None:
+    true = np.random.default_rng(5).integers(0, spread + 1, (200, 2))
+    told = true + np.array([0, 6_000])
+    found = uncertainty(told, [0, 1], [0.0, 6_000.0])
+    assert abs(total(told) - total(true)) <= found
+    # Nobody waited, and no more than that is said.
+    assert found <= 200 * (6_000 + spread)
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_no_error_within_the_residuals_moves_a_wait_by_more(seed: int) -> None:
     chance = np.random.default_rng(seed)
