@@ -36,8 +36,8 @@ _MOE = "fused_moe_kernel"
 _MEETS = "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(ncclDevKernelArgsStorage<4096ul>)"
 _SORTS = "void vllm::moe::moe_align_block_size_kernel<int>(int*)"
 _REST = [f"void at::native::elementwise_kernel_{number}<4>(int)" for number in range(20)]
-_NAMES = [_MOE, _MEETS, _SORTS, *_REST, "cudaLaunchKernel_v7000"]
-_CALL = len(_NAMES) - 1
+NAMES = [_MOE, _MEETS, _SORTS, *_REST, "cudaLaunchKernel_v7000"]
+_CALL = len(NAMES) - 1
 # A layer: sort, two products, fifteen others, two all-reduces.
 _LAYER = [2, 0, *range(3, 10), 0, *range(10, 18), 1, 1]
 _LAYERS = 32
@@ -52,16 +52,14 @@ def rank_file(path: Path, rank: int, kernels: int) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.unlink(missing_ok=True)
-    with closing(sqlite3.connect(_REAL)) as real, closing(sqlite3.connect(partial)) as database:
-        for table in _TABLES:
-            (ddl,) = real.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,))
-            database.execute(ddl[0])
-        database.executemany("INSERT INTO StringIds VALUES (?, ?)", enumerate(_NAMES))
+    with closing(sqlite3.connect(partial)) as database:
+        tables(database)
+        database.executemany("INSERT INTO StringIds VALUES (?, ?)", enumerate(NAMES))
         pid = global_pid(1000)
         # A worse clock than nodes have: seconds of offset in all, 5 ppm of drift.
-        kernel_rows = _kernels(rank, kernels, pid)
+        kernel_events = kernel_rows(rank, kernels, pid)
         database.executemany(
-            f"INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES ({', '.join('?' * 28)})", kernel_rows
+            f"INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES ({', '.join('?' * 28)})", kernel_events
         )
         database.executemany(
             "INSERT INTO CUPTI_ACTIVITY_KIND_RUNTIME VALUES (?, ?, 33, ?, ?, ?, 0, NULL)",
@@ -89,11 +87,20 @@ def rank_file(path: Path, rank: int, kernels: int) -> Path:
     return path
 
 
+def tables(database: sqlite3.Connection) -> None:
+    """Create the tables of a real export."""
+    with closing(sqlite3.connect(_REAL)) as real:
+        for table in _TABLES:
+            (ddl,) = real.execute("SELECT sql FROM sqlite_master WHERE name = ?", (table,))
+            database.execute(ddl[0])
+
+
 def _clock(rank: int, true_ns: int) -> int:
     return true_ns + round(true_ns * 5e-6 * (rank % 5))
 
 
-def _kernels(rank: int, count: int, pid: int) -> Iterator[tuple[object, ...]]:
+def kernel_rows(rank: int, count: int, pid: int) -> Iterator[tuple[object, ...]]:
+    """Return rows of a rank's kernels, in the order of the table's columns."""
     chance = random.Random(rank)
     for number in range(count):
         name = _LAYER[number % len(_LAYER)]

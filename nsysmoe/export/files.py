@@ -87,6 +87,20 @@ def runs_of(source: Source) -> list[Path]:
     return [path]
 
 
+def trace_of(source: str | Path) -> Path:
+    """Return the one trace that a path names: a file, or what lies in the folder of a run.
+
+    Raises:
+        InputError: A folder or pattern holds no trace, or several.
+    """
+    found = runs_of(source)
+    if len(found) > 1:
+        raise InputError(
+            f"{source} holds {len(found)} traces, and one is asked for; name it: {found[0]}, …"
+        )
+    return found[0]
+
+
 def _traces(paths: Iterable[Path]) -> list[Path]:
     """Return exports and reports; a report beside its own export is left out.
 

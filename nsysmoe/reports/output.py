@@ -5,7 +5,8 @@ from __future__ import annotations
 import stat
 from typing import TYPE_CHECKING
 
-from nsysmoe.errors import OutputError
+from nsysmoe.errors import InputError, OutputError
+from nsysmoe.export.files import runs_of
 from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -16,12 +17,14 @@ if TYPE_CHECKING:
 def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
     """Write a file whole or not at all; an input, or what SQLite keeps beside it, never.
 
+    Of an input that is a folder or a pattern, the traces that it holds are inputs.
+
     Raises:
         OutputError: The place cannot be written, or is one of the inputs.
     """
     try:
         for source in inputs:
-            if _belongs_to(path, source):
+            if any(_belongs_to(path, one) for one in _files_of(source)):
                 raise OutputError(f"{path} is an input of this command; choose another name for -o")
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             if path.is_dir():
@@ -39,6 +42,14 @@ def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
         raise OutputError(
             f"{path} cannot be written ({reason}); choose another place for -o"
         ) from error
+
+
+def _files_of(source: Path) -> list[Path]:
+    try:
+        return [source, *runs_of(source)]
+    except InputError:
+        # It held something a moment ago, or its error has been told.
+        return [source]
 
 
 def _belongs_to(path: Path, source: Path) -> bool:

@@ -66,3 +66,5 @@ def _taken(row: Values, of: Of) -> Any:
 
 # Of what stands before it: ``low`` and ``high`` of the row.
 INTERVAL = right("95 %", lambda row: numbers.interval(row["low"], row["high"]), str)
+# Of waiting, where clocks of several files have to be compared.
+UNSURE = right("± clocks (ms)", "wait_uncertainty_ns", numbers.milliseconds)

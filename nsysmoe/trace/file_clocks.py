@@ -26,8 +26,13 @@ SAME_CLOCK_NS = 25_000
 CLOSEST_NS = 100_000
 FEWEST_MEETINGS = 20
 _FEWEST_OF_A_SERIES = 4
-# A short capture cannot tell drift from the spread of ends.
-_SURE = 3.0
+# The residual holds this part of the ends.
+_PART = 0.95
+# Ends of neighbouring collectives differ alike (one phase, one load), so that counting each would
+# make any drift sure. Runs of them are taken as one observation each.
+_BLOCKS = 8
+# Student's t, 99 % both ways, of seven degrees of freedom.
+_QUANTILE = 3.499
 # With these many clocks that are known already a file is compared, those that share most first.
 _MOST_TRIED = 32
 
@@ -182,19 +187,43 @@ def _line(
         slope, offset = _least_squares(at[kept], apart[kept])
         rest = np.abs(apart - offset - slope * at)
         kept = rest <= 10 * float(np.median(rest)) + 1000
-    residual = float(np.quantile(rest, 0.95)) + others_residual
+    residual = float(np.quantile(rest, _PART)) + others_residual
     return FileClock(file, other, int(times.size), zero, offset, slope * 1e6, residual, True)
 
 
 def _least_squares(at: NDArray[np.float64], apart: NDArray[np.float64]) -> tuple[float, float]:
-    """Return slope and offset of a line; a slope within three of its errors is none."""
-    middle, mean = at.mean(), apart.mean()
-    spread = float(((at - middle) ** 2).sum())
-    if not spread or at.size < 3:
-        return 0.0, float(mean)
-    slope = float(((at - middle) * (apart - mean)).sum()) / spread
-    rest = apart - mean - slope * (at - middle)
-    error = math.sqrt(float((rest**2).sum()) / (at.size - 2) / spread)
-    if abs(slope) <= _SURE * error:
-        return 0.0, float(mean)
-    return slope, float(mean - slope * middle)
+    """Return slope and offset of a line; a drift that the ends cannot tell from none is none.
+
+    Its interval must exclude 0, and what it moves ends by, from the middle of the capture to its
+    edges, must be more than what they lie from the line.
+    """
+    middle, mean = float(at.mean()), float(apart.mean())
+    slope = _slope(at, apart)
+    scatter = float(np.quantile(np.abs(apart - mean - slope * (at - middle)), _PART))
+    moved = abs(slope) * float(np.ptp(at)) / 2
+    if moved <= scatter or abs(slope) <= _reach(at, apart):
+        return 0.0, mean
+    return slope, mean - slope * middle
+
+
+def _slope(at: NDArray[np.float64], apart: NDArray[np.float64]) -> float:
+    middle = at - at.mean()
+    spread = float((middle**2).sum())
+    return float((middle * (apart - apart.mean())).sum()) / spread if spread else 0.0
+
+
+def _reach(at: NDArray[np.float64], apart: NDArray[np.float64]) -> float:
+    """Return half of the slope's interval, by the jackknife over blocks of time (Künsch 1989).
+
+    The blocks follow one another and hold as many ends each; the quantile is Student's.
+    """
+    if at.size < 2 * _BLOCKS:
+        return math.inf
+    kept = np.ones(at.size, bool)
+    slopes = []
+    for block in np.array_split(np.argsort(at, kind="stable"), _BLOCKS):
+        kept[block] = False
+        slopes.append(_slope(at[kept], apart[kept]))
+        kept[block] = True
+    error = math.sqrt((_BLOCKS - 1) * float(np.var(slopes)))
+    return _QUANTILE * error

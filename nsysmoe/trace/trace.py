@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cached_property
-from pathlib import Path
 from threading import RLock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,7 @@ import duckdb
 
 from nsysmoe.classes import ClassMap, default_class_map
 from nsysmoe.errors import InputError, QueryError
-from nsysmoe.export.files import identify
+from nsysmoe.export.files import identify, trace_of
 from nsysmoe.export.nsys import exporter
 from nsysmoe.export.parquetdir import open_parquetdir
 from nsysmoe.export.sqlite import has_write_ahead_log, open_export
@@ -31,6 +30,7 @@ from nsysmoe.trace.store import FUNCTIONS, Store, no_kernels
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
+    from pathlib import Path
 
     import polars as pl
     import pyarrow as pa
@@ -332,8 +332,8 @@ def open_trace(
     """Open an nsys export (``.sqlite``, or a folder of Parquet) or a report (``.nsys-rep``).
 
     Args:
-        path: The file. It is never changed; a report is exported beside nothing, into a
-            temporary folder that goes with the trace.
+        path: The file, or a folder that holds it alone (that of a run). It is never changed; a
+            report is exported beside nothing, into a temporary folder that goes with the trace.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
         threads: Threads that DuckDB may use; those of ``resources()`` where left out.
@@ -342,7 +342,7 @@ def open_trace(
     Raises:
         InputError: The file is missing, unreadable, damaged or not nsys's.
     """
-    path = Path(path)
+    path = trace_of(path)
     kind = identify(path)
     class_map = class_map or default_class_map()
     if kind == "csv":

@@ -11,6 +11,8 @@ from click.testing import CliRunner
 
 import nsysmoe
 from fixtures.split import Clock, split
+from nsysmoe.analysis.comparing.comparison import Comparison
+from nsysmoe.analysis.comparing.gates import Gate, failures
 from nsysmoe.analysis.one_trace.info import describe
 from nsysmoe.analysis.one_trace.structure import collectives, imbalance, phases
 from nsysmoe.analysis.one_trace.summary import summarize
@@ -19,7 +21,7 @@ from nsysmoe.analysis.reading.gathering import Gathering, gathered, only_run
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, QueryError
 from nsysmoe.metrics.kernel_time.waits import CAUSES
-from tests.conftest import DP2, FOUR_GPUS, GRAPHS
+from tests.conftest import DP2, FOUR_GPUS, GRAPHS, PAIRS
 from tests.export.parquet import write_parquetdir
 
 if TYPE_CHECKING:
@@ -201,6 +203,61 @@ def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:
     unsure = findings["waits_below_residual"].evidence
     assert unsure["residual_ns"] >= residual
     assert unsure["waits"] > 0
+
+
+def test_no_total_of_waiting_is_off_by_more_than_is_said(whole: Path, shifted: Path) -> None:
+    """Against the whole file, in which one clock told all arrivals."""
+    known, found = (collectives(path).rows for path in (whole, shifted))
+    key = ("collective", "device")
+    right = {tuple(row[name] for name in key): row["wait_ns"] for row in known}
+    assert len(found) == len(right)
+    for row in found:
+        off = abs(row["wait_ns"] - right[tuple(row[name] for name in key)])
+        assert off <= row["wait_uncertainty_ns"]
+    assert not any("wait_uncertainty_ns" in row for row in known)
+
+
+def test_totals_of_waiting_are_told_with_what_clocks_agree_to(shifted: Path) -> None:
+    found = waits(shifted)
+    unsure = found.whole["wait_uncertainty_ns"]
+    assert 0 < unsure < found.whole["wait_ns"]
+    (said,) = [one for one in found.findings if one.code == "waiting_uncertainty"]
+    assert said.evidence["wait_uncertainty_ns"] == unsure
+    printed = CliRunner().invoke(main, ["waits", str(shifted)]).stdout
+    assert "± what clocks of the files agree to" in printed
+    by_phase = waits(shifted, "phase").rows
+    assert sum(row["wait_uncertainty_ns"] for row in by_phase) >= unsure
+    assert (
+        "± clocks (ms)" in CliRunner().invoke(main, ["waits", str(shifted), "--by", "rank"]).stdout
+    )
+
+
+def test_a_change_of_waiting_that_clocks_cannot_tell_is_noise(tmp_path: Path) -> None:
+    arms = []
+    for side in ("off", "on"):
+        whole = PAIRS / side / "run-1" / "trace.sqlite"
+        arms.append(cut(whole, tmp_path / side, hosts=HOSTS, clocks=CLOCKS))
+    found, sure = nsysmoe.compare(*arms), nsysmoe.compare(PAIRS / "off/run-1", PAIRS / "on/run-1")
+    for key in ("wait_ns", "exposed_wait_ns"):
+        change = found.metric(key)
+        # On one clock the same change is beyond noise.
+        assert sure.metric(key).verdict == "better"
+        assert sure.metric(key).uncertainty_ns is None
+        assert change.interval is not None
+        assert change.interval.excludes_zero()
+        assert change.uncertainty_ns is not None
+        assert abs((change.candidate or 0) - (change.baseline or 0)) < change.uncertainty_ns
+        assert change.verdict == "within_noise"
+    assert found.metric("critical_moe_ns").uncertainty_ns is None
+    (said,) = [one for one in found.findings if one.code == "waiting_uncertainty"]
+    assert said.evidence["limit_ns"] == found.metric("wait_ns").uncertainty_ns
+    gates = [Gate("wait_ns", 1)]
+    worse = nsysmoe.compare(PAIRS / "on/run-1", PAIRS / "off/run-1")
+    assert len(failures(worse, gates)) == 1
+    assert failures(nsysmoe.compare(*reversed(arms)), gates) == []
+    saved = tmp_path / "saved.json"
+    found.save(saved)
+    assert Comparison.load(saved) == found
 
 
 def test_copies_in_a_folder_are_runs(tmp_path: Path) -> None:

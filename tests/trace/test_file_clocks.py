@@ -98,3 +98,45 @@ def test_one_late_end_does_not_tilt_the_line() -> None:
         pl.when(late).then(pl.col("end_ns") + 50_000_000).otherwise("end_ns").alias("end_ns")
     )
     assert align_files(table, [0, 1])[1].offset_ns == pytest.approx(4_000_000, abs=200)
+
+
+def wandering(chance: np.random.Generator, seconds: float, drift_ppm: float) -> pl.DataFrame:
+    """Return ends of two files whose differences stay alike from one collective to the next."""
+    true = np.sort(chance.integers(0, int(seconds * SECOND), 120))
+    apart = np.zeros(true.size)
+    for number in range(1, true.size):
+        apart[number] = 0.8 * apart[number - 1] + chance.normal(0, 3_000)
+    told = [true, true + 2_000_000 + true * drift_ppm / 1e6 + apart]
+    return pl.DataFrame(
+        [
+            {"file": file, "rank": file, "series": 0, "launches": 120, "ordinal": number,
+             "end_ns": round(end)}
+            for file, ends_ in enumerate(told)
+            for number, end in enumerate(ends_)
+        ]
+    )  # fmt: skip
+
+
+def test_a_short_capture_shows_no_drift_that_is_not_there() -> None:
+    chance = np.random.default_rng(11)
+    fits = [align_files(wandering(chance, 0.4, 0), [0, 1])[1] for _ in range(100)]
+    assert sum(fit.drift_ppm != 0 for fit in fits) <= 3
+    assert all(abs(fit.offset_ns - 2_000_000) <= (fit.residual_ns or 0) for fit in fits)
+
+
+def test_a_drift_that_moves_ends_further_than_they_scatter_is_found() -> None:
+    chance = np.random.default_rng(12)
+    fits = [align_files(wandering(chance, 10, 20), [0, 1])[1] for _ in range(50)]
+    assert all(fit.drift_ppm == pytest.approx(20, abs=3) for fit in fits)
+
+
+def test_a_drift_that_is_left_out_is_in_the_residual() -> None:
+    # 0.4 s at 20 ppm are 8 us, which ends scatter by.
+    chance = np.random.default_rng(13)
+    for _ in range(20):
+        fit = align_files(wandering(chance, 0.4, 20), [0, 1])[1]
+        assert fit.drift_ppm == 0 or fit.drift_ppm > 0
+        true = 2_000_000 + np.array([0.0, 0.4 * SECOND]) * 20e-6
+        at = np.array([0.0, 0.4 * SECOND]) + 2_000_000
+        fitted = fit.offset_ns + fit.drift_ppm / 1e6 * (at - fit.zero_ns)
+        assert (np.abs(fitted - true) <= (fit.residual_ns or 0)).all()

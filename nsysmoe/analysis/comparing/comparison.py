@@ -59,8 +59,10 @@ class Side:
 class Change:
     """One metric on both sides; ``change`` is candidate / baseline - 1, lower is better.
 
-    ``verdict`` is better, worse, same, within_noise (an interval is known and holds 0),
-    not_comparable, or None where a value is not known.
+    ``verdict`` is better, worse, same, within_noise (an interval is known and holds 0, or the
+    change is within ``uncertainty_ns``), not_comparable, or None where a value is not known.
+    ``uncertainty_ns`` is how far candidate - baseline may be off by what clocks of files agree to;
+    None where the metric needs one clock alone.
     """
 
     group: str
@@ -70,6 +72,14 @@ class Change:
     change: float | None
     verdict: str | None
     interval: Interval | None = None
+    uncertainty_ns: float | None = None
+
+    @property
+    def is_within_clocks(self) -> bool:
+        """Whether the change is no more than what clocks of files agree to."""
+        if self.uncertainty_ns is None or self.baseline is None or self.candidate is None:
+            return False
+        return abs(self.candidate - self.baseline) <= self.uncertainty_ns
 
 
 @dataclass(frozen=True)
@@ -256,6 +266,7 @@ def _of_change(change: Change) -> list[Check]:
         (value, _NUMBER) for value in (change.baseline, change.candidate, change.change)
     ]
     checks += [(change.metric, (str,)), (change.verdict, (str, type(None)))]
+    checks.append((change.uncertainty_ns, _NUMBER))
     if change.interval is not None:
         checks += [(bound, (int, float)) for bound in (change.interval.low, change.interval.high)]
         checks += [(change.interval.over, (str,))]

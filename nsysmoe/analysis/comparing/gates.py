@@ -28,8 +28,8 @@ class Gate:
 def failures(comparison: Comparison, gates: Sequence[Gate]) -> list[str]:
     """Return a line for each gate that the candidate failed.
 
-    It fails where the metric is worse by more than the gate's percent and the interval of its
-    change excludes 0.
+    It fails where the metric is worse by more than the gate's percent, the interval of its
+    change excludes 0, and clocks of files can tell the change from none.
 
     Raises:
         GateError: A gate cannot be judged: the metric is not known, or has no interval.
@@ -47,7 +47,8 @@ def failures(comparison: Comparison, gates: Sequence[Gate]) -> list[str]:
                 f"{gate.metric} cannot be judged: {why}; give three runs an arm, or gate a sum "
                 "over steps, such as wall_time_ns, on traces read without --quick"
             )
-        if change.change * 100 > gate.percent and change.interval.excludes_zero():
+        is_sure = change.interval.excludes_zero() and not change.is_within_clocks
+        if change.change * 100 > gate.percent and is_sure:
             failed.append(
                 f"{gate.metric} is worse by {change.change:+.2%}, more than {gate.percent:g} % "
                 f"({change.interval.level:.0%} interval {change.interval.low:+.2%} to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
@@ -53,7 +54,8 @@ def judge(baseline: Arm, candidate: Arm, *, is_comparable: bool) -> tuple[Change
     """
     tables = _tables((baseline, candidate))
     intervals = _step_intervals(tables, (baseline.values, candidate.values))
-    return _changes(_ALL, (baseline.values, candidate.values), intervals, is_comparable)
+    unsure = _uncertainty((baseline, candidate))
+    return _changes(_ALL, (baseline.values, candidate.values), intervals, is_comparable, unsure)
 
 
 def judge_undistorted(baseline: Arm, candidate: Arm) -> tuple[Change, ...]:
@@ -78,7 +80,7 @@ def judge_undistorted(baseline: Arm, candidate: Arm) -> tuple[Change, ...]:
     ]
     metrics = [metric for metric in _ALL if metric.key in _ADDITIVE]
     intervals = _step_intervals(tables, values)
-    return _changes(metrics, values, intervals, is_comparable=True)
+    return _changes(metrics, values, intervals, is_comparable=True, unsure=_uncertainty(arms))
 
 
 def is_distorted(run: Run) -> bool:
@@ -105,7 +107,7 @@ def judge_parts(baseline: Run, candidate: Run) -> tuple[Part, ...]:
         Part(
             "phase",
             phase,
-            _part_changes(_phase_values(baseline, phase), _phase_values(candidate, phase)),
+            _part_changes((baseline, candidate), _is_phase(phase)),
         )
         for phase in phases
     ]
@@ -113,15 +115,42 @@ def judge_parts(baseline: Run, candidate: Run) -> tuple[Part, ...]:
         Part(
             "rank",
             str(rank),
-            _part_changes(_rank_values(baseline, rank), _rank_values(candidate, rank)),
+            _rank_changes((baseline, candidate), rank),
         )
         for rank in ranks
     ]
     return (*by_phase, *by_rank)
 
 
-def _part_changes(before: dict[str, Value], after: dict[str, Value]) -> tuple[Change, ...]:
-    return _changes(_ALL, ([before], [after]), {}, is_comparable=True)
+def _part_changes(runs: tuple[Run, Run], *conditions: pl.Expr) -> tuple[Change, ...]:
+    """Return the metrics of a phase; or of a rank, a condition for each run."""
+    is_rank = len(conditions) > 1
+    values, unsure = [], []
+    for run, condition in zip(runs, conditions if is_rank else conditions * 2, strict=True):
+        values.append([_part_values(run, condition, has_cells=not is_rank)])
+        assert run.schedule is not None  # noqa: S101 - judge_parts asks
+        events = run.schedule.collectives.filter(condition)
+        unsure.append(run.wait_uncertainty(events, devices=1 if is_rank else None))
+    return _changes(_ALL, values, {}, is_comparable=True, unsure=_added(unsure))
+
+
+def _rank_changes(runs: tuple[Run, Run], rank: int) -> tuple[Change, ...]:
+    return _part_changes(runs, *(_is_rank(run, rank) for run in runs))
+
+
+def _uncertainty(arms: Sequence[Arm]) -> dict[str, float]:
+    """Return how far changes of waiting may be off by clocks, ns; an offset is no run's alone."""
+    found = []
+    for arm in arms:
+        told = [run.wait_uncertainty() for run in arm.runs]
+        keys = {key for one in told for key in one}
+        found.append({key: sum(one.get(key, 0.0) for one in told) / len(told) for key in keys})
+    return _added(found)
+
+
+def _added(told: Sequence[dict[str, float]]) -> dict[str, float]:
+    keys = {key for one in told for key in one}
+    return {key: sum(one.get(key, 0.0) for one in told) for key in keys}
 
 
 def _changes(
@@ -129,6 +158,7 @@ def _changes(
     values: Sequence[Sequence[dict[str, Value]]],
     by_steps: dict[str, Interval | None],
     is_comparable: bool,
+    unsure: dict[str, float],
 ) -> tuple[Change, ...]:
     return tuple(
         _change(
@@ -137,37 +167,44 @@ def _changes(
             [run[metric.key] for run in values[1]],
             by_steps.get(metric.key),
             is_comparable,
+            unsure.get(metric.key),
         )
         for metric in metrics
     )
 
 
-def _change(
+def _change(  # noqa: PLR0913, PLR0917 - what one change is judged by
     metric: Metric,
     before: list[Value],
     after: list[Value],
     over_steps: Interval | None,
     is_comparable: bool,
+    unsure: float | None,
 ) -> Change:
     first, second = _mean(before), _mean(after)
     known = [value for value in (*before, *after) if value is not None]
     is_complete = len(known) == len(before) + len(after)
     over_runs = uncertainty.interval_over_runs(before, after) if is_complete else None  # type: ignore[arg-type]
-    told = over_runs or over_steps
-    found = verdict(first, second)
-    if found and not is_comparable:
-        found = "not_comparable"
-    elif found in {"better", "worse"} and told and not told.excludes_zero():
-        found = "within_noise"
-    return Change(
+    change = Change(
         metric.group,
         metric.key,
         first,
         second,
         relative_change(first, second),
-        found,
-        told,
+        verdict(first, second),
+        over_runs or over_steps,
+        unsure,
     )
+    return replace(change, verdict=_judged(change, is_comparable=is_comparable))
+
+
+def _judged(change: Change, *, is_comparable: bool) -> str | None:
+    if change.verdict and not is_comparable:
+        return "not_comparable"
+    is_noise = change.interval is not None and not change.interval.excludes_zero()
+    if change.verdict in {"better", "worse"} and (is_noise or change.is_within_clocks):
+        return "within_noise"
+    return change.verdict
 
 
 def _mean(values: list[Value]) -> Value:
@@ -239,17 +276,17 @@ def _shared(columns: Iterable[pl.Series]) -> list[Any]:
     return sorted(first & second)
 
 
-def _phase_values(run: Run, phase: str) -> dict[str, Value]:
-    return _part_values(run, pl.col("phase").fill_null(UNATTRIBUTED) == phase)
+def _is_phase(phase: str) -> pl.Expr:
+    return pl.col("phase").fill_null(UNATTRIBUTED) == phase
 
 
-def _rank_values(run: Run, rank: int) -> dict[str, Value]:
+def _is_rank(run: Run, rank: int) -> pl.Expr:
     assert run.schedule is not None  # noqa: S101 - judge_parts asks
     device = run.schedule.launches.filter(pl.col("rank") == rank).row(0, named=True)
-    here = pl.col("global_pid").eq_missing(device["global_pid"]) & (
+    condition: pl.Expr = pl.col("global_pid").eq_missing(device["global_pid"]) & (
         pl.col("device_id") == device["device_id"]
     )
-    return _part_values(run, here, has_cells=False)
+    return condition
 
 
 def _part_values(run: Run, condition: pl.Expr, *, has_cells: bool = True) -> dict[str, Value]:

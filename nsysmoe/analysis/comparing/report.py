@@ -148,5 +148,5 @@ def timeline(
         NsysmoeError: The input cannot be used, or has no such step.
     """
     run = read_run(path, class_map=class_map, nsys=nsys, with_schedule=True)
-    portrait = portray(str(path), run)
+    portrait = portray(str(run.path), run)
     return add_timeline(portrait, run, step, class_map=class_map, nsys=nsys)

@@ -10,7 +10,19 @@ if TYPE_CHECKING:
     import polars as pl
 
     from nsysmoe.trace import Trace
+    from nsysmoe.trace.file_clocks import FileClock
 
+# What ``waits_of_files`` needs of ``matched_collectives``.
+MET = (
+    "kernel_id",
+    "name_id",
+    "communicator",
+    "ordinal",
+    "is_matched",
+    "is_last",
+    "wait_ns",
+    "dur_ns",
+)
 # The share of waiting from which on what the clocks cannot tell is most of it.
 _MUCH = 0.2
 # The share of meetings from which on one rank is the last.
@@ -41,6 +53,70 @@ def known_clocks(trace: Trace) -> pl.DataFrame:
         if clock.reference is not None
     ]
     return pl.concat([clocks, pl.DataFrame(rows, schema_overrides=clocks.schema)], how="diagonal")
+
+
+def waits_of_files(trace: Trace, events: pl.DataFrame) -> pl.DataFrame | None:
+    """Return what the clocks of several files leave unsure of each wait; None for one clock.
+
+    Files of one host whose clock was not off share the first one's.
+
+    Args:
+        trace: The run.
+        events: View ``matched_collectives`` with the columns of ``MET``.
+
+    Returns:
+        What ``metrics.kernel_time.clock_error.waits_across_clocks`` does.
+    """
+    residuals = [clock.residual_ns for clock in trace.file_clocks]
+    own = {clock.file: clock.file for clock in trace.file_clocks}
+    own |= {clock.file: 0 for clock in trace.file_clocks if _is_shared(clock)}
+    if len(set(own.values())) < 2:
+        return None
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.clock_error import waits_across_clocks  # noqa: PLC0415
+    from nsysmoe.trace.merged import FILE_BITS  # noqa: PLC0415 - DuckDB
+
+    file = (pl.col("kernel_id") // (1 << FILE_BITS)).replace_strict(own, return_dtype=pl.Int64)
+    return waits_across_clocks(events.with_columns(file=file), residuals)
+
+
+def _is_shared(clock: FileClock) -> bool:
+    return clock.reference is not None and not clock.is_applied
+
+
+def total_uncertainty(across: pl.DataFrame, total_ns: int, source: str) -> list[Finding]:
+    """Say how far the total of waiting may be off by the clocks of several files.
+
+    Args:
+        across: What ``waits_of_files`` returned, of the ranks that waited.
+        total_ns: Waiting over all ranks.
+        source: What was read.
+    """
+    if across.is_empty() or not total_ns:
+        return []
+    from nsysmoe.metrics.kernel_time.clock_error import wait_uncertainty  # noqa: PLC0415 - polars
+
+    unsure = int(wait_uncertainty(across)["wait_uncertainty_ns"].sum())
+    part = unsure / total_ns
+    undecided = across.filter(~across["is_decided"]).height
+    return [
+        Finding(
+            "waiting_uncertainty",
+            "warning" if part > _MUCH else "info",
+            f"waiting in {source} is {total_ns / 1e6:,.2f} ms, and may be off by up to "
+            f"{unsure / 1e6:,.2f} ms ({part:.1%}) by what the clocks of its files agree to; "
+            f"{undecided:,} of {across.height:,} waits across files are in meetings that they "
+            "cannot decide",
+            {
+                "source": source,
+                "wait_ns": total_ns,
+                "wait_uncertainty_ns": unsure,
+                "waits": across.height,
+                "undecided": undecided,
+            },
+        )
+    ]
 
 
 def unsure_waits(waits: pl.Series, clocks: pl.DataFrame, source: str) -> list[Finding]:

@@ -87,10 +87,10 @@ def bound(
     assert causes is not None  # noqa: S101 - asked for with its schedule
     rows = bound_rows(causes, by)
     if not rows:
-        raise MissingDataError(f"{path} has no time to split: its kernels took none")
+        raise MissingDataError(f"{trace.path} has no time to split: its kernels took none")
     phases = bound_rows(causes, "phase")
     sentence = f"{bound_text([phases])}."
-    return Bound(str(path), by, tuple(rows), sentence, tuple(run.findings))
+    return Bound(str(trace.path), by, tuple(rows), sentence, tuple(run.findings))
 
 
 def bound_rows(causes: pl.DataFrame, by: By) -> list[dict[str, Any]]:

@@ -82,8 +82,8 @@ def host(
         findings = trace.findings()
     if steps.is_empty():
         raise MissingDataError(
-            f"{path} does not say which thread launched its kernels: no CUDA calls were recorded "
-            "with them; capture with --trace=cuda, and export without leaving out "
+            f"{trace.path} does not say which thread launched its kernels: no CUDA calls were "
+            "recorded with them; capture with --trace=cuda, and export without leaving out "
             "CUPTI_ACTIVITY_KIND_RUNTIME"
         )
 
@@ -97,7 +97,7 @@ def host(
     ranks = anatomy(steps)
     launching = steps["global_tid"].unique().to_list()
     return Host(
-        str(path),
+        str(trace.path),
         tuple(ranks.drop("global_tid").to_dicts()),
         tuple(launch_costs(calls, steps).drop("global_tid").to_dicts()),
         tuple(asymmetry(ranks).to_dicts()),

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsysmoe.analysis.reading.run import read_run
-from nsysmoe.export.files import identify
+from nsysmoe.export.files import identify, trace_of
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import polars as pl
 
     from nsysmoe.classes import ClassMap
@@ -60,7 +61,7 @@ def kernel_table(
     """
     from nsysmoe.metrics.kernel_time.durations import SUMMARY  # noqa: PLC0415 - imports polars
 
-    path = Path(path)
+    path = trace_of(path)
     if identify(path) == "csv":
         frame, findings = _of_summary(path, by, class_map)
     else:

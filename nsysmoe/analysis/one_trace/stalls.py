@@ -87,7 +87,7 @@ def stalls(
     )
     wall_ns = int(devices["wall_ns"].max() or 0)  # type: ignore[arg-type]
     return Stalls(
-        str(path),
+        str(trace.path),
         tuple({**row, "share": _share(row, wall_ns)} for row in found.iter_rows(named=True)),
         {
             kind: {**row, "share": _share(row, wall_ns)}

@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.one_trace.arrivals import arrivals, arrivals_text, known_clocks, unsure_waits
+from nsysmoe.analysis.one_trace.arrivals import (
+    arrivals,
+    arrivals_text,
+    known_clocks,
+    total_uncertainty,
+    unsure_waits,
+    waits_of_files,
+)
 from nsysmoe.analysis.reading.attribution import (
     attribution,
     read_cells,
@@ -28,6 +35,7 @@ if TYPE_CHECKING:
 _PHASED = ("rank", "global_pid", "step", "layer_source")
 _SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
 _PAIRED = (
+    "kernel_id",
     "name_id",
     "ordinal",
     "communicator",
@@ -80,18 +88,21 @@ def collectives(
     with run.opened(class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(("matched_collectives", _PAIRED), ("clocks", None), _GRAPHS)
         events = with_host(trace.frame("matched_collectives", _PAIRED), trace.hosts)
-        clocks = known_clocks(trace)
+        clocks, across = known_clocks(trace), waits_of_files(trace, events)
         findings = _odd(trace)
 
     import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.kernel_time.collectives import collective_times  # noqa: PLC0415 - imports polars
 
-    rows = collective_times(events, by).to_dicts()
+    rows = collective_times(events, by, across).to_dicts()
     named = events.filter(events["communicator_source"] == "nvtx").height > 0
     unmatched = _unmatched(str(run.path), rows, inferred=not named)
     waits = events.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]
     unsure = unsure_waits(waits, clocks, str(run.path)) if trace.members else []
+    if across is not None:
+        waiting = across.filter(~across["is_last"])
+        unsure += total_uncertainty(waiting, int(waits.sum()), str(run.path))
     findings = [*_last_to_arrive(events, clocks), *unsure, *unmatched, *findings]
     return Measured(str(run.path), tuple(rows), tuple(findings))
 

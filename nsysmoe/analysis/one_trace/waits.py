@@ -5,7 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.one_trace.arrivals import known_clocks, unsure_waits
+from nsysmoe.analysis.one_trace.arrivals import (
+    MET,
+    known_clocks,
+    total_uncertainty,
+    unsure_waits,
+    waits_of_files,
+)
 from nsysmoe.analysis.reading.gathering import only_run
 from nsysmoe.analysis.reading.hosts import with_host
 from nsysmoe.errors import MissingDataError
@@ -38,7 +44,8 @@ class Waits:
     Attributes:
         source: The file.
         by: What one row of ``rows`` is.
-        whole: ``collectives``, ``wait_ns`` and each cause, over all.
+        whole: ``collectives``, ``wait_ns`` and each cause, over all; of several files
+            ``wait_uncertainty_ns`` as well.
         phases: The same by phase.
         rows: The same by ``by``, with its key; empty for ``cause``.
         findings: What was odd about the file.
@@ -71,6 +78,11 @@ def waits(
         trace.read_ahead(("wait_ledger", None), ("collective_steps", None), ("moe_launches", None))
         ledger = trace.frame("wait_ledger")
         clocks = known_clocks(trace) if trace.members else None
+        across = (
+            waits_of_files(trace, trace.frame("matched_collectives", MET))
+            if trace.members
+            else None
+        )
         steps = trace.frame("collective_steps", ("kernel_id", "phase"))
         launches = trace.frame("moe_launches", ("global_pid", "device_id", "layer", "start_ns"))
         findings, hosts = trace.findings(), trace.hosts
@@ -87,8 +99,12 @@ def waits(
         with_phase,
     )
 
+    source = str(run.path)
     if clocks is not None:
-        findings += unsure_waits(ledger["wait_ns"], clocks, str(run.path))
+        findings += unsure_waits(ledger["wait_ns"], clocks, source)
+    if across is not None:
+        across = across.join(ledger.select("kernel_id"), on="kernel_id", how="semi")
+        findings += total_uncertainty(across, int(ledger["wait_ns"].sum()), source)
     known = with_layer(with_phase(ledger, steps), launches).rename(
         {
             "function": "collective",
@@ -96,11 +112,11 @@ def waits(
             "late_device_id": "late_device",
         }
     )
-    whole = waits_with_phases(known)
+    whole = waits_with_phases(known, across)
     phases = whole.pop("phases")
     keys = _KEYS[by]
-    rows = _rows(waits_by_cause(known, keys), hosts) if keys else []
-    return Waits(str(run.path), by, whole, phases, tuple(rows), tuple(findings))
+    rows = _rows(waits_by_cause(known, keys, across), hosts) if keys else []
+    return Waits(source, by, whole, phases, tuple(rows), tuple(findings))
 
 
 def _rows(frame: pl.DataFrame, hosts: Mapping[int, str]) -> list[dict[str, Any]]:

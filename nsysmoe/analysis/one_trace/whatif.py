@@ -142,13 +142,13 @@ def whatif(
         replayed = _Replayed(trace)
         findings = trace.findings()
     if not sum(replayed.traced.values()):
-        raise MissingDataError(f"{path} has no time to replay: its kernels took none")
+        raise MissingDataError(f"{trace.path} has no time to replay: its kernels took none")
     change = change or Change()
     base = replayed.walls(Change())
     changed = replayed.walls(change) if change != Change() else base
     is_asked = change != Change()
     found = WhatIf(
-        source=str(path),
+        source=str(trace.path),
         change=change,
         traced_ns=sum(replayed.traced.values()),
         replayed_ns=sum(base.values()),

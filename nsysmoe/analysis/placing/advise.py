@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.placing.advice_words import Grounds, verdict
 from nsysmoe.errors import MissingDataError, RoutingError
+from nsysmoe.export.files import trace_of
 from nsysmoe.findings import Finding
 from nsysmoe.placement.cluster import Cluster
 
@@ -207,13 +208,14 @@ def _workload(
 
     if trace is None:
         return _logged(routing, gpus)
+    trace = trace_of(trace)
     record = run
     if record is None and routing.suffix == ".npz":
-        record = record_beside(Path(trace))
+        record = record_beside(trace)
     if record is not None:
-        return _traced(routing, Path(trace), Path(record), gpus, reading)
-    work = _logged(routing, gpus or _ranks(Path(trace), reading))
-    return replace(work, findings=(*_no_record(Path(trace)), *work.findings))
+        return _traced(routing, trace, Path(record), gpus, reading)
+    work = _logged(routing, gpus or _ranks(trace, reading))
+    return replace(work, findings=(*_no_record(trace), *work.findings))
 
 
 def _ranks(trace: Path, reading: dict[str, Any]) -> int:

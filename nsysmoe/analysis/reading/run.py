@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.one_trace.arrivals import known_clocks
+from nsysmoe.analysis.one_trace.arrivals import MET, known_clocks, waits_of_files
 from nsysmoe.analysis.reading.attribution import (
     attribution,
     read_cells,
@@ -17,7 +17,7 @@ from nsysmoe.analysis.reading.attribution import (
 from nsysmoe.analysis.reading.gathering import RunFiles
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
-from nsysmoe.export.files import identify
+from nsysmoe.export.files import identify, trace_of
 from nsysmoe.export.kernel_csv import KernelRow, read_kernel_csv
 from nsysmoe.findings import Finding
 
@@ -131,6 +131,8 @@ class Run:
         findings: What was odd about the input.
         files: The files, where there are several.
         hosts: As ``Trace`` has it.
+        across: What clocks of files leave unsure of waits (``arrivals.waits_of_files``); None for
+            one file.
     """
 
     path: Path
@@ -144,6 +146,7 @@ class Run:
     findings: list[Finding] = field(default_factory=list)
     files: tuple[Path, ...] = ()
     hosts: Mapping[int, str] = field(default_factory=dict)
+    across: pl.DataFrame | None = None
 
     @functools.cached_property
     def durations(self) -> pl.DataFrame:
@@ -197,6 +200,24 @@ class Run:
                 self.moe_events, self.paired_cells, self.collective_events, device_time
             ),
         }
+
+    def wait_uncertainty(
+        self, events: pl.DataFrame | None = None, devices: int | None = None
+    ) -> dict[str, float]:
+        """Return how far waiting may be off by clocks of files, ns by metric; empty on one clock.
+
+        Args:
+            events: The collectives of a part, with ``kernel_id``; all of the run where left out.
+            devices: How many devices the part has; those of the run where left out.
+        """
+        from nsysmoe.metrics.kernel_time.clock_error import uncertain_metrics  # noqa: PLC0415 - polars
+
+        if self.across is None:
+            return {}
+        across = self.across
+        if events is not None:
+            across = across.join(events.select("kernel_id"), on="kernel_id", how="semi")
+        return uncertain_metrics(across, devices or self.gpus or 1)
 
     @functools.cached_property
     def work(self) -> dict[str, Any] | None:
@@ -280,7 +301,7 @@ def read_run(
     Raises:
         NsysmoeError: The input cannot be used; the message says why.
     """
-    files = path if isinstance(path, RunFiles) else RunFiles(Path(path))
+    files = path if isinstance(path, RunFiles) else RunFiles(trace_of(path))
     class_map = class_map or default_class_map()
     if not files.members and identify(files.path) == "csv":
         return _run_of_csv(files.path, class_map)
@@ -294,6 +315,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         ("moe_kernels", _EVENTS),
         ("moe_cells", _CELLS),
         ("matched_collectives", _COLLECTIVES),
+        *([("matched_collectives", MET)] if trace.members else []),
         ("kernel_classes", None),
         ("graph_launches", ("dur_ns",)),
         ("devices", _GPUS),
@@ -316,6 +338,11 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         findings=trace.findings(),
         files=tuple(Path(member.path) for member in trace.members),
         hosts=trace.hosts,
+        across=(
+            waits_of_files(trace, trace.frame("matched_collectives", MET))
+            if trace.members
+            else None
+        ),
     )
 
 

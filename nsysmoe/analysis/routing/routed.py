@@ -117,7 +117,7 @@ def read_arm(
     counts = count_rows(by_step, placed, history)
     work = rank_work(counts, sized)
     return RoutedArm(
-        source=str(inputs.trace),
+        source=str(trace.path),
         launches=work,
         choices=by_step,
         history=history,

@@ -6,9 +6,13 @@ from typing import Literal
 
 import polars as pl
 
+from nsysmoe.metrics.kernel_time.clock_error import wait_uncertainty
+
 
 def collective_times(
-    events: pl.DataFrame, by: Literal["communicator"] | None = None
+    events: pl.DataFrame,
+    by: Literal["communicator"] | None = None,
+    across: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Summarise collectives that were paired across ranks, by kernel and device.
 
@@ -18,18 +22,21 @@ def collective_times(
             ``transfer_ns``, ``is_last`` (the last three and the communicator null where not
             matched; times in ns), and ``host`` where there are several.
         by: Whether to tell communicators apart as well; what was not paired has none.
+        across: What ``clock_error.waits_across_clocks`` returned (events have ``kernel_id`` then);
+            None for a run on one clock.
 
     Returns:
         ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and
         ``communicator``), ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations),
-        ``transfer_ns`` (last arrival to first end), ``wait_ns`` (own start to last arrival),
+        ``transfer_ns`` (last arrival to first end), ``wait_ns`` (own start to last arrival), with
+        ``across`` how far that may be off by clocks (``wait_uncertainty_ns``),
         ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer +
         the skew of the ends.
     """
     host = ["host"] if "host" in events.columns else []
     keys = ["function", *host, "global_pid", "process_id", "device_id", *([by] if by else [])]
     matched = pl.col("is_matched")
-    return (
+    sums = (
         events.group_by(keys)
         .agg(
             matched.sum().cast(pl.Int64).alias("matched"),
@@ -40,8 +47,15 @@ def collective_times(
             pl.col("is_last").sum().cast(pl.Int64).alias("arrived_last"),
         )
         .sort("total_ns", *keys, descending=[True, *[False] * len(keys)])
-        .drop("global_pid")
-        .rename({"function": "collective", "process_id": "process", "device_id": "device"})
+    )
+    if across is not None:
+        own = events.select("kernel_id", *(key for key in keys if key != "communicator"))
+        unsure = wait_uncertainty(across.join(own, on="kernel_id"), keys)
+        sums = sums.join(
+            unsure, on=keys, how="left", nulls_equal=True, maintain_order="left"
+        ).with_columns(pl.col("wait_uncertainty_ns").fill_null(0))
+    return sums.drop("global_pid").rename(
+        {"function": "collective", "process_id": "process", "device_id": "device"}
     )
 
 

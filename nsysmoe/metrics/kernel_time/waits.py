@@ -6,15 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from nsysmoe.metrics.kernel_time.clock_error import wait_uncertainty
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_UNSURE = "wait_uncertainty_ns"
 CAUSES = ("moe", "other_kernels", "host", "other_gap", "previous_end", "residual")
 
 
-def waits_by_cause(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+def waits_by_cause(
+    ledger: pl.DataFrame, by: Sequence[str] = (), across: pl.DataFrame | None = None
+) -> pl.DataFrame:
     """Sum waiting and its causes, overall or by some columns.
 
     Each cause is a difference, last rank less waiting rank: it is negative where the last rank
@@ -23,10 +27,12 @@ def waits_by_cause(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame
     Args:
         ledger: View ``wait_ledger``, and the columns of ``by``.
         by: Columns to group by; one row comes back where it is empty.
+        across: What ``clock_error.waits_across_clocks`` returned; None for a run on one clock.
 
     Returns:
-        ``by``, ``collectives`` (waits counted), ``wait_ns``, and the ns of each of ``CAUSES``
-        under its own name; the largest waiting first.
+        ``by``, ``collectives`` (waits counted), ``wait_ns``, with ``across`` how far that may be
+        off by clocks (``wait_uncertainty_ns``), and the ns of each of ``CAUSES`` under its own
+        name; the largest waiting first.
     """
     measures = [
         pl.len().cast(pl.Int64).alias("collectives"),
@@ -34,23 +40,42 @@ def waits_by_cause(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame
         *(pl.col(f"{cause}_ns").sum().alias(cause) for cause in CAUSES),
     ]
     if not by:
-        return ledger.select(measures)
-    return (
+        return _with_uncertainty(ledger.select(measures), ledger, by, across)
+    sums = (
         ledger.group_by(by)
         .agg(measures)
         .sort("wait_ns", *by, descending=[True, *[False] * len(by)])
     )
+    return _with_uncertainty(sums, ledger, by, across)
 
 
-def waits_with_phases(ledger: pl.DataFrame) -> dict[str, Any]:
+def _with_uncertainty(
+    sums: pl.DataFrame, ledger: pl.DataFrame, by: Sequence[str], across: pl.DataFrame | None
+) -> pl.DataFrame:
+    """Add ``wait_uncertainty_ns`` behind the waiting; the sums as they are for one clock."""
+    if across is None:
+        return sums
+    unsure = wait_uncertainty(across.join(ledger.select("kernel_id", *by), on="kernel_id"), by)
+    if not by:
+        added = sums.with_columns(pl.lit(unsure["wait_uncertainty_ns"].sum()).alias(_UNSURE))
+    else:
+        added = sums.join(
+            unsure, on=list(by), how="left", nulls_equal=True, maintain_order="left"
+        ).with_columns(pl.col(_UNSURE).fill_null(0))
+    place = sums.columns.index("wait_ns") + 1
+    return added.select(*sums.columns[:place], _UNSURE, *sums.columns[place:])
+
+
+def waits_with_phases(ledger: pl.DataFrame, across: pl.DataFrame | None = None) -> dict[str, Any]:
     """Return the one row of ``waits_by_cause``, with the same by phase under ``phases``.
 
     Args:
         ledger: What ``with_phase`` returned.
+        across: As ``waits_by_cause`` takes it.
     """
-    rows = waits_by_cause(ledger, ["phase"]).to_dicts()
+    rows = waits_by_cause(ledger, ["phase"], across).to_dicts()
     phases = {row.pop("phase"): row for row in rows}
-    return {**waits_by_cause(ledger).row(0, named=True), "phases": phases}
+    return {**waits_by_cause(ledger, (), across).row(0, named=True), "phases": phases}
 
 
 def with_phase(ledger: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:

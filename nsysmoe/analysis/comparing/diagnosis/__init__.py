@@ -30,6 +30,7 @@ RULES = (
     balance.balance,
     communication.waiting_causes,
     communication.waiting,
+    communication.waiting_uncertainty,
     communication.last_to_arrive,
     communication.waiting_explained,
     comparability.unequal_work,

@@ -83,14 +83,14 @@ def waiting_explained(baseline: Run, candidate: Run) -> Finding | None:
 def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
     """What made the last rank late: experts, other kernels, or the host."""
     parts = {
-        name: waits_with_phases(run.schedule.ledger)
+        name: waits_with_phases(run.schedule.ledger, run.across)
         for name, run in (("baseline", baseline), ("candidate", candidate))
         if run.schedule is not None and run.schedule.ledger.height
     }
     if not parts:
         return None
     told = " and ".join(
-        f"{part['host'] / part['wait_ns']:.0%} of the {name}'s {part['wait_ns'] / 1e6:,.1f} ms is "
+        f"{part['host'] / part['wait_ns']:.0%} of the {name}'s {_told_ms(part)} ms is "
         f"the host launching late, {part['moe'] / part['wait_ns']:.0%} MoE kernels"
         for name, part in parts.items()
         if part["wait_ns"]
@@ -109,6 +109,32 @@ def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
         f"why ranks waited for the last one: {told}{advice}",
         parts,
     ).explaining(_exposed_wait_ns(baseline, candidate))
+
+
+def waiting_uncertainty(baseline: Run, candidate: Run) -> Finding | None:
+    """How far waiting may be off where ranks are told by clocks of several files."""
+    runs = {"baseline": baseline, "candidate": candidate}
+    parts = {name: run.wait_uncertainty() for name, run in runs.items() if run.across is not None}
+    if not any(part["wait_ns"] for part in parts.values()):
+        return None
+    told = " and ".join(
+        f"the {name}'s {(runs[name].values['wait_ns'] or 0) / 1e6:,.1f} ms by up to "
+        f"{part['wait_ns'] / 1e6:,.1f} ms"
+        for name, part in parts.items()
+    )
+    limit = sum(part["wait_ns"] for part in parts.values())
+    return Finding(
+        "waiting_uncertainty",
+        "info",
+        f"waiting over all ranks may be off by what clocks of files agree to: {told}; a change of "
+        f"{limit / 1e6:,.1f} ms or less is within noise, whatever its interval over steps or runs",
+        {**parts, "limit_ns": limit},
+    )
+
+
+def _told_ms(part: dict[str, Any]) -> str:
+    unsure = part.get("wait_uncertainty_ns")
+    return f"{part['wait_ns'] / 1e6:,.1f}" + (f" ± {unsure / 1e6:,.1f}" if unsure else "")
 
 
 _CONSERVED = ("wait_ns", "unequal_ns", "unexplained_ns")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.metrics.kernel_time.waits import CAUSES
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
-from nsysmoe.reports.tables import left, right, table
+from nsysmoe.reports.tables import UNSURE, left, right, table
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.one_trace.waits import Waits
@@ -73,16 +73,29 @@ def _by_cause(waits: Waits, caption: str) -> Table:
         Row(("all", numbers.milliseconds(total), numbers.share(1.0 if total else None),
              *map(numbers.milliseconds, sums)))
     )  # fmt: skip
+    if "wait_uncertainty_ns" in waits.whole:
+        rows.append(_unsure(waits))
     return Table(caption, columns, tuple(rows))
 
 
+def _unsure(waits: Waits) -> Row:
+    """Return how far the line above may be off."""
+    parts = [waits.whole, *waits.phases.values()]
+    unsure, *phases = (numbers.milliseconds(part["wait_uncertainty_ns"]) for part in parts)
+    total = waits.whole["wait_ns"]
+    share = numbers.share(waits.whole["wait_uncertainty_ns"] / total if total else None)
+    return Row(("± what clocks of the files agree to", unsure, share, *phases))
+
+
 def _by_key(waits: Waits, caption: str) -> Table:
-    measured = ("collectives", "wait_ns", *CAUSES)
+    measured = ("collectives", "wait_ns", "wait_uncertainty_ns", *CAUSES)
+    is_unsure = "wait_uncertainty_ns" in waits.rows[0]
     keys = [key for key in waits.rows[0] if key not in measured]
     columns = (
         *(left(key.replace("_", " ").capitalize(), key, numbers.as_is) for key in keys),
         right("Collectives", "collectives", numbers.count),
         right("Waiting (ms)", "wait_ns", numbers.milliseconds),
+        *([UNSURE] if is_unsure else []),
         *(
             right(f"{cause.replace('_', ' ')} (ms)", cause, numbers.milliseconds)
             for cause in CAUSES
