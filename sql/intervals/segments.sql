@@ -3,18 +3,18 @@ with windows as (
     select
         global_pid,
         device_id,
+        min(place) as place,
         min(start_ns) as first_ns,
         max(end_ns) as last_ns
-    from main.device_steps
+    from intervals.placed_steps
     group by global_pid, device_id
 ),
 
 -- A device's window is that of its kernels: copies before the first and after the last are cut.
 clipped as (
     select
-        activities.global_pid,
-        activities.device_id,
-        activities.place,
+        windows.place as device_place,
+        1::bigint << (10 * activities.place) as opened,
         greatest(activities.start_ns, windows.first_ns) as start_ns,
         least(activities.end_ns, windows.last_ns) as end_ns
     from intervals.activities as activities
@@ -28,72 +28,69 @@ clipped as (
 -- serves them all; a GPU runs at most 128 kernels at once.
 edges as (
     select
-        global_pid,
-        device_id,
+        device_place,
         start_ns as at_ns,
-        1::bigint << (10 * place) as opened,
-        null::bigint as step_start_ns
+        opened,
+        0 as begun
     from clipped
     where start_ns < end_ns
     union all
     select
-        global_pid,
-        device_id,
+        device_place,
         end_ns as at_ns,
-        -(1::bigint << (10 * place)) as opened,
-        null::bigint as step_start_ns
+        -opened as opened,
+        0 as begun
     from clipped
     where start_ns < end_ns
     union all
     -- A step's edge cuts whatever runs across it.
     select
-        global_pid,
-        device_id,
-        start_ns as at_ns,
+        windows.place as device_place,
+        steps.start_ns as at_ns,
         0 as opened,
-        start_ns as step_start_ns
-    from main.device_steps
+        1 as begun
+    from intervals.placed_steps as steps
+    inner join windows
+        on
+            steps.global_pid is not distinct from windows.global_pid
+            and steps.device_id = windows.device_id
     union all
     select
-        global_pid,
-        device_id,
+        place as device_place,
         last_ns as at_ns,
         0 as opened,
-        null::bigint as step_start_ns
+        0 as begun
     from windows
+),
+
+-- Sorted once; windows without an order of their own then take the rows as they come
+-- (docs/performance.md: nothing but projections and filters may stand between).
+in_order as (
+    select *
+    from edges
+    order by device_place, at_ns
 ),
 
 running as (
     select
-        global_pid,
-        device_id,
         at_ns as start_ns,
-        lead(at_ns) over onward as end_ns,
-        (sum(opened) over onward)::bigint as open,
-        max(step_start_ns) over onward as step_start_ns
-    from edges
-    window onward as (
-        partition by global_pid, device_id
-        order by at_ns
-        rows between unbounded preceding and current row
-    )
+        case when lead(device_place) over () = device_place then lead(at_ns) over () end as end_ns,
+        -- At the end of a device nothing is open, and its steps have begun: one sum for all.
+        sum(opened) over so_far as open,
+        sum(begun) over so_far as place
+    from in_order
+    -- sqlfluff knows no window without an order.
+    window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
 )
 
 select
-    global_pid,
-    device_id,
+    place::bigint as place,
     start_ns,
     end_ns,
-    step_start_ns,
-    (open & 1023) > 0 as has_moe,
-    ((open >> 10) & 1023) > 0 as has_compute,
-    ((open >> 20) & 1023) > 0 as has_wait,
-    ((open >> 30) & 1023) > 0 as has_transfer,
-    ((open >> 40) & 1023) > 0 as has_unmatched,
-    ((open >> 50) & 1023) > 0 as has_copy
+    open::bigint as open
 from running
 -- Of edges at one instant the last alone has the whole sum, and the next instant after it.
 where start_ns < end_ns;
 
 comment on view intervals.segments is
-'The time of each GPU in stretches within which nothing starts or ends, with what runs in them. Grain: one stretch of one device of one process. Key: (global_pid, device_id, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';
+'The time of each GPU in stretches within which nothing starts or ends, with the step (place) that they lie in and how many of each kind of intervals.activities run, ten bits each (open). Grain: one stretch of one device of one process. Key: (place, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';
