@@ -25,6 +25,7 @@ with work as (
     from staging.stg_copies
 ),
 
+-- Not of work, which would be held whole to be read twice.
 counted as (
     select
         global_pid,
@@ -32,7 +33,27 @@ counted as (
         context_id,
         stream_id,
         count(*) as work
-    from work
+    from staging.stg_kernels
+    group by global_pid, device_id, context_id, stream_id
+    union all
+    select
+        global_pid,
+        device_id,
+        context_id,
+        stream_id,
+        count(*) as work
+    from staging.stg_copies
+    group by global_pid, device_id, context_id, stream_id
+),
+
+added as (
+    select
+        global_pid,
+        device_id,
+        context_id,
+        stream_id,
+        sum(work)::bigint as work
+    from counted
     group by global_pid, device_id, context_id, stream_id
 ),
 
@@ -42,7 +63,7 @@ streams as (
         *,
         row_number() over in_order * 18446744073709551616::hugeint as zero,
         (sum(work) over in_order)::bigint - work as before
-    from counted
+    from added
     window in_order as (order by global_pid, device_id, context_id, stream_id)
 ),
 
