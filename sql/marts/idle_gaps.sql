@@ -1,11 +1,6 @@
 create table main.idle_gaps as
 -- DuckDB 1.5 ends the process over an ASOF join of a join to a bare table: tables get a name first.
-with host_calls as (
-    select *
-    from staging.stg_outermost_calls
-),
-
-steps as (
+with steps as (
     select *
     from main.device_steps
 ),
@@ -62,67 +57,117 @@ ordered as (
 ),
 
 idle as (
-    select *
+    select
+        *,
+        row_number() over () as place,
+        -- From here on the launch was done, and the GPU took its time.
+        greatest(least(call_end_ns, start_ns), free_ns) as launched_ns
     from ordered
     where start_ns > free_ns and free_ns >= first_ns and start_ns <= last_ns
 ),
 
-gaps as (
+gaps as materialized (
     select
         windows.global_pid,
         windows.process_id,
         windows.device_id,
+        idle.place,
         idle.free_ns as start_ns,
         idle.start_ns as end_ns,
         idle.start_ns - idle.free_ns as dur_ns,
         idle.kernel_id,
         idle.name_id,
         idle.global_tid,
-        -- From here on the launch was done, and the GPU took its time.
-        greatest(least(idle.call_end_ns, idle.start_ns), idle.free_ns) as launched_ns
+        idle.launched_ns,
+        idle.launched_ns - idle.free_ns as late_ns
     from idle
     inner join windows on idle.zero = windows.zero
 ),
 
--- The thread's time in calls up to each end of the late part.
-begun as (
+-- What the thread did from the start of the gap until the launch was done: both instants stand
+-- among the calls of the thread. A launch that was done before needs neither.
+instants as (
     select
-        gaps.*,
-        calls.calls_before_ns + least(gaps.start_ns, calls.end_ns) - calls.start_ns
-            as calls_until_start_ns,
-        calls.blocked_before_ns
-        + case
-            when calls.is_blocking then least(gaps.start_ns, calls.end_ns) - calls.start_ns
-            else 0
-        end as blocked_until_start_ns
+        global_tid,
+        start_ns as at_ns,
+        end_ns,
+        is_blocking,
+        null as place
+    from staging.stg_outermost_calls
+    union all
+    -- The start of a gap counts against it.
+    select
+        global_tid,
+        start_ns as at_ns,
+        null as end_ns,
+        null as is_blocking,
+        -place as place
     from gaps
-    asof left join host_calls as calls
-        on gaps.global_tid = calls.global_tid and gaps.start_ns >= calls.start_ns
+    where late_ns > 0 and global_tid is not null
+    union all
+    select
+        global_tid,
+        launched_ns as at_ns,
+        null as end_ns,
+        null as is_blocking,
+        place
+    from gaps
+    where late_ns > 0 and global_tid is not null
+),
+
+threads as (
+    select
+        global_tid,
+        row_number() over (order by global_tid) * 18446744073709551616::hugeint as zero
+    from staging.stg_outermost_calls
+    group by global_tid
+),
+
+by_thread as (
+    select
+        threads.zero,
+        instants.at_ns,
+        instants.end_ns,
+        instants.is_blocking,
+        instants.place
+    from instants
+    inner join threads on instants.global_tid = threads.global_tid
+    order by threads.zero, instants.at_ns
+),
+
+counted as (
+    select
+        place,
+        zero + at_ns as moment,
+        sum(end_ns - at_ns) over so_far as called_ns,
+        sum(case when is_blocking then end_ns - at_ns end) over so_far as waited_ns,
+        max(zero + end_ns) over so_far as reach,
+        max(case when is_blocking then zero + end_ns end) over so_far as blocked_reach
+    from by_thread
+    -- sqlfluff knows no window without an order.
+    window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
+),
+
+-- Of the call that an instant lies in, the part before it alone counts.
+called as (
+    select
+        abs(place) as place,
+        sum(sign(place) * (coalesce(called_ns, 0) - greatest(reach - moment, 0)))::bigint
+            as in_calls_ns,
+        sum(sign(place) * (coalesce(waited_ns, 0) - greatest(blocked_reach - moment, 0)))::bigint
+            as blocked_ns
+    from counted
+    where place is not null
+    group by abs(place)
 ),
 
 measured as (
     select
-        begun.global_pid,
-        begun.process_id,
-        begun.device_id,
-        begun.start_ns,
-        begun.end_ns,
-        begun.dur_ns,
-        begun.kernel_id,
-        begun.name_id,
-        begun.global_tid,
-        begun.launched_ns - begun.start_ns as late_ns,
-        calls.blocked_before_ns
-        + case
-            when calls.is_blocking then least(begun.launched_ns, calls.end_ns) - calls.start_ns
-            else 0
-        end
-        - coalesce(begun.blocked_until_start_ns, 0) as blocked_ns,
-        calls.calls_before_ns + least(begun.launched_ns, calls.end_ns) - calls.start_ns
-        - coalesce(begun.calls_until_start_ns, 0) as in_calls_ns
-    from begun
-    asof left join host_calls as calls
-        on begun.global_tid = calls.global_tid and begun.launched_ns >= calls.start_ns
+        gaps.*,
+        called.in_calls_ns,
+        called.blocked_ns
+    from gaps
+    left join called on gaps.place = called.place
 )
 
 select

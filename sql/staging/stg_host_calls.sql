@@ -6,8 +6,6 @@ select
     calls.name_id,
     calls.free_ns,
     calls.is_blocking,
-    calls.calls_before_ns,
-    calls.blocked_before_ns,
     -- A text for each of ten million calls is not kept.
     coalesce(names.kind, 'other') as kind
 from staging.stg_outermost_calls as calls

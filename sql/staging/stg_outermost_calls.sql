@@ -39,48 +39,18 @@ judged as (
         -- Out of reach where the call before is another thread's.
         try_cast(lag(reach) over () - zero as bigint) as covered_ns
     from reached
-),
-
--- A call of the runtime makes calls of the driver: what happens inside a call belongs to it.
-outermost as (
-    select
-        *,
-        end_ns - start_ns as dur_ns,
-        case when is_blocking then end_ns - start_ns else 0 end as waited_ns
-    from judged
-    where covered_ns is null or covered_ns <= start_ns
-),
-
-summed as (
-    select
-        *,
-        sum(dur_ns) over so_far - dur_ns as all_ns,
-        sum(waited_ns) over so_far - waited_ns as blocked_ns
-    from outermost
-    -- sqlfluff knows no window without an order.
-    window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
-),
-
-begun as (
-    select
-        *,
-        max(case when covered_ns is null then all_ns end) over so_far as earlier_ns,
-        max(case when covered_ns is null then blocked_ns end) over so_far as blocked_earlier_ns
-    from summed
-    -- sqlfluff knows no window without an order.
-    window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
 )
 
+-- A call of the runtime makes calls of the driver: what happens inside a call belongs to it.
 select
     global_tid,
     start_ns,
     end_ns,
     name_id,
     covered_ns as free_ns,
-    is_blocking,
-    (all_ns - earlier_ns)::bigint as calls_before_ns,
-    (blocked_ns - blocked_earlier_ns)::bigint as blocked_before_ns
-from begun;
+    is_blocking
+from judged
+where covered_ns is null or covered_ns <= start_ns;
 
 comment on table staging.stg_outermost_calls is
-'CUDA API calls that no other contains, with the end of the call before (free_ns, NULL for the first) and the time that their thread spent in calls, and in blocking ones, before each. Grain: one outermost call. Key: (global_tid, start_ns). Invariant: calls of a thread do not overlap.';
+'CUDA API calls that no other contains, with the end of the call before (free_ns, NULL for the first). Grain: one outermost call. Key: (global_tid, start_ns). Invariant: calls of a thread do not overlap.';
