@@ -24,31 +24,23 @@ clipped as (
             and activities.device_id = windows.device_id
 ),
 
--- How many of each kind are open is kept in ten bits of one number, so that one running sum
--- serves them all; a GPU runs at most 128 kernels at once.
+-- How many of each kind are open is kept in ten bits of one number, and how many steps have begun
+-- above them, so that one running sum serves all; a GPU runs at most 128 kernels at once.
 edges as (
     select
-        device_place,
-        start_ns as at_ns,
-        opened,
-        0 as begun
+        clipped.device_place,
+        case when signs.sign = 1 then clipped.start_ns else clipped.end_ns end as at_ns,
+        signs.sign * clipped.opened as change
     from clipped
-    where start_ns < end_ns
-    union all
-    select
-        device_place,
-        end_ns as at_ns,
-        -opened as opened,
-        0 as begun
-    from clipped
-    where start_ns < end_ns
+    -- Not two queries of the rows, which would be held whole to be read twice.
+    cross join (values (1), (-1)) as signs (sign)
+    where clipped.start_ns < clipped.end_ns
     union all
     -- A step's edge cuts whatever runs across it.
     select
         windows.place as device_place,
         steps.start_ns as at_ns,
-        0 as opened,
-        1 as begun
+        1::bigint << 60 as change
     from intervals.placed_steps as steps
     inner join windows
         on
@@ -58,8 +50,7 @@ edges as (
     select
         place as device_place,
         last_ns as at_ns,
-        0 as opened,
-        0 as begun
+        0 as change
     from windows
 ),
 
@@ -74,20 +65,19 @@ in_order as (
 running as (
     select
         at_ns as start_ns,
-        case when lead(device_place) over () = device_place then lead(at_ns) over () end as end_ns,
         -- At the end of a device nothing is open, and its steps have begun: one sum for all.
-        sum(opened) over so_far as open,
-        sum(begun) over so_far as place
+        case when lead(device_place) over () = device_place then lead(at_ns) over () end as end_ns,
+        sum(change) over so_far as changed
     from in_order
     -- sqlfluff knows no window without an order.
     window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
 )
 
 select
-    place::bigint as place,
+    (changed >> 60)::bigint as place,
     start_ns,
     end_ns,
-    open::bigint as open
+    (changed & 1152921504606846975)::bigint as open
 from running
 -- Of edges at one instant the last alone has the whole sum, and the next instant after it.
 where start_ns < end_ns;
