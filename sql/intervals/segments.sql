@@ -67,6 +67,7 @@ running as (
         at_ns as start_ns,
         -- At the end of a device nothing is open, and its steps have begun: one sum for all.
         case when lead(device_place) over () = device_place then lead(at_ns) over () end as end_ns,
+        lead(device_place) over () < device_place as is_disordered,
         sum(change) over so_far as changed
     from in_order
     -- sqlfluff knows no window without an order.
@@ -80,7 +81,11 @@ select
     (changed & 1152921504606846975)::bigint as open
 from running
 -- Of edges at one instant the last alone has the whole sum, and the next instant after it.
-where start_ns < end_ns;
+where
+    case
+        when is_disordered or end_ns < start_ns then error('rows came out of order')
+        else start_ns < end_ns
+    end;
 
 comment on view intervals.segments is
 'The time of each GPU in stretches within which nothing starts or ends, with the step (place) that they lie in and how many of each kind of intervals.activities run, ten bits each (open). Grain: one stretch of one device of one process. Key: (place, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';

@@ -52,7 +52,8 @@ ordered as (
     select
         *,
         -- Out of reach where the row before is another device's.
-        try_cast(lag(reach) over () - zero as bigint) as free_ns
+        try_cast(lag(reach) over () - zero as bigint) as free_ns,
+        lag(zero + start_ns) over () > zero + start_ns as is_disordered
     from reached
 ),
 
@@ -63,7 +64,11 @@ idle as (
         -- From here on the launch was done, and the GPU took its time.
         greatest(least(call_end_ns, start_ns), free_ns) as launched_ns
     from ordered
-    where start_ns > free_ns and free_ns >= first_ns and start_ns <= last_ns
+    where
+        case
+            when is_disordered then error('rows came out of order')
+            else start_ns > free_ns and free_ns >= first_ns and start_ns <= last_ns
+        end
 ),
 
 gaps as materialized (
@@ -139,6 +144,7 @@ counted as (
     select
         place,
         zero + at_ns as moment,
+        lag(zero + at_ns) over () > zero + at_ns as is_disordered,
         sum(end_ns - at_ns) over so_far as called_ns,
         sum(case when is_blocking then end_ns - at_ns end) over so_far as waited_ns,
         max(zero + end_ns) over so_far as reach,
@@ -157,7 +163,7 @@ called as (
         sum(sign(place) * (coalesce(waited_ns, 0) - greatest(blocked_reach - moment, 0)))::bigint
             as blocked_ns
     from counted
-    where place is not null
+    where case when is_disordered then error('rows came out of order') else place is not null end
     group by abs(place)
 ),
 

@@ -37,7 +37,8 @@ judged as (
     select
         *,
         -- Out of reach where the call before is another thread's.
-        try_cast(lag(reach) over () - zero as bigint) as covered_ns
+        try_cast(lag(reach) over () - zero as bigint) as covered_ns,
+        lag(zero + start_ns) over () > zero + start_ns as is_disordered
     from reached
 )
 
@@ -50,7 +51,11 @@ select
     covered_ns as free_ns,
     is_blocking
 from judged
-where covered_ns is null or covered_ns <= start_ns;
+where
+    case
+        when is_disordered then error('rows came out of order')
+        else covered_ns is null or covered_ns <= start_ns
+    end;
 
 comment on table staging.stg_outermost_calls is
 'CUDA API calls that no other contains, with the end of the call before (free_ns, NULL for the first). Grain: one outermost call. Key: (global_tid, start_ns). Invariant: calls of a thread do not overlap.';

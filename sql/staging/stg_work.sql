@@ -98,7 +98,8 @@ placed as (
     select
         *,
         -- Out of reach where the row before is another stream's.
-        try_cast(lag(reach) over () - zero as bigint) as previous_end_ns
+        try_cast(lag(reach) over () - zero as bigint) as previous_end_ns,
+        lag(zero + start_ns) over () > zero + start_ns as is_disordered
     from reached
 )
 
@@ -120,7 +121,8 @@ from placed
 left join staging.stg_api_calls as calls
     on
         placed.global_pid = calls.global_pid
-        and placed.correlation_id = calls.correlation_id;
+        and placed.correlation_id = calls.correlation_id
+where case when placed.is_disordered then error('rows came out of order') else true end;
 
 comment on table staging.stg_work is
 'Kernels and copies of each stream in order, with the last end before each and the call that launched it. What follows from these by a sum is left to gpu_work: each column of ten million rows takes time to keep. Grain: one kernel or copy. Key: (global_pid, device_id, context_id, stream_id, place).';
