@@ -21,7 +21,7 @@ from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, body_of, catalogue
+from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, catalogue
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
@@ -431,16 +431,21 @@ def make(  # noqa: PLR0913, PLR0917 - what a store knows
         empty: Kept tables that are known to have no rows.
     """
     text, *views = query
-    kept = set(known.kept(text, *views, without=given))
-    for name in known.reached(*views, without=given):
+    # What an empty table alone stands on was not read: made now, it would stay empty.
+    there = given | empty
+    kept = set(known.kept(text, *views, without=there))
+    for name in known.reached(*views, without=there):
         script = known.scripts[name]
         if name not in made and (name in kept if script.is_kept else script.references <= made):
             connection.execute(
-                f"create table {name} as select * from ({body_of(script)}) as q limit 0"
-                if name in empty
-                else script.text
+                _without_rows(known, name) if name in empty else script.text
             ).fetchall()
             made.add(name)
+
+
+def _without_rows(known: Catalogue, name: str) -> str:
+    columns = ", ".join(f'"{c}" {kind}' for c, kind in known.column_types(name).items())
+    return f"create table {name} ({columns})"
 
 
 def no_kernels(path: Path, export: Export) -> MissingDataError:
