@@ -1,4 +1,4 @@
-create view main.device_time as
+create table main.device_time as
 -- Of two million stretches a few for each step differ in what runs.
 with lasting as (
     select
@@ -84,7 +84,7 @@ select
     coalesce(exposed_copy_ns, 0)::bigint as exposed_copy_ns
 from summed;
 
-comment on view main.device_time is
+comment on table main.device_time is
 'What each GPU did with its time, by step: unions of intervals, so that nothing counts twice. Grain: one step on one device of one process. Key: (global_pid, device_id, start_ns). Invariant: busy_ns + idle_ns = window_ns; compute_ns + exposed_transfer_ns + exposed_wait_ns + exposed_unmatched_ns + exposed_copy_ns = busy_ns.';
 comment on column main.device_time.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.device_time.process_id is 'Process id on its host, or in its container';

@@ -112,7 +112,7 @@ def portray(label: str, run: Run) -> Portrait:
         steps=steps,
         rearrangements=tuple(rearranged(run)),
         reduced=reduced,
-        waits=_waits(schedule.ledger),
+        waits=_waits(schedule.waits),
     )
 
 
@@ -228,13 +228,13 @@ def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
     return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)
 
 
-def _waits(ledger: pl.DataFrame) -> Rows:
+def _waits(causes: pl.DataFrame) -> Rows:
     from nsysmoe.metrics.kernel_time.waits import waits_by_cause  # noqa: PLC0415 - polars
 
-    if ledger.is_empty():
+    if causes.is_empty():
         return ()
-    whole = {"phase": None, **waits_by_cause(ledger).row(0, named=True)}
-    return (whole, *waits_by_cause(ledger, ["phase"]).iter_rows(named=True))
+    whole = {"phase": None, **waits_by_cause(causes).row(0, named=True)}
+    return (whole, *waits_by_cause(causes, ["phase"]).iter_rows(named=True))
 
 
 def _ranks(run: Run) -> pl.DataFrame:

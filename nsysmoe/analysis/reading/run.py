@@ -31,47 +31,24 @@ if TYPE_CHECKING:
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
-_COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
-_MET = (
-    *_COLLECTIVES,
-    "kernel_id",
-    "collective",
-    "data_type",
-    "communicator",
-    "ordinal",
-    "start_ns",
-    "is_last",
-    "margin_ns",
-)
-_LEDGER = (
-    "kernel_id",
-    "global_pid",
-    "process_id",
-    "device_id",
-    "wait_ns",
-    "moe_ns",
-    "other_kernels_ns",
-    "host_ns",
-    "other_gap_ns",
-    "previous_end_ns",
-    "residual_ns",
-)
 _GPUS = ("global_pid", "device_id", "gpu_id")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _SCHEDULE = (
     ("moe_launches", None),
     ("moe_cells", None),
     ("moe_cell_places", None),
-    ("matched_collectives", None),
+    ("collective_phases", None),
+    ("collective_slices", None),
+    ("last_arrivals", None),
     ("clocks", None),
-    ("collective_steps", None),
     ("device_time", None),
+    ("slices", None),
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
     ("host_gaps", None),
     ("device_steps", _STEPS),
-    ("wait_ledger", _LEDGER),
+    ("wait_causes", None),
     ("idle_causes", None),
     ("silent_gaps", None),
 )
@@ -84,14 +61,17 @@ class Schedule:
     Attributes:
         launches: View ``moe_launches``; phases told by duration where nothing else tells them.
         cells: Views ``moe_cells`` and ``moe_cell_places`` together.
-        collectives: ``matched_collectives`` with ``step`` and ``phase``.
+        collectives: View ``collective_phases``.
+        sliced: View ``collective_slices``.
+        arrivals: View ``last_arrivals``.
         device_time: View ``device_time``.
+        slices: View ``slices``.
         steps: View ``steps``, no rows where the trace has no ranges.
         rearrangements: View ``rearrangements``.
         code_loads: View ``code_loads``.
         stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
-        ledger: View ``wait_ledger`` with ``phase``.
+        waits: View ``wait_causes``.
         gaps: View ``idle_causes``.
         attribution: How phases are known (``attribution.attribution``).
     """
@@ -99,13 +79,16 @@ class Schedule:
     launches: pl.DataFrame
     cells: pl.DataFrame
     collectives: pl.DataFrame
+    sliced: pl.DataFrame
+    arrivals: pl.DataFrame
     device_time: pl.DataFrame
+    slices: pl.DataFrame
     steps: pl.DataFrame
     rearrangements: pl.DataFrame
     code_loads: pl.DataFrame
     stalls: dict[str, pl.DataFrame]
     clocks: pl.DataFrame
-    ledger: pl.DataFrame
+    waits: pl.DataFrame
     gaps: pl.DataFrame
     attribution: dict[str, Any]
 
@@ -121,8 +104,9 @@ class Run:
             ``name_id``, from a summary also its other statistics.
         moe_events: One row a launch of an MoE kernel (``name_id``, ``global_pid``,
             ``process_id``, ``device_id``, ``dur_ns``); None from a summary, which has no events.
-        collective_events: The same for communication, with ``is_matched``, ``wait_ns`` and
-            ``transfer_ns`` (null where not matched).
+        collectives: Communication kernels, summed by name and GPU: ``launches``, ``dur_ns``,
+            ``wait_ns`` and ``transfer_ns`` beside ``name_id``, ``global_pid``, ``process_id``,
+            ``device_id``, ``is_matched`` (view ``collective_totals``, or by phase as well).
         cells: One row a cell (``ranks``, ``slowest_ns``, ``mean_ns``); no rows where ranks
             launched different numbers of MoE kernels; None from a summary.
         gpus: How many GPUs ran MoE kernels; None where the input does not tell.
@@ -136,7 +120,7 @@ class Run:
     path: Path
     kernels: pl.DataFrame
     moe_events: pl.DataFrame | None = None
-    collective_events: pl.DataFrame | None = None
+    collectives: pl.DataFrame | None = None
     cells: pl.DataFrame | None = None
     gpus: int | None = None
     graph_launches: tuple[int, int] = (0, 0)
@@ -188,14 +172,12 @@ class Run:
         from nsysmoe.metrics.kernel_time.table1 import metric_values  # noqa: PLC0415
 
         found = metric_values(self.durations, self.communication)
-        if self.moe_events is None or self.collective_events is None:
+        if self.moe_events is None or self.collectives is None:
             return {**found, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
         device_time = None if self.schedule is None else self.schedule.device_time
         return {
             **found,
-            **schedule_values(
-                self.moe_events, self.paired_cells, self.collective_events, device_time
-            ),
+            **schedule_values(self.moe_events, self.paired_cells, self.collectives, device_time),
         }
 
     @functools.cached_property
@@ -215,18 +197,18 @@ class Run:
         """What each step holds (``metrics.steps.step_table``); None without a schedule."""
         import polars as pl  # noqa: PLC0415
 
-        from nsysmoe.metrics.kernel_time.steps import slices, step_table  # noqa: PLC0415
+        from nsysmoe.metrics.kernel_time.steps import step_table  # noqa: PLC0415
 
         if (schedule := self.schedule) is None:
             return None
         is_nccl = self.kernels.select(
             "name_id", (pl.col("backend") == "nccl").fill_null(value=False).alias("is_nccl")
         )
-        collectives = schedule.collectives.join(is_nccl, on="name_id").with_columns(
+        collectives = schedule.sliced.join(is_nccl, on="name_id").with_columns(
             is_allreduce=pl.col("is_nccl") & (pl.col("collective") == "all_reduce")
         )
         return step_table(
-            slices(schedule.device_time),
+            schedule.slices,
             schedule.launches,
             self.paired_cells,
             collectives,
@@ -240,7 +222,7 @@ class Run:
 
         if (schedule := self.schedule) is None:
             return None
-        return time_causes(schedule.device_time, schedule.gaps, schedule.ledger)
+        return time_causes(schedule.device_time, schedule.gaps, schedule.waits)
 
     @functools.cached_property
     def distorted_steps(self) -> pl.DataFrame | None:
@@ -293,7 +275,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
     wanted: tuple[tuple[str, tuple[str, ...] | None], ...] = (
         ("moe_kernels", _EVENTS),
         ("moe_cells", _CELLS),
-        ("matched_collectives", _COLLECTIVES),
+        *(() if with_schedule else (("collective_totals", None),)),
         ("kernel_classes", None),
         ("graph_launches", ("dur_ns",)),
         ("devices", _GPUS),
@@ -306,9 +288,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         path=trace.path,
         kernels=trace.frame("kernel_classes"),
         moe_events=moe_events,
-        collective_events=(
-            schedule.collectives if schedule else trace.frame("matched_collectives", _COLLECTIVES)
-        ),
+        collectives=schedule.collectives if schedule else trace.frame("collective_totals"),
         cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
         gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
@@ -320,21 +300,21 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
 
 
 def _read_schedule(trace: Trace) -> Schedule:
-    from nsysmoe.metrics.kernel_time.waits import with_phase  # noqa: PLC0415 - polars
-
     launches = read_launches(trace)
-    steps = trace.frame("collective_steps")
     return Schedule(
         launches=launches,
         cells=read_cells(trace, launches),
-        collectives=trace.frame("matched_collectives", _MET).join(steps, on="kernel_id"),
+        collectives=trace.frame("collective_phases"),
+        sliced=trace.frame("collective_slices"),
+        arrivals=trace.frame("last_arrivals"),
         device_time=trace.frame("device_time"),
+        slices=trace.frame("slices").sort("slice"),
         steps=trusted_steps(trace.frame("steps"), launches),
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         stalls=_read_stalls(trace),
         clocks=known_clocks(trace),
-        ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
+        waits=trace.frame("wait_causes"),
         gaps=trace.frame("idle_causes"),
         attribution=attribution(launches),
     )

@@ -21,7 +21,8 @@ def waits_by_cause(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame
     had less of it, and all of them add up to the waiting.
 
     Args:
-        ledger: View ``wait_ledger``, and the columns of ``by``.
+        ledger: View ``wait_ledger`` as ``with_phase`` returned it, or view ``wait_causes``, and
+            the columns of ``by``.
         by: Columns to group by; one row comes back where it is empty.
 
     Returns:
@@ -29,8 +30,7 @@ def waits_by_cause(ledger: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame
         under its own name; the largest waiting first.
     """
     measures = [
-        pl.len().cast(pl.Int64).alias("collectives"),
-        pl.col("wait_ns").sum(),
+        pl.col("collectives", "wait_ns").sum(),
         *(pl.col(f"{cause}_ns").sum().alias(cause) for cause in CAUSES),
     ]
     if not by:
@@ -46,22 +46,23 @@ def waits_with_phases(ledger: pl.DataFrame) -> dict[str, Any]:
     """Return the one row of ``waits_by_cause``, with the same by phase under ``phases``.
 
     Args:
-        ledger: What ``with_phase`` returned.
+        ledger: What ``with_phase`` returned, or view ``wait_causes``.
     """
-    rows = waits_by_cause(ledger, ["phase"]).to_dicts()
+    known = ledger.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
+    rows = waits_by_cause(known, ["phase"]).to_dicts()
     phases = {row.pop("phase"): row for row in rows}
-    return {**waits_by_cause(ledger).row(0, named=True), "phases": phases}
+    return {**waits_by_cause(known).row(0, named=True), "phases": phases}
 
 
 def with_phase(ledger: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
-    """Add the ``phase`` of the step that launched each waiting collective.
+    """Add the ``phase`` of the step that launched each waiting collective; it counts as one.
 
     Args:
         ledger: View ``wait_ledger``.
         steps: View ``collective_steps``.
     """
     return ledger.join(steps, on="kernel_id", how="left").with_columns(
-        pl.col("phase").fill_null(UNATTRIBUTED)
+        pl.col("phase").fill_null(UNATTRIBUTED), pl.lit(1, pl.Int64).alias("collectives")
     )
 
 
