@@ -20,7 +20,13 @@ from nsysmoe.metrics.kernel_time.mixture import split_durations
 from nsysmoe.metrics.kernel_time.phases import engines, phase_times
 from nsysmoe.metrics.kernel_time.rearrangement import rearrangement_effects
 from nsysmoe.metrics.kernel_time.schedule import schedule_values
-from nsysmoe.metrics.kernel_time.steps import SUMS, distorted, step_table, undistorted
+from nsysmoe.metrics.kernel_time.steps import (
+    SUMS,
+    distorted,
+    launches_by_slice,
+    step_table,
+    undistorted,
+)
 from nsysmoe.metrics.kernel_time.work import work_difference
 
 EVENTS = {"start_ns": pl.Int64, "end_ns": pl.Int64}
@@ -92,7 +98,7 @@ SLICED = COLLECTIVES.with_columns(slice=pl.Series([1, 1, 2, 2]))
 
 
 def table_of() -> pl.DataFrame:
-    return step_table(CUTS, LAUNCHES, CELLS, SLICED, TIME)
+    return step_table(CUTS, launches_by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
 
 
 def test_what_each_step_holds() -> None:
@@ -155,7 +161,7 @@ def test_steps_add_up_wherever_launches_fall(
     cuts = time.with_row_index("slice").select(
         pl.col("slice").cast(pl.Int64), "step", "phase", "start_ns", wall_ns="window_ns"
     )
-    table = step_table(cuts, frame, CELLS, SLICED, time)
+    table = step_table(cuts, launches_by_slice(cuts, frame), CELLS, SLICED, time)
     assert table.height == len(windows)
     assert table["wall_ns"].sum() == sum(windows)
     assert table["launches"].sum() == len(launches)

@@ -108,7 +108,7 @@ def portray(label: str, run: Run) -> Portrait:
         ),
         durations=_durations(schedule.launches),
         communication=_communication(schedule.collectives, ranks),
-        layers=_layers(schedule.launches),
+        layers=_layers(schedule.layers),
         steps=steps,
         rearrangements=tuple(rearranged(run)),
         reduced=reduced,
@@ -297,13 +297,11 @@ def _communication(collectives: pl.DataFrame, ranks: pl.DataFrame) -> Rows:
     return tuple(frame.select(columns).iter_rows(named=True))
 
 
-def _layers(launches: pl.DataFrame) -> Rows:
+def _layers(layers: pl.DataFrame) -> Rows:
     import polars as pl  # noqa: PLC0415
 
     frame = (
-        launches.drop_nulls("layer")
-        .group_by("layer", "rank")
-        .agg(pl.col("dur_ns").sum())
+        layers.drop_nulls("layer")
         .with_columns((pl.col("dur_ns") / pl.col("dur_ns").mean().over("layer")).alias("ratio"))
         .sort("layer", "rank")
     )

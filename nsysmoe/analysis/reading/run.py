@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
+_LAUNCHED = (*_EVENTS[:-1], "rank", "step", "layer", "layer_source", "blocks", "start_ns")
 _GPUS = ("global_pid", "device_id", "gpu_id")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _SCHEDULE = (
-    ("moe_launches", None),
+    ("moe_launches", _LAUNCHED),
     ("moe_cells", None),
     ("moe_cell_places", None),
     ("collective_phases", None),
@@ -59,7 +60,13 @@ class Schedule:
     """When things happened in a run, and in which step; all times in ns.
 
     Attributes:
-        launches: View ``moe_launches``; phases told by duration where nothing else tells them.
+        launches: Of view ``moe_launches``: ``name_id``, ``global_pid``, ``process_id``,
+            ``device_id``, ``rank``, ``phase`` (told by duration where nothing else tells it),
+            ``dur_ns``. The rest of its columns is summed below: this is the one table with a row
+            for each event.
+        worked: What ``metrics.kernel_time.steps.launches_by_slice`` returned.
+        layers: MoE time by ``layer`` and ``rank``: ``dur_ns``; null where layers are not known.
+        work: What work was done (``metrics.kernel_time.work.work_done``).
         cells: Views ``moe_cells`` and ``moe_cell_places`` together.
         collectives: View ``collective_phases``.
         sliced: View ``collective_slices``.
@@ -77,6 +84,9 @@ class Schedule:
     """
 
     launches: pl.DataFrame
+    worked: pl.DataFrame
+    layers: pl.DataFrame
+    work: dict[str, Any]
     cells: pl.DataFrame
     collectives: pl.DataFrame
     sliced: pl.DataFrame
@@ -163,7 +173,7 @@ class Run:
         if self.cells is None:
             schema = {"slowest_ns": pl.Int64, "mean_ns": pl.Float64}
             return pl.DataFrame(schema=schema)
-        return self.cells.filter(pl.col("ranks") > 1)
+        return _paired(self.cells)
 
     @functools.cached_property
     def values(self) -> dict[str, Value]:
@@ -180,17 +190,10 @@ class Run:
             **schedule_values(self.moe_events, self.paired_cells, self.collectives, device_time),
         }
 
-    @functools.cached_property
+    @property
     def work(self) -> dict[str, Any] | None:
-        """What work was done (``metrics.work.work_done``); None without a schedule."""
-        from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
-        from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
-
-        if (schedule := self.schedule) is None:
-            return None
-        return work_done(
-            schedule.steps, schedule.launches, self.paired_cells, engines(schedule.collectives)
-        )
+        """What work was done (``Schedule.work``); None without a schedule."""
+        return None if self.schedule is None else self.schedule.work
 
     @functools.cached_property
     def step_table(self) -> pl.DataFrame | None:
@@ -209,7 +212,7 @@ class Run:
         )
         return step_table(
             schedule.slices,
-            schedule.launches,
+            schedule.worked,
             self.paired_cells,
             collectives,
             schedule.device_time,
@@ -300,24 +303,50 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
 
 
 def _read_schedule(trace: Trace) -> Schedule:
-    launches = read_launches(trace)
+    collectives = trace.frame("collective_phases")
+    slices = trace.frame("slices").sort("slice")
     return Schedule(
-        launches=launches,
-        cells=read_cells(trace, launches),
-        collectives=trace.frame("collective_phases"),
+        collectives=collectives,
         sliced=trace.frame("collective_slices"),
         arrivals=trace.frame("last_arrivals"),
         device_time=trace.frame("device_time"),
-        slices=trace.frame("slices").sort("slice"),
-        steps=trusted_steps(trace.frame("steps"), launches),
+        slices=slices,
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         stalls=_read_stalls(trace),
         clocks=known_clocks(trace),
         waits=trace.frame("wait_causes"),
         gaps=trace.frame("idle_causes"),
-        attribution=attribution(launches),
+        # The largest comes last, and most of it goes before another run is read.
+        **_read_work(trace, slices, collectives),
     )
+
+
+def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) -> dict[str, Any]:
+    """Read MoE launches and cells: the fields of ``Schedule`` that stand on them."""
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.steps import launches_by_slice  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
+
+    launches = read_launches(trace, _LAUNCHED)
+    cells = read_cells(trace, launches)
+    steps = trusted_steps(trace.frame("steps"), launches)
+    return {
+        "launches": launches.select(*_EVENTS, "rank", "phase"),
+        "worked": launches_by_slice(slices, launches),
+        "layers": launches.group_by("layer", "rank").agg(pl.col("dur_ns").sum()),
+        "work": work_done(steps, launches, _paired(cells), engines(collectives)),
+        "cells": cells,
+        "steps": steps,
+        "attribution": attribution(launches),
+    }
+
+
+def _paired(cells: pl.DataFrame) -> pl.DataFrame:
+    """Return the cells that ranks share: one alone has nobody to wait for."""
+    return cells.filter(cells["ranks"] > 1)
 
 
 def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:

@@ -37,9 +37,33 @@ _RATIO_WITHOUT_CAUSE = 3.0
 _FEWEST_STEPS = 4
 
 
+def launches_by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+    """Sum the MoE launches of every slice of a run that has any.
+
+    Args:
+        cuts: View ``slices``, in order.
+        launches: MoE launches; ``start_ns``, ``dur_ns``, ``blocks``.
+
+    Returns:
+        ``slice``, ``launches``, ``total_ns``, ``squares`` (of durations, ns²), ``blocks`` (of the
+        largest).
+    """
+    duration = pl.col("dur_ns")
+    return _by_slice(
+        cuts,
+        launches,
+        [
+            pl.len().cast(pl.Int64).alias("launches"),
+            duration.sum().alias("total_ns"),
+            (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
+            pl.col("blocks").max(),
+        ],
+    )
+
+
 def step_table(
     cuts: pl.DataFrame,
-    launches: pl.DataFrame,
+    worked: pl.DataFrame,
     cells: pl.DataFrame,
     collectives: pl.DataFrame,
     device_time: pl.DataFrame,
@@ -48,7 +72,7 @@ def step_table(
 
     Args:
         cuts: View ``slices``, in order.
-        launches: MoE launches; ``start_ns``, ``dur_ns``, ``blocks``.
+        worked: What ``launches_by_slice`` returned.
         cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
         collectives: View ``collective_slices`` with ``is_nccl`` and ``is_allreduce``.
         device_time: View ``device_time``.
@@ -60,16 +84,6 @@ def step_table(
         size of grid (within a factor of two), which may stand for one another.
     """
     duration = pl.col("dur_ns")
-    worked = _by_slice(
-        cuts,
-        launches,
-        [
-            pl.len().cast(pl.Int64).alias("launches"),
-            duration.sum().alias("total_ns"),
-            (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
-            pl.col("blocks").max(),
-        ],
-    )
     balanced = _by_slice(
         cuts,
         cells,
