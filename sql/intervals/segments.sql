@@ -3,18 +3,18 @@ with windows as (
     select
         global_pid,
         device_id,
+        min(place) as place,
         min(start_ns) as first_ns,
         max(end_ns) as last_ns
-    from main.device_steps
+    from intervals.placed_steps
     group by global_pid, device_id
 ),
 
 -- A device's window is that of its kernels: copies before the first and after the last are cut.
 clipped as (
     select
-        activities.global_pid,
-        activities.device_id,
-        activities.place,
+        windows.place as device_place,
+        1::bigint << (10 * activities.place) as opened,
         greatest(activities.start_ns, windows.first_ns) as start_ns,
         least(activities.end_ns, windows.last_ns) as end_ns
     from intervals.activities as activities
@@ -24,76 +24,68 @@ clipped as (
             and activities.device_id = windows.device_id
 ),
 
--- How many of each kind are open is kept in ten bits of one number, so that one running sum
--- serves them all; a GPU runs at most 128 kernels at once.
+-- How many of each kind are open is kept in ten bits of one number, and how many steps have begun
+-- above them, so that one running sum serves all; a GPU runs at most 128 kernels at once.
 edges as (
     select
-        global_pid,
-        device_id,
-        start_ns as at_ns,
-        1::bigint << (10 * place) as opened,
-        null::bigint as step_start_ns
+        clipped.device_place,
+        case when signs.sign = 1 then clipped.start_ns else clipped.end_ns end as at_ns,
+        signs.sign * clipped.opened as change
     from clipped
-    where start_ns < end_ns
-    union all
-    select
-        global_pid,
-        device_id,
-        end_ns as at_ns,
-        -(1::bigint << (10 * place)) as opened,
-        null::bigint as step_start_ns
-    from clipped
-    where start_ns < end_ns
+    -- Not two queries of the rows, which would be held whole to be read twice.
+    cross join (values (1), (-1)) as signs (sign)
+    where clipped.start_ns < clipped.end_ns
     union all
     -- A step's edge cuts whatever runs across it.
     select
-        global_pid,
-        device_id,
-        start_ns as at_ns,
-        0 as opened,
-        start_ns as step_start_ns
-    from main.device_steps
+        windows.place as device_place,
+        steps.start_ns as at_ns,
+        1::bigint << 60 as change
+    from intervals.placed_steps as steps
+    inner join windows
+        on
+            steps.global_pid is not distinct from windows.global_pid
+            and steps.device_id = windows.device_id
     union all
     select
-        global_pid,
-        device_id,
+        place as device_place,
         last_ns as at_ns,
-        0 as opened,
-        null::bigint as step_start_ns
+        0 as change
     from windows
+),
+
+-- Sorted once; windows without an order of their own then take the rows as they come
+-- (docs/performance.md: nothing but projections and filters may stand between).
+in_order as (
+    select *
+    from edges
+    order by device_place, at_ns
 ),
 
 running as (
     select
-        global_pid,
-        device_id,
         at_ns as start_ns,
-        lead(at_ns) over onward as end_ns,
-        (sum(opened) over onward)::bigint as open,
-        max(step_start_ns) over onward as step_start_ns
-    from edges
-    window onward as (
-        partition by global_pid, device_id
-        order by at_ns
-        rows between unbounded preceding and current row
-    )
+        -- At the end of a device nothing is open, and its steps have begun: one sum for all.
+        case when lead(device_place) over () = device_place then lead(at_ns) over () end as end_ns,
+        lead(device_place) over () < device_place as is_disordered,
+        sum(change) over so_far as changed
+    from in_order
+    -- sqlfluff knows no window without an order.
+    window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
 )
 
 select
-    global_pid,
-    device_id,
+    (changed >> 60)::bigint as place,
     start_ns,
     end_ns,
-    step_start_ns,
-    (open & 1023) > 0 as has_moe,
-    ((open >> 10) & 1023) > 0 as has_compute,
-    ((open >> 20) & 1023) > 0 as has_wait,
-    ((open >> 30) & 1023) > 0 as has_transfer,
-    ((open >> 40) & 1023) > 0 as has_unmatched,
-    ((open >> 50) & 1023) > 0 as has_copy
+    (changed & 1152921504606846975)::bigint as open
 from running
 -- Of edges at one instant the last alone has the whole sum, and the next instant after it.
-where start_ns < end_ns;
+where
+    case
+        when is_disordered or end_ns < start_ns then error('rows came out of order')
+        else start_ns < end_ns
+    end;
 
 comment on view intervals.segments is
-'The time of each GPU in stretches within which nothing starts or ends, with what runs in them. Grain: one stretch of one device of one process. Key: (global_pid, device_id, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';
+'The time of each GPU in stretches within which nothing starts or ends, with the step (place) that they lie in and how many of each kind of intervals.activities run, ten bits each (open). Grain: one stretch of one device of one process. Key: (place, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';

@@ -5,7 +5,7 @@ select
     start_ns,
     end_ns,
     end_ns - start_ns as dur_ns
-from staging.stg_host_calls
+from staging.stg_outermost_calls
 where is_blocking;
 
 comment on view main.blocking_calls is

@@ -1,25 +1,39 @@
-create view main.device_time as
+create table main.device_time as
+-- Of two million stretches a few for each step differ in what runs.
 with lasting as (
     select
-        *,
-        end_ns - start_ns as dur_ns,
-        has_moe or has_compute as has_work,
-        has_wait or has_transfer or has_unmatched as has_communication
+        place,
+        open,
+        sum(end_ns - start_ns)::bigint as dur_ns
     from intervals.segments
+    group by place, open
+),
+
+told as (
+    select
+        place,
+        dur_ns,
+        (open & 1023) > 0 as has_moe,
+        (open & 1048575) > 0 as has_work,
+        ((open >> 20) & 1023) > 0 as has_wait,
+        ((open >> 30) & 1023) > 0 as has_transfer,
+        ((open >> 40) & 1023) > 0 as has_unmatched,
+        ((open >> 20) & 1073741823) > 0 as has_communication,
+        ((open >> 50) & 1023) > 0 as has_copy
+    from lasting
 ),
 
 placed as (
     select
+        steps.global_pid,
         steps.process_id,
+        steps.device_id,
         steps.step,
         steps.phase,
-        lasting.*
-    from lasting
-    inner join main.device_steps as steps
-        on
-            lasting.device_id = steps.device_id
-            and lasting.global_pid is not distinct from steps.global_pid
-            and lasting.step_start_ns = steps.start_ns
+        steps.start_ns as step_start_ns,
+        told.*
+    from told
+    inner join intervals.placed_steps as steps on told.place = steps.place
 ),
 
 summed as (
@@ -70,7 +84,7 @@ select
     coalesce(exposed_copy_ns, 0)::bigint as exposed_copy_ns
 from summed;
 
-comment on view main.device_time is
+comment on table main.device_time is
 'What each GPU did with its time, by step: unions of intervals, so that nothing counts twice. Grain: one step on one device of one process. Key: (global_pid, device_id, start_ns). Invariant: busy_ns + idle_ns = window_ns; compute_ns + exposed_transfer_ns + exposed_wait_ns + exposed_unmatched_ns + exposed_copy_ns = busy_ns.';
 comment on column main.device_time.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.device_time.process_id is 'Process id on its host, or in its container';

@@ -1,87 +1,38 @@
-create table main.gpu_work as
-with work as (
-    select
-        global_pid,
-        process_id,
-        device_id,
-        context_id,
-        stream_id,
-        kernel_id,
-        name_id,
-        correlation_id,
-        class,
-        start_ns,
-        end_ns
-    from main.kernels
-    union all
-    select
-        global_pid,
-        (global_pid >> 24) & 16777215 as process_id,
-        device_id,
-        context_id,
-        stream_id,
-        null as kernel_id,
-        null as name_id,
-        correlation_id,
-        'copy' as class,
-        start_ns,
-        end_ns
-    from staging.stg_copies
-),
-
-ordered as (
+create view main.gpu_work as
+with measured as (
     select
         *,
-        row_number() over (
-            partition by global_pid, device_id, context_id, stream_id
-            order by start_ns, end_ns
-        ) as place,
-        max(end_ns) over (
-            partition by global_pid, device_id, context_id, stream_id
-            order by start_ns, end_ns
-            rows between unbounded preceding and 1 preceding
-        ) as previous_end_ns
-    from work
-),
-
-launched as (
-    select
-        ordered.global_pid,
-        ordered.process_id,
-        ordered.device_id,
-        ordered.context_id,
-        ordered.stream_id,
-        ordered.kernel_id,
-        ordered.name_id,
-        ordered.class,
-        ordered.start_ns,
-        ordered.end_ns,
-        ordered.place,
-        ordered.previous_end_ns,
-        calls.global_tid,
-        calls.start_ns as call_start_ns,
-        calls.end_ns as call_end_ns,
-        greatest(ordered.start_ns - ordered.previous_end_ns, 0) as gap_ns,
+        greatest(start_ns - previous_end_ns, 0) as gap_ns,
         -- What it adds to the time in which the stream was busy.
-        greatest(
-            ordered.end_ns
-            - greatest(ordered.start_ns, coalesce(ordered.previous_end_ns, ordered.start_ns)),
-            0
-        ) as busy_ns
-    from ordered
-    left join staging.stg_api_calls as calls
-        on
-            ordered.global_pid = calls.global_pid
-            and ordered.correlation_id = calls.correlation_id
+        greatest(end_ns - greatest(start_ns, coalesce(previous_end_ns, start_ns)), 0) as busy_ns
+    from staging.stg_work
 )
 
 select
-    *,
+    work.global_pid,
+    (work.global_pid >> 24) & 16777215 as process_id,
+    work.device_id,
+    work.context_id,
+    work.stream_id,
+    work.kernel_id,
+    work.name_id,
+    case when work.kernel_id is null then 'copy' else functions.class end as class,
+    work.start_ns,
+    work.end_ns,
+    work.place,
+    work.previous_end_ns,
+    work.global_tid,
+    work.call_start_ns,
+    work.call_end_ns,
+    work.gap_ns,
+    work.busy_ns,
     -- The stream had nothing to do, and the host had not finished launching this.
-    least(greatest(coalesce(call_end_ns - previous_end_ns, 0), 0), gap_ns) as late_ns
-from launched;
+    least(greatest(coalesce(work.call_end_ns - work.previous_end_ns, 0), 0), work.gap_ns)
+        as late_ns
+from measured as work
+left join nsysmoe.kernel_functions as functions on work.name_id = functions.name_id;
 
-comment on table main.gpu_work is
+comment on view main.gpu_work is
 'Kernels and copies of each stream in order, with the call that launched each, the gap before it and the part of the gap in which the host had not finished the launch. Grain: one kernel or copy. Key: (global_pid, device_id, context_id, stream_id, place). Invariant: on each stream, gap_ns and busy_ns add up to the time from the first start to the last end; late_ns <= gap_ns.';
 comment on column main.gpu_work.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.gpu_work.process_id is 'Process id on its host, or in its container';

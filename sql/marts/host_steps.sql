@@ -40,7 +40,7 @@ known as (
         global_tid,
         start_ns,
         end_ns
-    from staging.stg_host_calls
+    from staging.stg_outermost_calls
 ),
 
 -- A driver's call may lie inside one of the runtime: the outer one is not cut.

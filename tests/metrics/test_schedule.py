@@ -20,7 +20,13 @@ from nsysmoe.metrics.kernel_time.mixture import split_durations
 from nsysmoe.metrics.kernel_time.phases import engines, phase_times
 from nsysmoe.metrics.kernel_time.rearrangement import rearrangement_effects
 from nsysmoe.metrics.kernel_time.schedule import schedule_values
-from nsysmoe.metrics.kernel_time.steps import SUMS, distorted, slices, step_table, undistorted
+from nsysmoe.metrics.kernel_time.steps import (
+    SUMS,
+    distorted,
+    launches_by_slice,
+    step_table,
+    undistorted,
+)
 from nsysmoe.metrics.kernel_time.work import work_difference
 
 EVENTS = {"start_ns": pl.Int64, "end_ns": pl.Int64}
@@ -79,19 +85,20 @@ COLLECTIVES = pl.DataFrame(
 )
 
 
+# The first device's steps; where its collectives start: 60, 70, 115 and 116.
+CUTS = pl.DataFrame(
+    [(0, None, None, 0, 10), (1, 0, "prefill", 10, 100), (2, 1, "decode", 110, 20)],
+    schema={
+        "slice": pl.Int64, "step": pl.Int64, "phase": pl.String, "start_ns": pl.Int64,
+        "wall_ns": pl.Int64,
+    },
+    orient="row",
+)  # fmt: skip
+SLICED = COLLECTIVES.with_columns(slice=pl.Series([1, 1, 2, 2]))
+
+
 def table_of() -> pl.DataFrame:
-    return step_table(slices(TIME), LAUNCHES, CELLS, COLLECTIVES, TIME)
-
-
-def test_the_device_with_the_longest_window_cuts_the_run() -> None:
-    assert slices(TIME).rows() == [
-        (0, None, "unattributed", 0, 10), (1, 0, "prefill", 10, 100), (2, 1, "decode", 110, 20)
-    ]  # fmt: skip
-
-
-def test_slices_where_no_process_has_an_id() -> None:
-    nameless = TIME.with_columns(global_pid=pl.lit(None, pl.Int64))
-    assert slices(nameless).equals(slices(TIME))
+    return step_table(CUTS, launches_by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
 
 
 def test_what_each_step_holds() -> None:
@@ -151,7 +158,10 @@ def test_steps_add_up_wherever_launches_fall(
         schema=["start_ns", "dur_ns", "blocks"],
         orient="row",
     )
-    table = step_table(slices(time), frame, CELLS, COLLECTIVES, time)
+    cuts = time.with_row_index("slice").select(
+        pl.col("slice").cast(pl.Int64), "step", "phase", "start_ns", wall_ns="window_ns"
+    )
+    table = step_table(cuts, launches_by_slice(cuts, frame), CELLS, SLICED, time)
     assert table.height == len(windows)
     assert table["wall_ns"].sum() == sum(windows)
     assert table["launches"].sum() == len(launches)

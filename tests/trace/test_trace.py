@@ -19,12 +19,15 @@ from nsysmoe.errors import InputError, MissingDataError, QueryError
 from nsysmoe.export.sqlite import SqliteExport
 from nsysmoe.resources import using
 from nsysmoe.trace import catalogue
+from tests.conftest import DP2
 from tests.oracle import kernel_durations
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     Write = Callable[[TraceBuilder], Path]
+
+OFF = DP2 / "eplb_off.sqlite"
 
 
 def _change(path: Path, statement: str) -> Path:
@@ -54,6 +57,17 @@ def test_every_schema_version(version: str, lazy: bool, written: Write) -> None:
         assert {row["gpu_name"] for row in trace.rows("devices")} == {"NVIDIA H100 80GB HBM3"}
         for view in catalogue().views():
             trace.frame(view.name)
+
+
+@pytest.mark.parametrize("first", ["matched_collectives", "moe_launches", "gpu_work", "steps"])
+def test_views_asked_one_after_the_other_tell_what_each_tells_alone(first: str) -> None:
+    """Nothing that one view had no need of stays empty for those after it."""
+    for view in ("collective_steps", "gpu_work", "moe_launches", "host_gaps", "wait_ledger"):
+        with nsysmoe.open(OFF) as alone, nsysmoe.open(OFF) as trace:
+            trace._kept = alone._kept = None
+            trace.frame(first)
+            expected = alone.frame(view)
+            assert trace.frame(view).sort(expected.columns).equals(expected.sort(expected.columns))
 
 
 def test_reading_columns_one_by_one_changes_nothing(off: Path) -> None:

@@ -128,9 +128,7 @@ def _part_changes(runs: tuple[Run, Run], *conditions: pl.Expr) -> tuple[Change, 
     values, unsure = [], []
     for run, condition in zip(runs, conditions if is_rank else conditions * 2, strict=True):
         values.append([_part_values(run, condition, has_cells=not is_rank)])
-        assert run.schedule is not None  # noqa: S101 - judge_parts asks
-        events = run.schedule.collectives.filter(condition)
-        unsure.append(run.wait_uncertainty(events, devices=1 if is_rank else None))
+        unsure.append(run.wait_uncertainty(condition, devices=1 if is_rank else None))
     return _changes(_ALL, values, {}, is_comparable=True, unsure=_added(unsure))
 
 

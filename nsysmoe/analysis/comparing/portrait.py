@@ -108,11 +108,11 @@ def portray(label: str, run: Run) -> Portrait:
         ),
         durations=_durations(schedule.launches),
         communication=_communication(schedule.collectives, ranks),
-        layers=_layers(schedule.launches),
+        layers=_layers(schedule.layers),
         steps=steps,
         rearrangements=tuple(rearranged(run)),
         reduced=reduced,
-        waits=_waits(schedule.ledger, run.across),
+        waits=_waits(run),
     )
 
 
@@ -228,13 +228,15 @@ def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
     return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)
 
 
-def _waits(ledger: pl.DataFrame, across: pl.DataFrame | None) -> Rows:
+def _waits(run: Run) -> Rows:
     from nsysmoe.metrics.kernel_time.waits import waits_by_cause  # noqa: PLC0415 - polars
 
-    if ledger.is_empty():
+    assert run.schedule is not None  # noqa: S101 - portray asks
+    causes, across = run.schedule.waits, run.explained_across
+    if causes.is_empty():
         return ()
-    whole = {"phase": None, **waits_by_cause(ledger, (), across).row(0, named=True)}
-    return (whole, *waits_by_cause(ledger, ["phase"], across).iter_rows(named=True))
+    whole = {"phase": None, **waits_by_cause(causes, (), across).row(0, named=True)}
+    return (whole, *waits_by_cause(causes, ["phase"], across).iter_rows(named=True))
 
 
 def _ranks(run: Run) -> pl.DataFrame:
@@ -297,13 +299,11 @@ def _communication(collectives: pl.DataFrame, ranks: pl.DataFrame) -> Rows:
     return tuple(frame.select(columns).iter_rows(named=True))
 
 
-def _layers(launches: pl.DataFrame) -> Rows:
+def _layers(layers: pl.DataFrame) -> Rows:
     import polars as pl  # noqa: PLC0415
 
     frame = (
-        launches.drop_nulls("layer")
-        .group_by("layer", "rank")
-        .agg(pl.col("dur_ns").sum())
+        layers.drop_nulls("layer")
         .with_columns((pl.col("dur_ns") / pl.col("dur_ns").mean().over("layer")).alias("ratio"))
         .sort("layer", "rank")
     )

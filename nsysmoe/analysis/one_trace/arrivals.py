@@ -149,7 +149,7 @@ def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] 
     """Return who arrives last most often, by meetings that the clocks can decide.
 
     Args:
-        collectives: View ``matched_collectives``.
+        collectives: View ``matched_collectives``, or of it ``last_arrivals``: no other counts.
         clocks: What ``known_clocks`` returned.
 
     Returns:
@@ -159,7 +159,7 @@ def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] 
     """
     from nsysmoe.metrics.kernel_time.collectives import last_arrivals  # noqa: PLC0415 - imports polars
 
-    events = collectives.filter("is_matched")
+    events = collectives.filter("is_last")
     residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
     rows = last_arrivals(events, residual).to_dicts()
     if not rows:
@@ -168,7 +168,7 @@ def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] 
     for row in rows:
         del row["global_pid"]
     decided = sum(row["last"] for row in rows)
-    meetings = events.filter("is_last").select("name_id", "ordinal", "communicator").n_unique()
+    meetings = events.select("name_id", "ordinal", "communicator").n_unique()
     ranks = {
         (row["global_pid"], row["device_id"]): row["rank"] for row in clocks.iter_rows(named=True)
     }

@@ -99,20 +99,20 @@ def _devices(run: Run) -> list[DeviceSummary]:
     from nsysmoe.metrics.kernel_time.communication import communication_totals  # noqa: PLC0415
     from nsysmoe.metrics.kernel_time.durations import duration_statistics  # noqa: PLC0415
 
-    if run.moe_events is None or run.collective_events is None:
+    if run.moe_events is None or run.collectives is None:
         return []
     keys = ["global_pid", "process_id", "device_id"]
     names = run.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
     found = []
     pairs = (
-        pl.concat([frame.select(keys) for frame in (run.moe_events, run.collective_events)])
+        pl.concat([frame.select(keys) for frame in (run.moe_events, run.collectives)])
         .unique()
         .sort(pl.col("global_pid") // (1 << 48), "device_id", "global_pid")
     )
     for global_pid, process, device in pairs.iter_rows():
         here = pl.col("global_pid").eq_missing(global_pid) & (pl.col("device_id") == device)
         collectives = (
-            run.collective_events.filter(here)
+            run.collectives.filter(here)
             .group_by("name_id")
             .agg(pl.col("dur_ns").sum().alias("total_ns"))
             .join(names, on="name_id")

@@ -102,9 +102,6 @@ def waits(
     source = str(run.path)
     if clocks is not None:
         findings += unsure_waits(ledger["wait_ns"], clocks, source)
-    if across is not None:
-        across = across.join(ledger.select("kernel_id"), on="kernel_id", how="semi")
-        findings += total_uncertainty(across, int(ledger["wait_ns"].sum()), source)
     known = with_layer(with_phase(ledger, steps), launches).rename(
         {
             "function": "collective",
@@ -112,9 +109,14 @@ def waits(
             "late_device_id": "late_device",
         }
     )
+    keys = _KEYS[by]
+    if across is not None:
+        of_each = known.select("kernel_id", *dict.fromkeys(("phase", *keys)))
+        # The meeting's own columns are the kernel's.
+        across = across.drop(set(keys) & set(across.columns)).join(of_each, on="kernel_id")
+        findings += total_uncertainty(across, int(ledger["wait_ns"].sum()), source)
     whole = waits_with_phases(known, across)
     phases = whole.pop("phases")
-    keys = _KEYS[by]
     rows = _rows(waits_by_cause(known, keys, across), hosts) if keys else []
     return Waits(source, by, whole, phases, tuple(rows), tuple(findings))
 

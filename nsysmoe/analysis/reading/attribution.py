@@ -51,7 +51,7 @@ def attribution(launches: pl.DataFrame) -> dict[str, Any]:
         ``time_ratio`` (0 to 1, None without MoE time), ``layers`` (how layers are known: nvtx,
         order or None).
     """
-    known = launches.drop_nulls("phase")
+    known = launches.select("phase", "phase_source", "dur_ns").drop_nulls("phase")
     total = int(launches["dur_ns"].sum())
     method = _only(known, "phase_source")
     return {

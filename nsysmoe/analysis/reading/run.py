@@ -31,47 +31,32 @@ if TYPE_CHECKING:
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
-_COLLECTIVES = (*_EVENTS, "is_matched", "wait_ns", "transfer_ns")
-_MET = (
-    *_COLLECTIVES,
-    "kernel_id",
-    "collective",
-    "data_type",
-    "communicator",
-    "ordinal",
-    "start_ns",
-    "is_last",
-    "margin_ns",
-)
-_LEDGER = (
-    "kernel_id",
-    "global_pid",
-    "process_id",
-    "device_id",
-    "wait_ns",
-    "moe_ns",
-    "other_kernels_ns",
-    "host_ns",
-    "other_gap_ns",
-    "previous_end_ns",
-    "residual_ns",
+_LAUNCHED = (*_EVENTS[:-1], "rank", "step", "layer", "layer_source", "blocks", "start_ns")
+_STEPPED = ("kernel_id", "phase")
+_MET = (*MET, "global_pid", "device_id")
+_ACROSS = (
+    ("matched_collectives", _MET),
+    ("collective_steps", _STEPPED),
+    ("wait_ledger", ("kernel_id",)),
 )
 _GPUS = ("global_pid", "device_id", "gpu_id")
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _SCHEDULE = (
-    ("moe_launches", None),
+    ("moe_launches", _LAUNCHED),
     ("moe_cells", None),
     ("moe_cell_places", None),
-    ("matched_collectives", None),
+    ("collective_phases", None),
+    ("collective_slices", None),
+    ("last_arrivals", None),
     ("clocks", None),
-    ("collective_steps", None),
     ("device_time", None),
+    ("slices", None),
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
     ("host_gaps", None),
     ("device_steps", _STEPS),
-    ("wait_ledger", _LEDGER),
+    ("wait_causes", None),
     ("idle_causes", None),
     ("silent_gaps", None),
 )
@@ -82,30 +67,45 @@ class Schedule:
     """When things happened in a run, and in which step; all times in ns.
 
     Attributes:
-        launches: View ``moe_launches``; phases told by duration where nothing else tells them.
+        launches: Of view ``moe_launches``: ``name_id``, ``global_pid``, ``process_id``,
+            ``device_id``, ``rank``, ``phase`` (told by duration where nothing else tells it),
+            ``dur_ns``. The rest of its columns is summed below: this is the one table with a row
+            for each event.
+        worked: What ``metrics.kernel_time.steps.launches_by_slice`` returned.
+        layers: MoE time by ``layer`` and ``rank``: ``dur_ns``; null where layers are not known.
+        work: What work was done (``metrics.kernel_time.work.work_done``).
         cells: Views ``moe_cells`` and ``moe_cell_places`` together.
-        collectives: ``matched_collectives`` with ``step`` and ``phase``.
+        collectives: View ``collective_phases``.
+        sliced: View ``collective_slices``.
+        arrivals: View ``last_arrivals``.
         device_time: View ``device_time``.
+        slices: View ``slices``.
         steps: View ``steps``, no rows where the trace has no ranges.
         rearrangements: View ``rearrangements``.
         code_loads: View ``code_loads``.
         stalls: What else stretches steps (``metrics.stalls.distorting_events``).
         clocks: View ``clocks``.
-        ledger: View ``wait_ledger`` with ``phase``.
+        waits: View ``wait_causes``; ``unattributed`` where no phase is known.
         gaps: View ``idle_causes``.
         attribution: How phases are known (``attribution.attribution``).
     """
 
     launches: pl.DataFrame
+    worked: pl.DataFrame
+    layers: pl.DataFrame
+    work: dict[str, Any]
     cells: pl.DataFrame
     collectives: pl.DataFrame
+    sliced: pl.DataFrame
+    arrivals: pl.DataFrame
     device_time: pl.DataFrame
+    slices: pl.DataFrame
     steps: pl.DataFrame
     rearrangements: pl.DataFrame
     code_loads: pl.DataFrame
     stalls: dict[str, pl.DataFrame]
     clocks: pl.DataFrame
-    ledger: pl.DataFrame
+    waits: pl.DataFrame
     gaps: pl.DataFrame
     attribution: dict[str, Any]
 
@@ -121,8 +121,9 @@ class Run:
             ``name_id``, from a summary also its other statistics.
         moe_events: One row a launch of an MoE kernel (``name_id``, ``global_pid``,
             ``process_id``, ``device_id``, ``dur_ns``); None from a summary, which has no events.
-        collective_events: The same for communication, with ``is_matched``, ``wait_ns`` and
-            ``transfer_ns`` (null where not matched).
+        collectives: Communication kernels, summed by name and GPU: ``launches``, ``dur_ns``,
+            ``wait_ns`` and ``transfer_ns`` beside ``name_id``, ``global_pid``, ``process_id``,
+            ``device_id``, ``is_matched`` (view ``collective_totals``, or by phase as well).
         cells: One row a cell (``ranks``, ``slowest_ns``, ``mean_ns``); no rows where ranks
             launched different numbers of MoE kernels; None from a summary.
         gpus: How many GPUs ran MoE kernels; None where the input does not tell.
@@ -131,14 +132,15 @@ class Run:
         findings: What was odd about the input.
         files: The files, where there are several.
         hosts: As ``Trace`` has it.
-        across: What clocks of files leave unsure of waits (``arrivals.waits_of_files``); None for
+        across: What clocks of files leave unsure of waits (``arrivals.waits_of_files``), with
+            ``global_pid``, ``device_id``, ``phase``, and whether causes are told; None for
             one file.
     """
 
     path: Path
     kernels: pl.DataFrame
     moe_events: pl.DataFrame | None = None
-    collective_events: pl.DataFrame | None = None
+    collectives: pl.DataFrame | None = None
     cells: pl.DataFrame | None = None
     gpus: int | None = None
     graph_launches: tuple[int, int] = (0, 0)
@@ -182,7 +184,7 @@ class Run:
         if self.cells is None:
             schema = {"slowest_ns": pl.Int64, "mean_ns": pl.Float64}
             return pl.DataFrame(schema=schema)
-        return self.cells.filter(pl.col("ranks") > 1)
+        return _paired(self.cells)
 
     @functools.cached_property
     def values(self) -> dict[str, Value]:
@@ -191,64 +193,59 @@ class Run:
         from nsysmoe.metrics.kernel_time.table1 import metric_values  # noqa: PLC0415
 
         found = metric_values(self.durations, self.communication)
-        if self.moe_events is None or self.collective_events is None:
+        if self.moe_events is None or self.collectives is None:
             return {**found, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
         device_time = None if self.schedule is None else self.schedule.device_time
         return {
             **found,
-            **schedule_values(
-                self.moe_events, self.paired_cells, self.collective_events, device_time
-            ),
+            **schedule_values(self.moe_events, self.paired_cells, self.collectives, device_time),
         }
 
     def wait_uncertainty(
-        self, events: pl.DataFrame | None = None, devices: int | None = None
+        self, condition: pl.Expr | None = None, devices: int | None = None
     ) -> dict[str, float]:
         """Return how far waiting may be off by clocks of files, ns by metric; empty on one clock.
 
         Args:
-            events: The collectives of a part, with ``kernel_id``; all of the run where left out.
+            condition: What collectives of a part meet, by ``phase`` or by ``global_pid`` and
+                ``device_id``; those of the run where left out.
             devices: How many devices the part has; those of the run where left out.
         """
         from nsysmoe.metrics.kernel_time.clock_error import uncertain_metrics  # noqa: PLC0415 - polars
 
         if self.across is None:
             return {}
-        across = self.across
-        if events is not None:
-            across = across.join(events.select("kernel_id"), on="kernel_id", how="semi")
+        across = self.across if condition is None else self.across.filter(condition)
         return uncertain_metrics(across, devices or self.gpus or 1)
 
-    @functools.cached_property
-    def work(self) -> dict[str, Any] | None:
-        """What work was done (``metrics.work.work_done``); None without a schedule."""
-        from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
-        from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
+    @property
+    def explained_across(self) -> pl.DataFrame | None:
+        """Return ``across`` of the waits that view ``wait_ledger`` explains."""
+        return None if self.across is None else self.across.filter("is_explained")
 
-        if (schedule := self.schedule) is None:
-            return None
-        return work_done(
-            schedule.steps, schedule.launches, self.paired_cells, engines(schedule.collectives)
-        )
+    @property
+    def work(self) -> dict[str, Any] | None:
+        """What work was done (``Schedule.work``); None without a schedule."""
+        return None if self.schedule is None else self.schedule.work
 
     @functools.cached_property
     def step_table(self) -> pl.DataFrame | None:
         """What each step holds (``metrics.steps.step_table``); None without a schedule."""
         import polars as pl  # noqa: PLC0415
 
-        from nsysmoe.metrics.kernel_time.steps import slices, step_table  # noqa: PLC0415
+        from nsysmoe.metrics.kernel_time.steps import step_table  # noqa: PLC0415
 
         if (schedule := self.schedule) is None:
             return None
         is_nccl = self.kernels.select(
             "name_id", (pl.col("backend") == "nccl").fill_null(value=False).alias("is_nccl")
         )
-        collectives = schedule.collectives.join(is_nccl, on="name_id").with_columns(
+        collectives = schedule.sliced.join(is_nccl, on="name_id").with_columns(
             is_allreduce=pl.col("is_nccl") & (pl.col("collective") == "all_reduce")
         )
         return step_table(
-            slices(schedule.device_time),
-            schedule.launches,
+            schedule.slices,
+            schedule.worked,
             self.paired_cells,
             collectives,
             schedule.device_time,
@@ -261,7 +258,7 @@ class Run:
 
         if (schedule := self.schedule) is None:
             return None
-        return time_causes(schedule.device_time, schedule.gaps, schedule.ledger)
+        return time_causes(schedule.device_time, schedule.gaps, schedule.waits)
 
     @functools.cached_property
     def distorted_steps(self) -> pl.DataFrame | None:
@@ -314,8 +311,8 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
     wanted: tuple[tuple[str, tuple[str, ...] | None], ...] = (
         ("moe_kernels", _EVENTS),
         ("moe_cells", _CELLS),
-        ("matched_collectives", _COLLECTIVES),
-        *([("matched_collectives", MET)] if trace.members else []),
+        *(() if with_schedule else (("collective_totals", None),)),
+        *(_ACROSS if trace.members else ()),
         ("kernel_classes", None),
         ("graph_launches", ("dur_ns",)),
         ("devices", _GPUS),
@@ -328,9 +325,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         path=trace.path,
         kernels=trace.frame("kernel_classes"),
         moe_events=moe_events,
-        collective_events=(
-            schedule.collectives if schedule else trace.frame("matched_collectives", _COLLECTIVES)
-        ),
+        collectives=schedule.collectives if schedule else trace.frame("collective_totals"),
         cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
         gpus=_count_gpus(trace, moe_events),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
@@ -338,33 +333,76 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         findings=trace.findings(),
         files=tuple(Path(member.path) for member in trace.members),
         hosts=trace.hosts,
-        across=(
-            waits_of_files(trace, trace.frame("matched_collectives", MET))
-            if trace.members
-            else None
-        ),
+        across=_read_across(trace) if trace.members else None,
+    )
+
+
+def _read_across(trace: Trace) -> pl.DataFrame | None:
+    """Read what clocks of files leave unsure of each wait, and which part of the run it is."""
+    met = trace.frame("matched_collectives", _MET)
+    if (across := waits_of_files(trace, met)) is None:
+        return None
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.waits import with_phase  # noqa: PLC0415 - polars
+
+    places = met.select("kernel_id", "global_pid", "device_id")
+    explained = trace.frame("wait_ledger", ("kernel_id",)).with_columns(is_explained=True)
+    known = with_phase(
+        across.join(places, on="kernel_id"), trace.frame("collective_steps", _STEPPED)
+    )
+    return known.join(explained, on="kernel_id", how="left").with_columns(
+        pl.col("is_explained").fill_null(value=False)
     )
 
 
 def _read_schedule(trace: Trace) -> Schedule:
-    from nsysmoe.metrics.kernel_time.waits import with_phase  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.waits import with_known_phase  # noqa: PLC0415 - polars
 
-    launches = read_launches(trace)
-    steps = trace.frame("collective_steps")
+    collectives = trace.frame("collective_phases")
+    slices = trace.frame("slices").sort("slice")
     return Schedule(
-        launches=launches,
-        cells=read_cells(trace, launches),
-        collectives=trace.frame("matched_collectives", _MET).join(steps, on="kernel_id"),
+        collectives=collectives,
+        sliced=trace.frame("collective_slices"),
+        arrivals=trace.frame("last_arrivals"),
         device_time=trace.frame("device_time"),
-        steps=trusted_steps(trace.frame("steps"), launches),
+        slices=slices,
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         stalls=_read_stalls(trace),
         clocks=known_clocks(trace),
-        ledger=with_phase(trace.frame("wait_ledger", _LEDGER), steps),
+        waits=with_known_phase(trace.frame("wait_causes")),
         gaps=trace.frame("idle_causes"),
-        attribution=attribution(launches),
+        # The largest comes last, and most of it goes before another run is read.
+        **_read_work(trace, slices, collectives),
     )
+
+
+def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) -> dict[str, Any]:
+    """Read MoE launches and cells: the fields of ``Schedule`` that stand on them."""
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.steps import launches_by_slice  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
+
+    launches = read_launches(trace, _LAUNCHED)
+    cells = read_cells(trace, launches)
+    steps = trusted_steps(trace.frame("steps"), launches)
+    return {
+        "launches": launches.select(*_EVENTS, "rank", "phase"),
+        "worked": launches_by_slice(slices, launches),
+        "layers": launches.group_by("layer", "rank").agg(pl.col("dur_ns").sum()),
+        "work": work_done(steps, launches, _paired(cells), engines(collectives)),
+        "cells": cells,
+        "steps": steps,
+        "attribution": attribution(launches),
+    }
+
+
+def _paired(cells: pl.DataFrame) -> pl.DataFrame:
+    """Return the cells that ranks share: one alone has nobody to wait for."""
+    return cells.filter(cells["ranks"] > 1)
 
 
 def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:

@@ -31,7 +31,7 @@ def time_causes(
     Args:
         device_time: View ``device_time``.
         gaps: View ``idle_gaps``, or ``idle_causes``.
-        ledger: View ``wait_ledger`` with ``phase``.
+        ledger: View ``wait_causes``, or ``wait_ledger`` with ``phase``.
 
     Returns:
         ``global_pid``, ``process_id``, ``device_id``, ``phase``, ``window_ns``, and the ns of each

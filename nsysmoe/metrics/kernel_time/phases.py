@@ -41,9 +41,9 @@ def phase_times(
     )
     counted = by_engine.group_by("phase").agg(pl.col("steps").max(), pl.col("tokens").sum())
     if steps.is_empty():
-        counted = _counted_by_launches(launches.with_columns(phase))
+        counted = _counted_by_launches(launches.select("rank", "step", phase))
     launched = (
-        launches.with_columns(phase)
+        launches.select(phase, "dur_ns")
         .group_by("phase")
         .agg(
             pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("moe_total_ns")

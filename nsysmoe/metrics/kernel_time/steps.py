@@ -37,59 +37,22 @@ _RATIO_WITHOUT_CAUSE = 3.0
 _FEWEST_STEPS = 4
 
 
-def slices(device_time: pl.DataFrame) -> pl.DataFrame:
-    """Return the steps of the device whose window is longest: they cut the run into slices.
+def launches_by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+    """Sum the MoE launches of every slice of a run that has any.
 
     Args:
-        device_time: View ``device_time``.
-
-    Returns:
-        One row a step in order of time: ``slice`` (number), ``step``, ``phase``
-        (``unattributed`` where unknown), ``start_ns``, ``wall_ns``. They touch one another.
-    """
-    window = pl.col("window_ns").sum().over(_DEVICE)
-    longest = device_time.filter(window == window.max()).sort("device_id", "global_pid")
-    first = longest.head(1).select(_DEVICE)
-    return (
-        longest.join(first, on=_DEVICE, nulls_equal=True)
-        .sort("start_ns")
-        .select(
-            pl.int_range(pl.len()).alias("slice"),
-            "step",
-            pl.col("phase").fill_null(UNATTRIBUTED),
-            "start_ns",
-            pl.col("window_ns").alias("wall_ns"),
-        )
-    )
-
-
-def step_table(
-    cuts: pl.DataFrame,
-    launches: pl.DataFrame,
-    cells: pl.DataFrame,
-    collectives: pl.DataFrame,
-    device_time: pl.DataFrame,
-) -> pl.DataFrame:
-    """Sum what every slice of a run holds.
-
-    Args:
-        cuts: What ``slices`` returned.
+        cuts: View ``slices``, in order.
         launches: MoE launches; ``start_ns``, ``dur_ns``, ``blocks``.
-        cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
-        collectives: Communication kernels; ``start_ns``, ``dur_ns``, ``wait_ns``,
-            ``transfer_ns``, ``is_nccl``, ``is_allreduce``.
-        device_time: View ``device_time``.
 
     Returns:
-        ``cuts`` with ``SUMS`` (times in ns over all devices, ``squares`` in ns², exposed times
-        and idle the mean of devices), ``blocks`` of the largest launch (null without one),
-        ``stratum``: steps of one phase and one size of grid (within a factor of two), which may
-        stand for one another.
+        ``slice``, ``launches``, ``total_ns``, ``squares`` (of durations, ns²), ``blocks`` (of the
+        largest).
     """
     duration = pl.col("dur_ns")
-    worked = _by_slice(
+    return _by_slice(
         cuts,
-        launches,
+        # Sorted and joined: of all columns, that would be several times the frame.
+        launches.select("start_ns", "dur_ns", "blocks"),
         [
             pl.len().cast(pl.Int64).alias("launches"),
             duration.sum().alias("total_ns"),
@@ -97,6 +60,31 @@ def step_table(
             pl.col("blocks").max(),
         ],
     )
+
+
+def step_table(
+    cuts: pl.DataFrame,
+    worked: pl.DataFrame,
+    cells: pl.DataFrame,
+    collectives: pl.DataFrame,
+    device_time: pl.DataFrame,
+) -> pl.DataFrame:
+    """Sum what every slice of a run holds.
+
+    Args:
+        cuts: View ``slices``, in order.
+        worked: What ``launches_by_slice`` returned.
+        cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
+        collectives: View ``collective_slices`` with ``is_nccl`` and ``is_allreduce``.
+        device_time: View ``device_time``.
+
+    Returns:
+        ``cuts`` (phase ``unattributed`` where unknown) with ``SUMS`` (times in ns over all
+        devices, ``squares`` in ns², exposed times and idle the mean of devices), ``blocks`` of
+        the largest launch (null without one), ``stratum``: steps of one phase and one
+        size of grid (within a factor of two), which may stand for one another.
+    """
+    duration = pl.col("dur_ns")
     balanced = _by_slice(
         cuts,
         cells,
@@ -106,22 +94,17 @@ def step_table(
             (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
         ],
     )
-    communicated = _by_slice(
-        cuts,
-        collectives,
-        [
-            pl.col("wait_ns").sum(),
-            pl.col("transfer_ns").sum(),
-            duration.filter("is_nccl").sum().alias("nccl_total_ns"),
-            duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
-        ],
+    communicated = collectives.group_by("slice").agg(
+        pl.col("wait_ns", "transfer_ns").sum(),
+        duration.filter("is_nccl").sum().alias("nccl_total_ns"),
+        duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
     )
     devices = device_time.select(_DEVICE).n_unique()
     exposed = ["exposed_wait_ns", "exposed_transfer_ns", "idle_ns"]
     # A step begins on one device a little before another: its middle says which slice it is.
     middles = device_time.with_columns(start_ns=pl.col("start_ns") + pl.col("window_ns") // 2)
     spent = _by_slice(cuts, middles, [pl.col(name).sum() / devices for name in exposed])
-    table = cuts
+    table = cuts.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
     for part in (worked, balanced, communicated, spent):
         table = table.join(part, on="slice", how="left", maintain_order="left")
     size = pl.col("blocks").log(2).round().cast(pl.String).fill_null("")

@@ -25,9 +25,11 @@ def waits_by_cause(
     had less of it, and all of them add up to the waiting.
 
     Args:
-        ledger: View ``wait_ledger``, and the columns of ``by``.
+        ledger: View ``wait_ledger`` as ``with_phase`` returned it, or view ``wait_causes``, and
+            the columns of ``by``.
         by: Columns to group by; one row comes back where it is empty.
-        across: What ``clock_error.waits_across_clocks`` returned; None for a run on one clock.
+        across: What ``clock_error.waits_across_clocks`` returned, of the same waits and with the
+            columns of ``by``; None for a run on one clock.
 
     Returns:
         ``by``, ``collectives`` (waits counted), ``wait_ns``, with ``across`` how far that may be
@@ -35,27 +37,26 @@ def waits_by_cause(
         name; the largest waiting first.
     """
     measures = [
-        pl.len().cast(pl.Int64).alias("collectives"),
-        pl.col("wait_ns").sum(),
+        pl.col("collectives", "wait_ns").sum(),
         *(pl.col(f"{cause}_ns").sum().alias(cause) for cause in CAUSES),
     ]
     if not by:
-        return _with_uncertainty(ledger.select(measures), ledger, by, across)
+        return _with_uncertainty(ledger.select(measures), by, across)
     sums = (
         ledger.group_by(by)
         .agg(measures)
         .sort("wait_ns", *by, descending=[True, *[False] * len(by)])
     )
-    return _with_uncertainty(sums, ledger, by, across)
+    return _with_uncertainty(sums, by, across)
 
 
 def _with_uncertainty(
-    sums: pl.DataFrame, ledger: pl.DataFrame, by: Sequence[str], across: pl.DataFrame | None
+    sums: pl.DataFrame, by: Sequence[str], across: pl.DataFrame | None
 ) -> pl.DataFrame:
     """Add ``wait_uncertainty_ns`` behind the waiting; the sums as they are for one clock."""
     if across is None:
         return sums
-    unsure = wait_uncertainty(across.join(ledger.select("kernel_id", *by), on="kernel_id"), by)
+    unsure = wait_uncertainty(across, by)
     if not by:
         added = sums.with_columns(pl.lit(unsure["wait_uncertainty_ns"].sum()).alias(_UNSURE))
     else:
@@ -70,8 +71,8 @@ def waits_with_phases(ledger: pl.DataFrame, across: pl.DataFrame | None = None) 
     """Return the one row of ``waits_by_cause``, with the same by phase under ``phases``.
 
     Args:
-        ledger: What ``with_phase`` returned.
-        across: As ``waits_by_cause`` takes it.
+        ledger: As ``waits_by_cause`` takes it, with ``phase``.
+        across: As ``waits_by_cause`` takes it, with ``phase``.
     """
     rows = waits_by_cause(ledger, ["phase"], across).to_dicts()
     phases = {row.pop("phase"): row for row in rows}
@@ -79,15 +80,19 @@ def waits_with_phases(ledger: pl.DataFrame, across: pl.DataFrame | None = None) 
 
 
 def with_phase(ledger: pl.DataFrame, steps: pl.DataFrame) -> pl.DataFrame:
-    """Add the ``phase`` of the step that launched each waiting collective.
+    """Add the ``phase`` of the step that launched each waiting collective; it counts as one.
 
     Args:
         ledger: View ``wait_ledger``.
         steps: View ``collective_steps``.
     """
-    return ledger.join(steps, on="kernel_id", how="left").with_columns(
-        pl.col("phase").fill_null(UNATTRIBUTED)
-    )
+    known = with_known_phase(ledger.join(steps, on="kernel_id", how="left"))
+    return known.with_columns(pl.lit(1, pl.Int64).alias("collectives"))
+
+
+def with_known_phase(waits: pl.DataFrame) -> pl.DataFrame:
+    """Call ``unattributed`` what has no ``phase``."""
+    return waits.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
 
 
 def with_layer(ledger: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:

@@ -31,7 +31,8 @@ def work_done(
     rows = phase_times(steps, launches, cells, engines).to_dicts()
     known = [row["tokens"] for row in rows if row["tokens"] is not None]
     sizes = (
-        launches.drop_nulls("phase")
+        launches.select("phase", "blocks")
+        .drop_nulls("phase")
         .group_by("phase")
         .agg(pl.col("blocks").median().alias("median"), pl.col("blocks").max().alias("largest"))
         .sort("phase")

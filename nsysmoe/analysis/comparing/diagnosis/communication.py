@@ -43,7 +43,7 @@ def waiting(baseline: Run, candidate: Run) -> Finding | None:
 def last_to_arrive(baseline: Run, candidate: Run) -> Finding | None:
     """Whether it is always the same rank that the others wait for."""
     parts = {
-        name: run.schedule and arrivals(run.schedule.collectives, run.schedule.clocks)
+        name: run.schedule and arrivals(run.schedule.arrivals, run.schedule.clocks)
         for name, run in (("baseline", baseline), ("candidate", candidate))
     }
     known = {name: part for name, part in parts.items() if part}
@@ -83,9 +83,9 @@ def waiting_explained(baseline: Run, candidate: Run) -> Finding | None:
 def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
     """What made the last rank late: experts, other kernels, or the host."""
     parts = {
-        name: waits_with_phases(run.schedule.ledger, run.across)
+        name: waits_with_phases(run.schedule.waits, run.explained_across)
         for name, run in (("baseline", baseline), ("candidate", candidate))
-        if run.schedule is not None and run.schedule.ledger.height
+        if run.schedule is not None and run.schedule.waits.height
     }
     if not parts:
         return None
@@ -151,9 +151,9 @@ def _purposes(baseline: Run, candidate: Run) -> dict[str, Any]:
 
 def _waiting(run: Run) -> dict[str, Any] | None:
     """Return sums over the communication kernels that could be paired across ranks."""
-    if run.collective_events is None:
+    if run.collectives is None:
         return None
-    matched = run.collective_events.filter("is_matched")
+    matched = run.collectives.filter("is_matched")
     if matched.is_empty():
         return None
     wait, transfer, total = (int(matched[c].sum()) for c in ("wait_ns", "transfer_ns", "dur_ns"))
@@ -162,7 +162,7 @@ def _waiting(run: Run) -> dict[str, Any] | None:
         "transfer_ns": transfer,
         "total_ns": total,
         "wait_ratio": wait / total if total else 0.0,
-        "matched": matched.height,
+        "matched": int(matched["launches"].sum()),
     }
 
 

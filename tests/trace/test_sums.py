@@ -1,0 +1,108 @@
+"""Views that sum others: the same numbers as from the rows themselves."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+import polars as pl
+import pytest
+
+import nsysmoe
+from tests.conftest import DP2, GRAPHS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+DEVICE = ["global_pid", "process_id", "device_id"]
+TIMES = ["dur_ns", "wait_ns", "transfer_ns"]
+
+
+@pytest.fixture(scope="module", params=[DP2 / "eplb_off.sqlite", GRAPHS / "eplb_on.sqlite"])
+def trace(request: pytest.FixtureRequest) -> Iterator[nsysmoe.Trace]:
+    with ExitStack() as traces:
+        path: Path = request.param
+        yield traces.enter_context(nsysmoe.open(path))
+
+
+def summed(events: pl.DataFrame, keys: list[str], times: list[str]) -> set[tuple[object, ...]]:
+    """Add rows up in plain Python; what is never known stays None."""
+    found: dict[tuple[object, ...], list[int | None]] = {}
+    for row in events.iter_rows(named=True):
+        sums = found.setdefault(tuple(row[key] for key in keys), [0, *[None] * len(times)])
+        sums[0] = (sums[0] or 0) + 1
+        for place, name in enumerate(times, 1):
+            if row[name] is not None:
+                sums[place] = (sums[place] or 0) + row[name]
+    return {(*key, *sums) for key, sums in found.items()}
+
+
+def rows_of(frame: pl.DataFrame, columns: list[str]) -> set[tuple[object, ...]]:
+    rows = frame.select(columns).rows()
+    assert len(set(rows)) == len(rows)
+    return set(rows)
+
+
+def test_communication_by_name(trace: nsysmoe.Trace) -> None:
+    keys = [*DEVICE, "name_id", "is_matched"]
+    expected = summed(trace.frame("matched_collectives"), keys, TIMES)
+    found = trace.frame("collective_totals")
+    assert rows_of(found, [*keys, "launches", *TIMES]) == expected
+
+
+def test_communication_by_phase(trace: nsysmoe.Trace) -> None:
+    keys = [
+        *DEVICE, "name_id", "collective", "data_type", "communicator", "is_matched", "phase",
+    ]  # fmt: skip
+    steps = dict(trace.frame("collective_steps").select("kernel_id", "phase").iter_rows())
+    events = trace.frame("matched_collectives")
+    events = events.with_columns(
+        phase=pl.Series([steps[number] for number in events["kernel_id"]], dtype=pl.String)
+    )
+    assert events["phase"].n_unique() > 1
+    found = trace.frame("collective_phases")
+    assert rows_of(found, [*keys, "launches", *TIMES]) == summed(events, keys, TIMES)
+
+
+def test_slices_are_the_steps_of_the_gpu_with_the_longest_window(trace: nsysmoe.Trace) -> None:
+    by_device: dict[tuple[object, object], list[tuple[object, ...]]] = {}
+    columns = ("step", "phase", "start_ns", "window_ns")
+    for row in trace.frame("device_time").sort("start_ns").iter_rows(named=True):
+        steps = by_device.setdefault((row["device_id"], row["global_pid"]), [])
+        steps.append(tuple(row[name] for name in columns))
+    windows = {key: sum(row[3] for row in rows) for key, rows in by_device.items()}  # type: ignore[misc]
+    longest = min(by_device, key=lambda key: (-windows[key], key))
+    slices = trace.frame("slices").sort("slice")
+    assert slices["slice"].to_list() == list(range(slices.height))
+    assert slices.drop("slice").rows() == by_device[longest]
+
+
+def test_communication_by_slice(trace: nsysmoe.Trace) -> None:
+    starts = trace.frame("slices").sort("slice")["start_ns"].to_list()
+    events = trace.frame("matched_collectives")
+    # In the last slice that had begun; what starts before all of them is in the first.
+    places = [max(sum(at <= start for at in starts) - 1, 0) for start in events["start_ns"]]
+    assert len(set(places)) > 3
+    keys = ["slice", "name_id", "collective"]
+    expected = summed(events.with_columns(slice=pl.Series(places)), keys, TIMES)
+    assert rows_of(trace.frame("collective_slices"), [*keys, "launches", *TIMES]) == expected
+
+
+def test_ranks_that_came_last(trace: nsysmoe.Trace) -> None:
+    columns = list(trace.frame("last_arrivals").columns)
+    last = trace.frame("matched_collectives").filter("is_last")
+    assert last.height > 0
+    assert rows_of(trace.frame("last_arrivals"), columns) == rows_of(last, columns)
+
+
+def test_why_ranks_waited_by_phase(trace: nsysmoe.Trace) -> None:
+    steps = dict(trace.frame("collective_steps").select("kernel_id", "phase").iter_rows())
+    ledger = trace.frame("wait_ledger")
+    phases = [steps[number] for number in ledger["kernel_id"]]
+    ledger = ledger.with_columns(phase=pl.Series(phases, dtype=pl.String))
+    causes = ("wait", "moe", "other_kernels", "host", "other_gap", "previous_end", "residual")
+    times = [f"{cause}_ns" for cause in causes]
+    keys = [*DEVICE, "phase"]
+    found = trace.frame("wait_causes")
+    assert rows_of(found, [*keys, "collectives", *times]) == summed(ledger, keys, times)
