@@ -84,8 +84,15 @@ from running
 where
     case
         when is_disordered or end_ns < start_ns then error('rows came out of order')
+        -- One more of a kind that has 1,023 open would carry into the next kind's bits.
+        when
+            xor(
+                (changed & 1152921504606846975) + 1127000493261825,
+                xor(changed & 1152921504606846975, 1127000493261825)
+            ) & 1154048505100108800 > 0
+            then error('more than 1,022 kernels or copies overlap on one GPU; export again')
         else start_ns < end_ns
     end;
 
 comment on view intervals.segments is
-'The time of each GPU in stretches within which nothing starts or ends, with the step (place) that they lie in and how many of each kind of intervals.activities run, ten bits each (open). Grain: one stretch of one device of one process. Key: (place, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';
+'The time of each GPU in stretches within which nothing starts or ends, with the step (place) that they lie in and how many of each kind of intervals.activities run, ten bits each (open); an error where a kind has more than 1,022 at once. Grain: one stretch of one device of one process. Key: (place, start_ns). Invariant: the stretches of a device touch one another and cover its window (device_steps).';

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 import nsysmoe
 from fixtures.builder import TraceBuilder, global_pid
+from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -480,6 +481,20 @@ def test_what_a_gpu_did_with_its_time(opened: Open) -> None:
     assert spent(theirs) == {
         "window_ns": 20, "busy_ns": 20, "transfer_ns": 20, "exposed_transfer_ns": 20
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("copies", [1022, 1023, 1100, 2048])
+def test_more_at_once_than_can_be_counted_is_refused(opened: Open, copies: int) -> None:
+    builder = TraceBuilder().kernel("fused_moe_kernel", 0, 10_000)
+    for number in range(copies):
+        builder.copy(100 + number, 5_000, stream=number)
+    trace = opened(builder)
+    if copies > 1022:
+        with pytest.raises(InputError, match="overlap on one GPU; export again"):
+            trace.frame("device_time")
+        return
+    (row,) = trace.rows("device_time")
+    assert row["moe_ns"] == 10_000
 
 
 def test_a_wait_that_compute_hides_costs_nothing(opened: Open) -> None:
