@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from nsysmoe.export.tables import Export
     from nsysmoe.resources import Limits
     from nsysmoe.trace.file_clocks import FileClock
-    from nsysmoe.trace.members import Member
+    from nsysmoe.trace.member import Member
 
 _EVENTS = "staging.stg_collective_events"
 _MOE = "main.moe_kernels"

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nsysmoe.resources import Limits
     from nsysmoe.trace.file_clocks import FileClock
     from nsysmoe.trace.kept import KeptFrames, Question
-    from nsysmoe.trace.members import Member
+    from nsysmoe.trace.member import Member
 
 _BATCH = 100_000
 _NAMELESS = (

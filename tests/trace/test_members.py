@@ -10,14 +10,13 @@ from fixtures.builder import TraceBuilder
 from nsysmoe.classes import default_class_map
 from nsysmoe.errors import InputError
 from nsysmoe.resources import resources
+from nsysmoe.trace.member import Member, natural
 from nsysmoe.trace.members import (
-    Member,
     MemberJob,
     grouped,
     in_order,
     labelled,
     look_at,
-    natural,
     one_run,
 )
 

@@ -95,8 +95,8 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
     """Compare two arms that were read."""
     # polars loads beside the arms.
     from nsysmoe.analysis.comparing import judgement  # noqa: PLC0415
-    from nsysmoe.analysis.comparing.diagnosis import diagnose, not_comparable  # noqa: PLC0415
     from nsysmoe.analysis.comparing.verdict import verdict_of  # noqa: PLC0415
+    from nsysmoe.analysis.diagnosis import diagnose, not_comparable  # noqa: PLC0415
 
     before, after = baseline.representative, candidate.representative
     is_comparable = not_comparable(baseline, candidate) is None

@@ -87,7 +87,7 @@ def portray(label: str, run: Run) -> Portrait:
     Raises:
         MissingDataError: The run is a summary, which has no events.
     """
-    from nsysmoe.analysis.comparing.diagnosis.eplb import rearranged  # noqa: PLC0415 - polars
+    from nsysmoe.analysis.diagnosis.eplb import rearranged  # noqa: PLC0415 - polars
     from nsysmoe.metrics.kernel_time.imbalance import imbalance  # noqa: PLC0415
 
     if (schedule := run.schedule) is None or run.step_table is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.comparing.comparison import Change, Sentence
-from nsysmoe.analysis.comparing.diagnosis.comparability import not_comparable, unequal_work
+from nsysmoe.analysis.diagnosis.comparability import not_comparable, unequal_work
 from nsysmoe.analysis.one_trace.bound import bound_rows, bound_text
 from nsysmoe.metrics.statistics.uncertainty import runs_needed
 

@@ -203,7 +203,7 @@ def _cuda_graphs(trace: Trace, *, has_kernels: bool) -> dict[str, Any]:
 
 
 def _findings(source: str, classes: list[dict[str, Any]], graphs: dict[str, Any]) -> list[Finding]:
-    from nsysmoe.analysis.comparing.diagnosis import hidden_kernels, no_moe_kernel  # noqa: PLC0415
+    from nsysmoe.analysis.diagnosis import hidden_kernels, no_moe_kernel  # noqa: PLC0415
 
     has_moe = any(row["class"] == MOE_GEMM for row in classes)
     hidden = hidden_kernels(

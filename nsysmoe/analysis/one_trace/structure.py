@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.one_trace.arrivals import (
+from nsysmoe.analysis.reading.arrivals import (
     arrivals,
     arrivals_text,
     known_clocks,
@@ -190,7 +190,7 @@ def phases(
 
 def _odd(trace: Trace) -> list[Finding]:
     """Return what was odd about the file, and whether CUDA graphs hide kernels of it."""
-    from nsysmoe.analysis.comparing.diagnosis import hidden_kernels  # noqa: PLC0415 - imports polars
+    from nsysmoe.analysis.diagnosis import hidden_kernels  # noqa: PLC0415 - imports polars
 
     launches = trace.frame("graph_launches", ("dur_ns",))
     hidden = hidden_kernels(

@@ -80,7 +80,7 @@ def summarize(
     Takes and raises what ``read_run`` does; an input without MoE kernels is summarised with a
     finding that says so.
     """
-    from nsysmoe.analysis.comparing.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the run
+    from nsysmoe.analysis.diagnosis import diagnose_one  # noqa: PLC0415 - polars loads by the run
 
     sources = gathered(path, gathering, class_map=class_map, nsys=nsys)
     runs = tuple(read_run(one, class_map=class_map, nsys=nsys) for one in sources)

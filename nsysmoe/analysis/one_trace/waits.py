@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.analysis.one_trace.arrivals import (
+from nsysmoe.analysis.reading.arrivals import (
     MET,
     known_clocks,
     total_uncertainty,

@@ -460,7 +460,7 @@ def _of_traces(
     trace: str | Path | None, rearranged: str | Path | None, reading: dict[str, Any]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what bounds each phase of the trace, and the rearrangements of it or of the other."""
-    from nsysmoe.analysis.comparing.diagnosis.eplb import rearranged as rearrangements  # noqa: PLC0415
+    from nsysmoe.analysis.diagnosis.eplb import rearranged as rearrangements  # noqa: PLC0415
     from nsysmoe.analysis.one_trace.bound import bound_rows  # noqa: PLC0415
     from nsysmoe.analysis.reading.run import read_run  # noqa: PLC0415
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nsysmoe.engines import Engine
     from nsysmoe.export.files import Source
     from nsysmoe.trace import Trace
-    from nsysmoe.trace.members import Member
+    from nsysmoe.trace.member import Member
 
 # Starting processes takes a second, which smaller files do not.
 _WORTH_PROCESSES = 256 << 20

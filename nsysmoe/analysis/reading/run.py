@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.one_trace.arrivals import MET, known_clocks, waits_of_files
+from nsysmoe.analysis.reading.arrivals import MET, known_clocks, waits_of_files
 from nsysmoe.analysis.reading.attribution import (
     attribution,
     read_cells,

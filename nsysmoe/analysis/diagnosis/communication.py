@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from nsysmoe.analysis.one_trace.arrivals import arrivals, arrivals_text
+from nsysmoe.analysis.reading.arrivals import arrivals, arrivals_text
 from nsysmoe.classes import COLLECTIVE
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.kernel_time.communication import nccl_mix, purposes

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from nsysmoe.analysis.comparing.diagnosis import balance, communication, comparability, eplb, wall
-from nsysmoe.analysis.comparing.diagnosis.comparability import (
+from nsysmoe.analysis.diagnosis import balance, communication, comparability, eplb, wall
+from nsysmoe.analysis.diagnosis.comparability import (
     hidden_kernels,
     no_moe_kernel,
     not_comparable,
