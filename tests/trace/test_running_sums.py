@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 # More than two row groups of 122,880, which is what threads share.
-ROWS = 300_000
+ROWS = 150_000
 DEVICES = 5
 SETTINGS = {
     "one_thread": {"threads": 1, "memory_limit": "1GB"},
@@ -30,7 +30,7 @@ SETTINGS = {
         "memory_limit": "1GB",
         "preserve_insertion_order": "false",
     },
-    "spilling": {"threads": 2, "memory_limit": "64MB"},
+    "little_memory": {"threads": 2, "memory_limit": "64MB"},
 }
 # What is made, in this order; what else they read are the tables below.
 MADE = (
