@@ -108,8 +108,9 @@ def _gate(document: dict[str, Any], path: Path) -> Iterator[pl.DataFrame]:
         steps = document.get("step") or list(range(len(loads)))
         if not isinstance(steps, list) or len(steps) != len(loads):
             raise InputError(f"{path}: `step` and `{_LOADS}` differ in length")
-        if not np.isfinite(loads).all() or (loads != np.floor(loads)).any():
-            raise InputError(f"{path}: `{_LOADS}` must be whole numbers")
+        is_whole = np.isfinite(loads) & (loads == np.floor(loads)) & (np.abs(loads) < 2.0**63)
+        if not is_whole.all():
+            raise InputError(f"{path}: `{_LOADS}` must be whole numbers of 64 bits")
         yield from count_batches(
             path, loads.astype(np.int64)[:, None], int(found[1]) if found else 0, steps
         )

@@ -45,15 +45,21 @@ class Facts:
     reason: str = ""
 
 
-def facts(path: Path) -> Facts:
-    """Read a trace row by row."""
+def facts(path: Path, *, needs_processes: bool = True) -> Facts:
+    """Read a trace row by row.
+
+    Args:
+        path: The export.
+        needs_processes: Whether a process that is none forbids an answer; numbers by kernel name
+            do not depend on it.
+    """
     try:
         with closing(_opened(path)) as database:
             lines = [row[0] for row in database.execute("PRAGMA integrity_check(100)")]
             damage = [_text(line) for line in lines if not _is_harmless(_text(line))]
             if damage:
                 return Facts(damage[0], None, "its pages are damaged")
-            return _kernels(database)
+            return _kernels(database, needs_processes=needs_processes)
     except (sqlite3.Error, ValueError) as error:
         return Facts("", None, str(error))
 
@@ -75,10 +81,11 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _kernels(database: sqlite3.Connection) -> Facts:
+def _kernels(database: sqlite3.Connection, *, needs_processes: bool) -> Facts:
     names = _names(database)
     table = database.execute("PRAGMA table_info(CUPTI_ACTIVITY_KIND_KERNEL)")
-    process = "globalPid" if b"globalpid" in [row[1].lower() for row in table] else "NULL"
+    has_process = b"globalpid" in [row[1].lower() for row in table]
+    process = "globalPid" if has_process and needs_processes else "NULL"
     found = []
     for name, start, end, device, pid in database.execute(
         f'SELECT demangledName, start, "end", deviceId, {process} FROM CUPTI_ACTIVITY_KIND_KERNEL'

@@ -50,6 +50,15 @@ def test_answers_that_nobody_may_give(trace: Path) -> None:
         check_trace("kernels", _kernels(), trace)
 
 
+def test_numbers_by_name_need_no_process(trace: Path) -> None:
+    with closing(sqlite3.connect(trace)) as database:
+        database.execute("UPDATE CUPTI_ACTIVITY_KIND_KERNEL SET globalPid = ''")
+        database.commit()
+    check_trace("kernels", _kernels(), trace)
+    with pytest.raises(WrongAnswerError, match="no integer"):
+        check_trace("collectives", "[]", trace)
+
+
 @pytest.mark.parametrize(
     "page",
     [

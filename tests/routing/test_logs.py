@@ -446,6 +446,7 @@ def test_sglangs_recorder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         ("gate_logs_1.json", '{"expert_loads": [[1, 2], [3]]}', "no table"),
         ("gate_logs_1.json", '{"expert_loads": [["a"]]}', "rows of one length"),
         ("gate_logs_1.json", '{"expert_loads": [[1.5]]}', "whole numbers"),
+        ("gate_logs_1.json", '{"expert_loads": [[1e19]]}', "whole numbers of 64 bits"),
         ("gate_logs_1.json", '{"expert_loads": [[1]], "step": [1, 2]}', "differ in length"),
         ("gate_logs_1.json", '{"expert_loads": [[-1]]}', "-1"),
         ("a.csv", "a,b\n1,2\n", "needs the columns"),
