@@ -28,6 +28,8 @@ _JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
 _BATCH_ROWS = "16384"
 _BROKEN_VALUE = re.compile(r"(?:NULL|NUMERIC|TEXT|non-\w+) value in (\w+)\.")
 _LONGEST_REASON = 200
+# What SQLite calls the number of a row, where no column is called so.
+_ROW_NUMBER = ("rowid", "_rowid_", "oid")
 # The second where SQLite quotes a damaged schema in its complaint.
 _BROKEN = (sqlite3.Error, UnicodeDecodeError)
 
@@ -60,7 +62,7 @@ class SqliteExport(Tables):
 
         Nothing is read before the stream is. A value that is no integer ends it with an error.
         """
-        names = ", ".join(_quoted(column) for column in columns)
+        names = self._selected(table, columns)
         return ArrowStream(_uri(self.path), f"select {names} from {_quoted(table)}")
 
     def rows(
@@ -70,7 +72,7 @@ class SqliteExport(Tables):
 
         Texts come mended to valid UTF-8 without NUL. The condition is SQLite's SQL.
         """
-        names = ", ".join(_quoted(column) for column in columns)
+        names = self._selected(table, columns)
         query = f"select {names} from {_quoted(table)} where {condition}"
         with self._connection() as connection:
             rows = connection.execute(query).fetchall()
@@ -114,6 +116,21 @@ class SqliteExport(Tables):
             value = _BROKEN_VALUE.match(text)
             if text != "ok" and (value is None or value.group(1).lower() in read):
                 raise damaged(self.path, text)
+
+    def _selected(self, table: str, columns: Sequence[str]) -> str:
+        """Return what to select: columns, and the number of the row under ``rowid``.
+
+        A column may be called as SQLite calls that number, and then stands for itself.
+        """
+        free = next((name for name in _ROW_NUMBER if not self._has_own(table, name)), None)
+        if free is None and "rowid" in columns:
+            raise damaged(self.path, f"{table} has columns for every name of the row's number")
+        return ", ".join(
+            f"{free} as rowid" if column == "rowid" else _quoted(column) for column in columns
+        )
+
+    def _has_own(self, table: str, column: str) -> bool:
+        return column in self._columns.get(table.lower(), frozenset())
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -272,4 +289,4 @@ def _tables_of(connection: sqlite3.Connection) -> dict[str, tuple[str, ...]]:
 
 def _quoted(name: str) -> str:
     """Quote an identifier; the names come from ``sql/source``, never from a trace."""
-    return name if name == "rowid" else '"' + name.replace('"', '""') + '"'
+    return '"' + name.replace('"', '""') + '"'

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import nsysmoe
 from nsysmoe.errors import InputError
 from nsysmoe.export.sqlite import has_write_ahead_log, open_export
 
@@ -137,3 +138,32 @@ def test_an_id_with_two_texts_is_refused_where_it_is_asked_for(tmp_path: Path) -
     assert export.strings([1, 3]) == {1: "one", 3: "three"}
     with pytest.raises(InputError, match="the id 2 with two texts"):
         export.strings([1, 2, 3])
+
+
+@pytest.mark.parametrize("names", [("rowid",), ("ROWID", "oid"), ("_rowid_",)])
+def test_columns_called_as_the_number_of_a_row(
+    off: Path, copy: Path, names: tuple[str, ...]
+) -> None:
+    with closing(sqlite3.connect(copy)) as database:
+        for column, name in zip(("launchType", "cacheConfig"), names, strict=False):
+            database.execute(
+                f'ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL RENAME COLUMN {column} TO "{name}"'
+            )
+    with nsysmoe.open(copy) as changed, nsysmoe.open(off) as known:
+        for view in ("moe_launches", "matched_collectives", "steps"):
+            found, expected = (trace.frame(view) for trace in (changed, known))
+            assert found.sort(found.columns).equals(expected.sort(found.columns)), view
+
+
+def test_no_name_left_for_the_number_of_a_row(copy: Path) -> None:
+    with closing(sqlite3.connect(copy)) as database:
+        for column, name in (
+            ("launchType", "rowid"),
+            ("cacheConfig", "oid"),
+            ("registersPerThread", "_rowid_"),
+        ):
+            database.execute(
+                f'ALTER TABLE CUPTI_ACTIVITY_KIND_KERNEL RENAME COLUMN {column} TO "{name}"'
+            )
+    with nsysmoe.open(copy) as changed, pytest.raises(InputError, match="every name"):
+        changed.frame("moe_launches")

@@ -40,7 +40,7 @@ def check_trace(command: str, answer: str, trace: Path) -> None:
         check_page(answer)
         return
     document = parsed(answer)
-    known = facts(trace, needs_processes=command != "kernels")
+    known = facts(trace, needs_ranks=command != "kernels")
     if known.damage:
         raise WrongAnswerError(f"an answer from damaged pages: {known.damage[:200]}")
     if command == "info" and document["kernels"] is None:

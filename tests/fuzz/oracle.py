@@ -45,13 +45,13 @@ class Facts:
     reason: str = ""
 
 
-def facts(path: Path, *, needs_processes: bool = True) -> Facts:
+def facts(path: Path, *, needs_ranks: bool = True) -> Facts:
     """Read a trace row by row.
 
     Args:
         path: The export.
-        needs_processes: Whether a process that is none forbids an answer; numbers by kernel name
-            do not depend on it.
+        needs_ranks: Whether a process or device that is none forbids an answer; numbers by
+            kernel name do not depend on them.
     """
     try:
         with closing(_opened(path)) as database:
@@ -59,7 +59,7 @@ def facts(path: Path, *, needs_processes: bool = True) -> Facts:
             damage = [_text(line) for line in lines if not _is_harmless(_text(line))]
             if damage:
                 return Facts(damage[0], None, "its pages are damaged")
-            return _kernels(database, needs_processes=needs_processes)
+            return _kernels(database, needs_ranks=needs_ranks)
     except (sqlite3.Error, ValueError) as error:
         return Facts("", None, str(error))
 
@@ -81,14 +81,15 @@ def _text(value: object) -> str:
     return str(value)
 
 
-def _kernels(database: sqlite3.Connection, *, needs_processes: bool) -> Facts:
+def _kernels(database: sqlite3.Connection, *, needs_ranks: bool) -> Facts:
     names = _names(database)
     table = database.execute("PRAGMA table_info(CUPTI_ACTIVITY_KIND_KERNEL)")
     has_process = b"globalpid" in [row[1].lower() for row in table]
-    process = "globalPid" if has_process and needs_processes else "NULL"
+    process = "globalPid" if has_process and needs_ranks else "NULL"
+    place = "deviceId" if needs_ranks else "0"
     found = []
     for name, start, end, device, pid in database.execute(
-        f'SELECT demangledName, start, "end", deviceId, {process} FROM CUPTI_ACTIVITY_KIND_KERNEL'
+        f'SELECT demangledName, start, "end", {place}, {process} FROM CUPTI_ACTIVITY_KIND_KERNEL'
     ):
         if (odd := _odd((name, start, end, device), pid)) or len(names.get(name, ())) > 1:
             return Facts("", None, odd or f"the id {name} has two texts")
