@@ -129,9 +129,6 @@ class SqliteExport(Tables):
             f"{free} as rowid" if column == "rowid" else _quoted(column) for column in columns
         )
 
-    def _has_own(self, table: str, column: str) -> bool:
-        return column in self._columns.get(table.lower(), frozenset())
-
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
         with closing(_connect(self.path)) as connection:

@@ -115,7 +115,11 @@ class Tables:
 
     def has_column(self, table: str, column: str) -> bool:
         """Tell whether a table has a column; every table has ``rowid``."""
-        return column == "rowid" or column.lower() in self._columns.get(table.lower(), frozenset())
+        return column == "rowid" or self._has_own(table, column)
+
+    def _has_own(self, table: str, column: str) -> bool:
+        """Tell whether the table itself holds a column of the name."""
+        return column.lower() in self._columns.get(table.lower(), frozenset())
 
     @property
     def is_nsys(self) -> bool:

@@ -33,7 +33,6 @@ OBSERVED_CV = "observed_cv"
 ROUTING = "routing"
 UNKNOWN = "unknown"
 POINT = "point"
-REPEAT = "repeat"
 RUNS = "runs"
 
 
