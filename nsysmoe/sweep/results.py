@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from statistics import fmean, pstdev, quantiles
+from statistics import fmean, median, pstdev, quantiles
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.bounded_files import read_json
@@ -32,6 +32,8 @@ _UNPROFILED = ("control", "measured")
 _MOST_BYTES = 1 << 30
 # Beyond any count of tokens, and well within what sums of doubles hold.
 _LARGEST = 1e15
+# Of two rounds, neither is the usual one.
+_FEWEST_ROUNDS = 3
 
 
 def read_results(path: Path) -> list[dict[str, Any]]:
@@ -42,7 +44,8 @@ def read_results(path: Path) -> list[dict[str, Any]]:
         ``settings`` (a dict), each None where not known; ``rounds``, ``requests``, ``failed``;
         ``ttft_s`` and ``tpot_s`` (means over requests) with ``_stddev_s``, ``_p50_s``, ``_p99_s``;
         ``requests_per_s``, ``output_tokens_per_s`` (means over rounds) with ``_stddev``, null
-        where there is one round.
+        where there is one round; ``longest_round_over_median``, of rounds' wall times, null for
+        fewer than three.
 
     Raises:
         InputError: The file is no JSON, or a measurement no number.
@@ -96,7 +99,7 @@ def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
             row[f"{measure}{ours}_s"] = None if value is None else value / 1e3
     for theirs, ours in _THROUGHPUTS.items():
         row |= {ours: _number(path, record, theirs), f"{ours}_stddev": None}
-    return {**row, "settings": settings}
+    return {**row, "longest_round_over_median": None, "settings": settings}
 
 
 def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -129,20 +132,24 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def _throughput(path: Path, rounds: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Return means over rounds, and their deviation where there are several."""
+    """Return means over rounds, their deviation, and how far the longest one stands out."""
     found: dict[str, list[float]] = {"requests_per_s": [], "output_tokens_per_s": []}
+    walls: list[float] = []
     for one in rounds:
         summary, rows = one.get("summary"), one.get("requests")
         wall = _number(path, summary, "wall_s") if isinstance(summary, dict) else None
         if wall and isinstance(rows, list):
             requests = [row for row in rows if isinstance(row, dict)]
             tokens = sum(_number(path, row, "output_tokens") or 0 for row in requests)
+            walls.append(wall)
             found["requests_per_s"].append(len(requests) / wall)
             found["output_tokens_per_s"].append(tokens / wall)
     row: dict[str, float | None] = {}
     for name, values in found.items():
         row[name] = fmean(values) if values else None
         row[f"{name}_stddev"] = pstdev(values) if len(values) > 1 else None
+    is_told = len(walls) >= _FEWEST_ROUNDS
+    row["longest_round_over_median"] = max(walls) / median(walls) if is_told else None
     return row
 
 

@@ -325,6 +325,25 @@ def test_spread_over_rounds_by_hand(tmp_path: Path) -> None:
     assert (row["rounds"], row["requests"], row["failed"]) == (2, 8, 2)
     assert (row["requests_per_s"], row["requests_per_s_stddev"]) == (3, 1)
     assert (row["output_tokens_per_s"], row["output_tokens_per_s_stddev"]) == (48, 16)
+    assert row["longest_round_over_median"] is None
+
+
+def test_a_round_that_stands_apart_is_named(tmp_path: Path) -> None:
+    """Rounds of 2, 2 and 6 s: three times the median; of 2, 2 and 2.9 s: chance."""
+    one = record()
+    for name, last in (("spoiled", 6.0), ("even", 2.9)):
+        rounds = [
+            {**one["runs"][0], "round": "measured", "summary": {"wall_s": wall}}
+            for wall in (2.0, last, 2.0)
+        ]
+        write(tmp_path / name / "run.json", {**one, "runs": rounds})
+    found = collect([tmp_path])
+    assert found.frame["longest_round_over_median"].to_list() == [1.45, 3]
+    (finding,) = found.findings
+    assert finding.code == "uneven_rounds"
+    source = str(tmp_path / "spoiled" / "run.json")
+    assert finding.evidence == {"runs": [{"source": source, "longest_round_over_median": 3}]}
+    assert f"{source} (3.0 times the median)" in finding.message
 
 
 def test_parquet_that_is_damaged_anywhere_is_refused_or_read(tmp_path: Path) -> None:

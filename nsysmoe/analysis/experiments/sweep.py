@@ -23,6 +23,11 @@ _FAILURE = "failure.json"
 _FAILED, _MANIFEST = "failed", "manifest.json"
 # Where it makes those that are not whole yet.
 _WORK = ".work"
+# Rounds repeat the same requests. On H100s, chance made the longest up to 1.1 times the median, and
+# code that was loaded in it 2 to 3.2 times.
+UNEVEN = 1.5
+# Runs that a sentence names.
+_NAMED = 5
 # Columns in front, in the order of a reader; settings follow, then measures.
 _FIRST = ("point", "routing", "dataset", "repeat")
 
@@ -34,7 +39,7 @@ class Collected:
     Attributes:
         frame: A row a run: ``point``, ``routing``, ``dataset``, ``repeat``, the settings, and
             what ``read_results`` says; ``expected_score`` and ``observed_cv`` where known.
-        findings: What was left out.
+        findings: What was left out, and what makes means doubtful.
     """
 
     frame: pl.DataFrame
@@ -73,8 +78,8 @@ def collect(
             f"vllm bench{why}"
         )
     scores = _scores(Path(suite) if suite else None)
-    known = [{**row, "expected_score": _score(row, scores)} for row in rows]
-    return Collected(_frame(known), tuple(_findings(damaged, failed)))
+    frame = _frame({**row, "expected_score": _score(row, scores)} for row in rows)
+    return Collected(frame, (*_left_out(damaged, failed), *_uneven(frame)))
 
 
 def _files(paths: Sequence[Path]) -> Iterator[Path]:
@@ -152,10 +157,28 @@ def _point(row: dict[str, Any], settings: dict[str, Any]) -> str:
     return ",".join([str(row["routing"]), *parts, str(row["dataset"] or row["digest"] or "")])
 
 
-def _findings(damaged: Sequence[str], failed: Sequence[str]) -> Iterator[Finding]:
+def _left_out(damaged: Sequence[str], failed: Sequence[str]) -> Iterator[Finding]:
     if damaged:
         message = f"{len(damaged)} file(s) were left out: {'; '.join(damaged)}"
         yield Finding("damaged_results", "warning", message, {"files": len(damaged)})
     if failed:
         message = f"{len(failed)} run(s) failed and are not in the table: {', '.join(failed)}"
         yield Finding("failed_runs", "warning", message, {"files": list(failed)})
+
+
+def _uneven(frame: pl.DataFrame) -> Iterator[Finding]:
+    """Name runs of which one round of the same requests took much longer than the others."""
+    ratio = frame["longest_round_over_median"].cast(float)
+    runs = frame.filter(ratio > UNEVEN).select("source", "longest_round_over_median").to_dicts()
+    if not runs:
+        return
+    named = "; ".join(
+        f"{run['source']} ({run['longest_round_over_median']:.1f} times the median)"
+        for run in runs[:_NAMED]
+    )
+    more = f" and {len(runs) - _NAMED} more" if len(runs) > _NAMED else ""
+    message = (
+        f"{len(runs)} run(s) hold a round that took much longer than their others; their means "
+        f"hold it, their medians do not: {named}{more}"
+    )
+    yield Finding("uneven_rounds", "warning", message, {"runs": runs})
