@@ -46,6 +46,40 @@ ranges as (
     from staging.stg_stepping_processes
 ),
 
+passes as (
+    select
+        rank,
+        floor(period_ordinal / period)::bigint as pass,
+        bool_and(step is null) as is_outside
+    from placed
+    where period is not null
+    group by rank, floor(period_ordinal / period)::bigint
+),
+
+-- A rank's passes with requests: what comes before the first may be a step that the capture began
+-- in the middle of, and one alone after the last a step that it ended in.
+spans as (
+    select
+        rank,
+        min(pass) filter (where not is_outside) as first_pass,
+        max(pass) filter (where not is_outside) as last_pass,
+        max(pass) as highest
+    from passes
+    group by rank
+),
+
+dummies as (
+    select
+        passes.rank,
+        passes.pass
+    from passes
+    inner join spans on passes.rank = spans.rank
+    where
+        passes.is_outside
+        and passes.pass > spans.first_pass
+        and (passes.pass < spans.last_pass or spans.highest > spans.last_pass + 1)
+),
+
 sized as (
     select
         rank,
@@ -69,12 +103,14 @@ select
     end as step,
     floor(placed.period_ordinal / placed.period)::bigint as pass,
     case
+        when dummies.pass is not null then 'dummy'
         when grids.largest_decode_blocks is null then placed.phase
         when sized.blocks <= grids.largest_decode_blocks then 'decode'
         when sized.blocks > grids.largest_decode_blocks then 'prefill'
     end as phase,
     case
         when placed.phase is not null then 'nvtx'
+        when dummies.pass is not null then 'pass'
         when grids.largest_decode_blocks is not null and sized.blocks is not null then 'grid'
     end as phase_source,
     coalesce(
@@ -94,6 +130,10 @@ from placed
 cross join layout
 cross join ranges
 left join staging.stg_grid_phases as grids on true
+left join dummies
+    on
+        placed.rank = dummies.rank
+        and floor(placed.period_ordinal / placed.period)::bigint = dummies.pass
 left join sized
     on placed.rank = sized.rank and placed.layer_ordinal = sized.layer_ordinal;
 
@@ -107,9 +147,9 @@ comment on column main.moe_launches.device_id is 'CUDA ordinal of the GPU, as th
 comment on column main.moe_launches.rank is 'Number of the process and device among those that ran MoE kernels, from 0';
 comment on column main.moe_launches.ordinal is 'Place in the order of the rank''s MoE kernels, from 0: equal ordinals are one cell';
 comment on column main.moe_launches.step is 'Step of the process (steps.step) by the API call that launched the kernel; without ranges, by the kernels that run once a step; NULL where neither tells';
-comment on column main.moe_launches.pass is 'Forward pass of the model by the kernels that run once in each, from 0, passes outside any range (the dummy ones of a data-parallel rank without requests) counted; NULL where no kernels tell';
-comment on column main.moe_launches.phase is 'Phase of that step; without ranges, decode or prefill by the grid size of the layer''s first product; NULL where neither tells';
-comment on column main.moe_launches.phase_source is 'How the phase is known: nvtx or grid; NULL where it is not';
+comment on column main.moe_launches.pass is 'Forward pass of the model by the kernels that run once in each, from 0, passes outside any range counted; NULL where no kernels tell';
+comment on column main.moe_launches.phase is 'Phase of that step; dummy for a pass of a process with ranges that lies outside all of them (data-parallel ranks without requests keep step with the others); without ranges, decode or prefill by the grid size of the layer''s first product; NULL where none tells';
+comment on column main.moe_launches.phase_source is 'How the phase is known: nvtx, pass (dummy passes) or grid; NULL where it is not';
 comment on column main.moe_launches.layer is 'MoE layer: by NVTX ranges that name layers, else from 0 by the order within a step; NULL where steps differ in launches';
 comment on column main.moe_launches.layer_source is 'How the layer is known: nvtx or order; NULL where it is not';
 comment on column main.moe_launches.gemm is 'w13 (gate and up, after routing) or w2 (down), by the kernels before it, or by order alone where nothing routes';

@@ -104,6 +104,43 @@ def test_a_common_shift_of_time_changes_nothing(written: Write, shift: int) -> N
         assert question(here).rows == question(there).rows
 
 
+def ending_in_dummies(moe: int) -> TraceBuilder:
+    """Two ranks: four decode steps of two layers, then three passes without a request.
+
+    In those rank 1 takes ``moe`` for each product; all else takes 10. Passes are 100 apart.
+    """
+    build = TraceBuilder()
+    for device, pid in ((0, 1000), (1, 2000)):
+        for number in range(7):
+            if number < 4:
+                build.range("execute_context_0(0)_generation_2(2)", 100 * number, 50, pid=pid)
+            for place, name in enumerate(("embedding", *["fused_moe_kernel"] * 4)):
+                at, correlation = 100 * number + 20 * place, 10 * number + place
+                is_slow = device == 1 and number >= 4 and place > 0
+                build.kernel(name, at, moe if is_slow else 10, device=device, pid=pid,
+                             correlation=correlation)  # fmt: skip
+                build.call(100 * number + place, 1, pid=pid, correlation=correlation)
+    return build
+
+
+def test_passes_without_a_request_are_told_apart(written: Write) -> None:
+    """Three passes from the first MoE kernel at 420 to the end at 680 + moe; four products each."""
+    one, other = written(ending_in_dummies(20)), written(ending_in_dummies(15))
+    (found,) = (f for f in nsysmoe.compare(one, other).findings if f.code == "dummy_passes")
+    assert found.severity == "warning"
+    for arm, moe in (("baseline", 20), ("candidate", 15)):
+        # Of two GPUs, the second ends later by what its last kernel takes longer.
+        wall = ((680 + moe - 420) + (690 - 420)) / 2
+        whole = ((680 + moe) + 690) / 2
+        assert found.evidence[arm] == {
+            "passes": 3, "wall_ns": wall, "wall_ratio": pytest.approx(wall / whole),
+            "critical_ns": 12 * moe,
+        }  # fmt: skip
+    rows = {row["phase"]: row for row in phases(one).rows}
+    assert {phase: row["steps"] for phase, row in rows.items()} == {"decode": 4, "dummy": 3}
+    assert (rows["dummy"]["critical_ns"], rows["dummy"]["tokens"]) == (240, 0)
+
+
 def test_renaming_ranks_changes_only_their_names(written: Write) -> None:
     here, there = written(two_ranks()), written(two_ranks(swap=True))
     assert imbalance(here).rows == imbalance(there).rows

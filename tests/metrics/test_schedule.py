@@ -629,11 +629,14 @@ STEPS = pl.DataFrame(
     schema=["global_pid", "step", "phase", "context_tokens", "generation_tokens"],
     orient="row",
 )
-RANKED = {"rank": pl.Int64, "step": pl.Int64, "phase": pl.String, "dur_ns": pl.Int64}
+RANKED = {
+    "rank": pl.Int64, "step": pl.Int64, "pass": pl.Int64, "phase": pl.String, "dur_ns": pl.Int64,
+}  # fmt: skip
 PHASED = pl.DataFrame(
     [
-        (0, 0, "prefill", 30), (1, 0, "prefill", 40), (0, 1, "decode", 4), (1, 1, "decode", 6),
-        (0, None, None, 1),
+        (0, 0, 0, "prefill", 30), (1, 0, 0, "prefill", 40), (0, 1, 1, "decode", 4),
+        (1, 1, 1, "decode", 6), (0, None, None, None, 1), (0, None, 2, "dummy", 2),
+        (0, None, 2, "dummy", 2), (0, None, 3, "dummy", 2), (1, None, 3, "dummy", 2),
     ],
     schema=RANKED, orient="row",
 )  # fmt: skip
@@ -651,13 +654,18 @@ def test_an_engines_tokens_count_once_and_those_of_two_engines_twice(
     assert rows == [
         ("prefill", 1, 2, 70, 40, tokens[0]),
         ("decode", 2, 2, 10, 6, tokens[1]),
+        # Rank 0 made two such passes, rank 1 one.
+        ("dummy", 2, 4, 8, None, 0),
         ("unattributed", 0, 1, 1, None, 0),
     ]
 
 
 def test_without_ranges_steps_are_counted_by_launches_and_tokens_are_unknown() -> None:
     launches = pl.DataFrame(
-        [(0, 0, "decode", 3), (0, 1, "decode", 3), (1, 0, "decode", 3), (1, None, "prefill", 9)],
+        [
+            (0, 0, 0, "decode", 3), (0, 1, 1, "decode", 3), (1, 0, 0, "decode", 3),
+            (1, None, None, "prefill", 9),
+        ],
         schema=RANKED, orient="row",
     )  # fmt: skip
     rows = phase_times(STEPS.head(0), launches, CRITICAL, engines(DATA_PARALLEL)).rows()

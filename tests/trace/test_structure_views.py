@@ -236,23 +236,27 @@ def test_grid_sizes_tell_nothing_beside_ranges(opened: Open) -> None:
     assert found == [("decode", "nvtx"), *[(None, None)] * 3]
 
 
-def test_a_pass_outside_any_range_is_counted_and_cut_off(opened: Open) -> None:
-    """Rank 1 has no request in the third of four passes, and keeps step with rank 0."""
+def four_passes(has_requests: Callable[[int, int], bool]) -> TraceBuilder:
+    """Two ranks make four passes of two layers; those with requests lie in a range."""
     build = TraceBuilder()
     for device, pid in ((0, 1000), (1, 2000)):
         for number in range(4):
-            if ranged := (device, number) != (1, 2):
+            if has_requests(device, number):
                 build.range(DECODE, 100 * number, 90, pid=pid)
             for place, name in enumerate((EMBED, MOE, MOE, MOE, MOE)):
                 at = 100 * number + 10 * place
                 correlation = 10 * number + place
                 build.kernel(name, at, 5, device=device, pid=pid, correlation=correlation)
-                if ranged:
-                    build.call(at + 1, 1, pid=pid, correlation=correlation)
-    trace = opened(build)
+                build.call(at + 1, 1, pid=pid, correlation=correlation)
+    return build
+
+
+def test_a_pass_outside_any_range_is_counted_and_cut_off(opened: Open) -> None:
+    """Rank 1 has no request in the third of four passes, and keeps step with rank 0."""
+    trace = opened(four_passes(lambda device, number: (device, number) != (1, 2)))
     launches = [row for row in rows(trace, "moe_launches", "ordinal") if row["rank"] == 1]
     by_pass = {(row["pass"], row["step"], row["phase"]) for row in launches}
-    assert by_pass == {(0, 0, "decode"), (1, 1, "decode"), (2, None, None), (3, 2, "decode")}
+    assert by_pass == {(0, 0, "decode"), (1, 1, "decode"), (2, None, "dummy"), (3, 2, "decode")}
     assert [row["layer"] for row in launches] == [0, 0, 1, 1] * 4
     cuts = {
         device: [
@@ -268,9 +272,39 @@ def test_a_pass_outside_any_range_is_counted_and_cut_off(opened: Open) -> None:
     ]  # fmt: skip
     # The first MoE kernel opens a pass that no range does: the embedding before it counts before.
     assert cuts[1] == [
-        (0, "decode", 0, 100), (1, "decode", 100, 210), (None, None, 210, 300),
+        (0, "decode", 0, 100), (1, "decode", 100, 210), (None, "dummy", 210, 300),
         (2, "decode", 300, 345),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("ranged", "phases"),
+    [
+        # A capture that began in a step's middle, or ended there, says the same of one pass.
+        ((1, 2), [None, "decode", "decode", None]),
+        ((0, 1), ["decode", "decode", "dummy", "dummy"]),
+        ((0, 3), ["decode", "dummy", "dummy", "decode"]),
+        ((2, 3), [None, None, "decode", "decode"]),
+    ],
+)
+def test_passes_outside_ranges_are_dummies_unless_the_capture_may_have_cut_a_range(
+    opened: Open, ranged: tuple[int, ...], phases: list[str | None]
+) -> None:
+    """Two ranks after or between their last requests make passes of the model all the same."""
+    trace = opened(four_passes(lambda _, number: number in ranged))
+    launches = [row for row in rows(trace, "moe_launches", "ordinal") if row["rank"] == 0]
+    assert [row["phase"] for row in launches] == [phase for phase in phases for _ in range(4)]
+    sources = {None: None, "decode": "nvtx", "dummy": "pass"}
+    assert all(row["phase_source"] == sources[row["phase"]] for row in launches)
+    cells = rows(trace, "moe_cell_places", "cell")
+    assert [row["phase"] for row in cells] == [phase for phase in phases for _ in range(4)]
+
+
+def test_a_cell_is_of_the_phase_of_the_ranks_that_have_requests(opened: Open) -> None:
+    """Of the third pass rank 0 knows a decode step and rank 1 no request."""
+    build = four_passes(lambda device, number: (device, number) != (1, 2))
+    cells = rows(opened(build), "moe_cell_places", "cell")
+    assert {row["phase"] for row in cells} == {"decode"}
 
 
 # --- collectives ---------------------------------------------------------------------------------

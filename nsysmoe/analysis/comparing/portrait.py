@@ -197,7 +197,7 @@ def most_frequent_phase(runs: Sequence[Run]) -> str | None:
         {} if run.step_table is None else dict(run.step_table["phase"].value_counts().iter_rows())
         for run in runs
     ]
-    shared = set.intersection(*map(set, counts)) - {"idle", "unattributed"}
+    shared = set.intersection(*map(set, counts)) - {"idle", "dummy", "unattributed"}
     return max(shared, key=lambda phase: sum(found[phase] for found in counts), default=None)
 
 

@@ -35,6 +35,7 @@ RULES = (
     communication.waiting_explained,
     comparability.unequal_work,
     comparability.attributed,
+    wall.dummy_passes,
     wall.distorted_steps,
     wall.idle_devices,
     communication.other_allreduce,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from nsysmoe.findings import Finding
+from nsysmoe.metrics.kernel_time.phases import DUMMY
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.reading.run import Run
@@ -16,6 +17,8 @@ _CAUSES = {
     "silence": "the host fell silent",
     "stall": "no cause in the trace",
 }
+# Below this share of the window dummy passes change no conclusion.
+_NOTABLE_DUMMY = 0.05
 # Below this share of the window idle time is what any launch leaves.
 _NOTABLE_IDLE = 0.2
 
@@ -56,6 +59,45 @@ def idle_devices(baseline: Run, candidate: Run) -> Finding | None:
         "experts cannot shorten",
         parts,
     ).explaining(max(part["idle_ns"] for part in known.values()))
+
+
+def dummy_passes(baseline: Run, candidate: Run) -> Finding | None:
+    """Passes in which data-parallel ranks had no request and kept step with others."""
+    parts = {"baseline": _dummy(baseline), "candidate": _dummy(candidate)}
+    if not any(part["passes"] for part in parts.values()):
+        return None
+    passes, ms, critical = (
+        " and ".join(f"{part[key] / scale:,.{digits}f}" for part in parts.values())
+        for key, scale, digits in (("passes", 1, 0), ("wall_ns", 1e6, 1), ("critical_ns", 1e6, 1))
+    )
+    is_notable = max(part["wall_ratio"] for part in parts.values()) >= _NOTABLE_DUMMY
+    return Finding(
+        "dummy_passes",
+        "warning" if is_notable else "info",
+        f"data-parallel ranks made {passes} passes that serve no request, to keep step with one "
+        f"another: {ms} ms of a GPU's wall time and {critical} ms of critical MoE time are theirs, "
+        "and what changes in them no user sees; --by phase shows the phases apart",
+        parts,
+    ).explaining(max(part["wall_ns"] for part in parts.values()))
+
+
+def _dummy(run: Run) -> dict[str, Any]:
+    """Return the passes of a rank, their wall time (mean over devices) and critical MoE time."""
+    none = {"passes": 0, "wall_ns": 0.0, "wall_ratio": 0.0, "critical_ns": 0}
+    if run.schedule is None or (done := run.schedule.work["phases"].get(DUMMY)) is None:
+        return none
+    spent = run.schedule.device_time.group_by("global_pid", "device_id").agg(
+        pl.col("window_ns").sum().alias("whole"),
+        pl.col("window_ns").filter(pl.col("phase") == DUMMY).sum().alias("dummy"),
+    )
+    cells = run.paired_cells.filter(pl.col("phase") == DUMMY)
+    whole = float(spent["whole"].sum())
+    return {
+        "passes": done["steps"],
+        "wall_ns": float(spent["dummy"].sum()) / spent.height,
+        "wall_ratio": float(spent["dummy"].sum()) / whole if whole else 0.0,
+        "critical_ns": int(cells["slowest_ns"].sum()),
+    }
 
 
 def _step(row: dict[str, Any]) -> str:

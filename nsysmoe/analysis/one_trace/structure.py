@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from nsysmoe.export.files import Source
     from nsysmoe.trace import Trace
 
-_PHASED = ("rank", "global_pid", "step", "layer_source")
+_PHASED = ("rank", "global_pid", "step", "pass", "layer_source")
 _SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
 _PAIRED = (
     "kernel_id",

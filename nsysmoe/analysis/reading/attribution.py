@@ -53,7 +53,8 @@ def attribution(launches: pl.DataFrame) -> dict[str, Any]:
     """
     known = launches.select("phase", "phase_source", "dur_ns").drop_nulls("phase")
     total = int(launches["dur_ns"].sum())
-    method = _only(known, "phase_source")
+    # Dummy passes (pass) follow from the ranges of the others.
+    method = _only(known.filter(known["phase_source"] != "pass"), "phase_source")
     return {
         "method": method,
         "confidence": _CONFIDENCE.get(method or ""),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
 _EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
-_LAUNCHED = (*_EVENTS[:-1], "rank", "step", "layer", "layer_source", "blocks", "start_ns")
+_LAUNCHED = (*_EVENTS[:-1], "rank", "step", "pass", "layer", "layer_source", "blocks", "start_ns")
 _STEPPED = ("kernel_id", "phase")
 _MET = (*MET, "global_pid", "device_id")
 _ACROSS = (

@@ -7,6 +7,8 @@ import polars as pl
 from nsysmoe.metrics.kernel_time.communication import INTEGERS
 
 UNATTRIBUTED = "unattributed"
+# Passes of data-parallel ranks that had no request: they keep step with others that have some.
+DUMMY = "dummy"
 
 
 def phase_times(
@@ -17,14 +19,15 @@ def phase_times(
     Args:
         steps: One row a step of a process; ``global_pid``, ``step``, ``phase``,
             ``context_tokens``, ``generation_tokens``.
-        launches: One row a launch of an MoE kernel; ``rank``, ``step``, ``phase`` (null outside
-            any step), ``dur_ns``.
+        launches: One row a launch of an MoE kernel; ``rank``, ``step``, ``pass``, ``phase`` (null
+            where not known), ``dur_ns``.
         cells: One row a cell; ``phase``, ``slowest_ns``.
         engines: What ``engines`` returned.
 
     Returns:
-        ``phase``, ``steps`` (of one rank; without ranges, those in which it launched; null where
-        steps are not known), ``launches``, ``moe_total_ns`` (all ranks),
+        ``phase``, ``steps`` (of one rank; of dummy passes, those of the rank that made most;
+        without ranges, those in which it launched; null where steps are not known),
+        ``launches``, ``moe_total_ns`` (all ranks),
         ``critical_ns`` (slowest rank of each cell; null without cells), ``tokens`` (each engine's
         once; null without ranges).
     """
@@ -42,6 +45,8 @@ def phase_times(
     counted = by_engine.group_by("phase").agg(pl.col("steps").max(), pl.col("tokens").sum())
     if steps.is_empty():
         counted = _counted_by_launches(launches.select("rank", "step", phase))
+    else:
+        counted = pl.concat([counted, _dummy_passes(launches)])
     launched = (
         launches.select(phase, "dur_ns")
         .group_by("phase")
@@ -93,6 +98,17 @@ def engines(collectives: pl.DataFrame) -> pl.DataFrame:
         )
         .group_by("global_pid")
         .agg(pl.col("engine").min())
+    )
+
+
+def _dummy_passes(launches: pl.DataFrame) -> pl.DataFrame:
+    """Count the dummy passes of the rank that made most; they hold no token of a request."""
+    return (
+        launches.filter(pl.col("phase") == DUMMY)
+        .group_by("phase", "rank")
+        .agg(pl.col("pass").n_unique().cast(pl.Int64).alias("steps"))
+        .group_by("phase")
+        .agg(pl.col("steps").max(), pl.lit(0, pl.Int64).alias("tokens"))
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import polars as pl
 
-from nsysmoe.metrics.kernel_time.phases import phase_times
+from nsysmoe.metrics.kernel_time.phases import DUMMY, phase_times
 
 # Runs whose work differs by more are not compared by totals.
 MOST_DIFFERENT = 0.10
@@ -58,7 +58,8 @@ def work_difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, 
         for key in ("launches", "tokens")
         if before[key] and after[key] is not None
     }
-    phases = {*before["phases"], *after["phases"]} - {"idle"}
+    # What serves no request is no work.
+    phases = {*before["phases"], *after["phases"]} - {"idle", DUMMY}
     for phase in sorted(phases):
         counts = [(run["phases"].get(phase) or {"steps": 0})["steps"] for run in (before, after)]
         if None in counts:
