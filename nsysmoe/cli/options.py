@@ -52,16 +52,21 @@ class Printer:
 
         Findings that the chosen format does not hold go to stderr, so that none is lost.
         """
-        from nsysmoe.reports import render, write
+        from nsysmoe.reports import encode, render, write
+        from nsysmoe.reports.formats import BINARY_FORMATS
 
         format_, output = self._chosen()
-        if format_ in {"csv", "json"} and not _holds_findings(document, format_):
+        if format_ in {"csv", "json", "parquet"} and not _holds_findings(document, format_):
             for finding in document.findings:
                 say(f"{finding.severity}: {finding.message}")
         if output is not None:
             with working(f"Writing {output}"):
-                write(render(document, format_ or "table"), output, inputs)
+                write(encode(document, format_ or "table"), output, inputs)
             say(f"Wrote {output}")
+        elif format_ in BINARY_FORMATS:
+            if sys.stdout.isatty():
+                raise click.UsageError(f"{format_} is not for a terminal; name a file with -o")
+            click.echo(encode(document, format_ or "table"), nl=False)
         elif format_ in {None, "table"} and sys.stdout.isatty():
             from nsysmoe.reports.formats.as_table import show
 

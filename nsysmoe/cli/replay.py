@@ -12,7 +12,7 @@ import click
 
 from nsysmoe.cli.options import FILE, Printer
 from nsysmoe.cli.speech import speech
-from nsysmoe.reports.formats import FORMATS
+from nsysmoe.reports.formats import TEXT_FORMATS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -100,7 +100,7 @@ class _Limit(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(FORMATS),
+    type=click.Choice(TEXT_FORMATS),
     help="How to print what came of it.  [default: table]",
 )
 def command(requests: Path, folder: Path, format_: str | None, **given: Any) -> None:

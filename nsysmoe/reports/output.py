@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
+def write(content: bytes, path: Path, inputs: Iterable[Path] = ()) -> None:
     """Write a file whole or not at all; an input, or what SQLite keeps beside it, never.
 
     Of an input that is a folder or a pattern, the traces that it holds are inputs.
@@ -29,13 +29,13 @@ def write(text: str, path: Path, inputs: Iterable[Path] = ()) -> None:
         if path.exists() and not stat.S_ISREG(path.stat().st_mode):
             if path.is_dir():
                 raise OutputError(f"{path} is a directory; name a file in it")
-            path.write_text(text, encoding="utf-8")
+            path.write_bytes(content)
         else:
             target = path.resolve()
             if target.is_symlink():
                 raise OutputError(f"{path} is a link to itself; choose another place for -o")
             with whole_file(target) as partial:
-                partial.write_text(text, encoding="utf-8", newline="")
+                partial.write_bytes(content)
     except (OSError, RuntimeError) as error:
         # A link to itself is a RuntimeError before Python 3.13.
         reason = getattr(error, "strerror", None) or error

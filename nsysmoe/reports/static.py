@@ -28,7 +28,7 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
-    write(buffer.getvalue(), path)
+    write(buffer.getvalue().encode(), path)
 
 
 def write_image(figure: Any, path: Path) -> None:

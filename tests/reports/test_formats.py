@@ -8,12 +8,13 @@ import json
 import re
 from pathlib import Path
 
+import polars as pl
 import pytest
 from rich.console import Console
 
 import nsysmoe
 from fixtures.builder import TraceBuilder
-from nsysmoe.reports import FORMATS, numbers, render
+from nsysmoe.reports import TEXT_FORMATS, Column, Document, Table, encode, numbers, render
 from nsysmoe.reports.escape import visible
 from nsysmoe.reports.formats.as_table import _print
 from nsysmoe.reports.pages.comparing.comparison import comparison_page
@@ -121,7 +122,7 @@ def test_html_asks_nobody(published: nsysmoe.Comparison) -> None:
     assert "default-src 'none'" in page
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_hostile_names_are_escaped(hostile: Path, name: str) -> None:
     comparison = nsysmoe.compare(hostile, hostile, baseline_label=HOSTILE)
     pages = [comparison_page(comparison, full=True), kernels_page(nsysmoe.kernel_table(hostile))]
@@ -141,6 +142,37 @@ def test_hostile_names_are_escaped(hostile: Path, name: str) -> None:
         if name == "latex":
             assert r"\input{" not in text.replace(r"\textbackslash{}input\{", "")
             assert r"\write18" not in text.partition("% ")[0]
+
+
+def _told(value: float | None) -> str:
+    return "" if value is None else repr(float(value))
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"-?[\d.]+(e[-+]\d+)?", text) is not None
+
+
+def test_parquet_holds_what_csv_does_with_types(
+    published: nsysmoe.Comparison, hostile: Path
+) -> None:
+    for page in (comparison_page(published), kernels_page(nsysmoe.kernel_table(hostile))):
+        frame = pl.read_parquet(io.BytesIO(encode(page, "parquet")))
+        rows = list(csv.reader(io.StringIO(render(page, "csv"))))
+        assert frame.columns == rows[0]
+        # Whole numbers among decimal ones are decimal, too.
+        told = [
+            [cell if isinstance(cell, str) else _told(cell) for cell in row] for row in frame.rows()
+        ]
+        assert told == [
+            [_told(float(cell)) if _is_number(cell) else cell for cell in row] for row in rows[1:]
+        ]
+    assert frame.schema["launches"] == pl.Int64
+
+
+def test_parquet_without_rows_has_the_columns_of_the_table() -> None:
+    empty = Document("none", (Table("", (Column("a"), Column("b")), ()),), {}, ())
+    frame = pl.read_parquet(io.BytesIO(encode(empty, "parquet")))
+    assert (frame.columns, frame.height) == (["a", "b"], 0)
 
 
 def test_json_holds_hostile_names_exactly(hostile: Path) -> None:
@@ -181,6 +213,6 @@ def test_change(ratio: float | None, expected: str) -> None:
     assert numbers.change(ratio) == expected
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_the_reference_of_views_in_every_format(name: str) -> None:
     assert "moe_kernels" in render(views_page(catalogue().views()), name).replace("\\_", "_")

@@ -13,7 +13,7 @@ import pytest
 
 from nsysmoe.analysis.comparing.comparison import Comparison
 from nsysmoe.analysis.comparing.portrait import Portrait
-from nsysmoe.reports import FORMATS, pictures, render
+from nsysmoe.reports import TEXT_FORMATS, pictures, render
 from nsysmoe.reports.pages.comparing.report import report_page
 from nsysmoe.reports.pages.one_trace.timeline import timeline_page
 from tests.reports import portraits
@@ -329,7 +329,7 @@ def test_the_same_input_gives_the_same_page(report: Document) -> None:
     assert render(report, "html") == render(report_page(comparison(), PAIR), "html")
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TEXT_FORMATS)
 def test_the_lead_comes_first(report: Document, name: str) -> None:
     text = render(report, name)
     first, table = text.find("EPLB made MoE more balanced"), text.find("Table 1")

@@ -1,7 +1,7 @@
-"""One file a format; each turns a document into text.
+"""One file a format; each turns a document into text, or into bytes.
 
-A format is a module with ``render(document) -> str``. The table for a terminal is the one that
-also takes the width and whether colours may be used.
+A format is a module with ``render(document) -> str``, or ``encode(document) -> bytes``. The
+table for a terminal is the one that also takes the width and whether colours may be used.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ if TYPE_CHECKING:
 
     from nsysmoe.reports.document import Document
 
-FORMATS = ("table", "markdown", "csv", "json", "latex", "html")
+TEXT_FORMATS = ("table", "markdown", "csv", "json", "latex", "html")
+BINARY_FORMATS = ("parquet",)
+FORMATS = (*TEXT_FORMATS, *BINARY_FORMATS)
 _SUFFIXES = {
     ".txt": "table",
     ".md": "markdown",
     ".csv": "csv",
     ".json": "json",
+    ".parquet": "parquet",
     ".tex": "latex",
     ".html": "html",
     ".htm": "html",
@@ -31,9 +34,17 @@ _MODULES = {name: f"nsysmoe.reports.formats.as_{name}" for name in FORMATS}
 
 
 def render(document: Document, name: str) -> str:
-    """Render a document in one of ``FORMATS``."""
+    """Render a document in one of ``TEXT_FORMATS``."""
     text: str = import_module(_MODULES[name]).render(document)
     return text
+
+
+def encode(document: Document, name: str) -> bytes:
+    """Return what a file of one of ``FORMATS`` holds; text is UTF-8."""
+    if name in TEXT_FORMATS:
+        return render(document, name).encode()
+    found: bytes = import_module(_MODULES[name]).encode(document)
+    return found
 
 
 def format_of(path: Path) -> str:

@@ -118,7 +118,8 @@ def write_map(answer: PlacementAnswer, path: Path, inputs: Iterable[Path]) -> No
         OutputError: It cannot be written, or is an input.
     """
     rows = [layer["physical_to_logical_map"] for layer in answer.layers]
-    write(json.dumps({"physical_to_logical_map": rows}) + "\n", path, inputs)
+    text = json.dumps({"physical_to_logical_map": rows}) + "\n"
+    write(text.encode(), path, inputs)
 
 
 def _draw(answer: PlacementAnswer) -> Any:

@@ -1,0 +1,34 @@
+"""Parquet: the records of the CSV, with types."""
+
+from __future__ import annotations
+
+import io
+from typing import TYPE_CHECKING, Any
+
+from nsysmoe.reports.escape import visible
+
+if TYPE_CHECKING:
+    from nsysmoe.reports.document import Document
+
+
+def encode(document: Document) -> bytes:
+    """Return the records as a file of Parquet; numbers in a column of texts become texts."""
+    import polars as pl  # noqa: PLC0415 - slow to import
+
+    rows = [
+        {visible(str(name)): _plain(value) for name, value in record.items()}
+        for record in document.records
+    ]
+    titles = [column.title for column in document.tables[0].columns]
+    frame = (
+        pl.DataFrame(rows, infer_schema_length=None, strict=False)
+        if rows
+        else pl.DataFrame(schema=dict.fromkeys(titles, pl.String))
+    )
+    buffer = io.BytesIO()
+    frame.write_parquet(buffer)
+    return buffer.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    return visible(value) if isinstance(value, str) else value
