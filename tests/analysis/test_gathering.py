@@ -20,6 +20,7 @@ from nsysmoe.analysis.one_trace.waits import waits
 from nsysmoe.analysis.reading.gathering import Gathering, gathered, only_run
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, QueryError
+from nsysmoe.metrics.kernel_time.causes import ACROSS_CLOCKS
 from nsysmoe.metrics.kernel_time.waits import CAUSES
 from tests.conftest import DP2, FOUR_GPUS, GRAPHS, PAIRS
 from tests.export.parquet import write_parquetdir
@@ -206,15 +207,17 @@ def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:
 
 
 def test_no_total_of_waiting_is_off_by_more_than_is_said(whole: Path, shifted: Path) -> None:
-    """Against the whole file, in which one clock told all arrivals."""
+    """Against the whole file, in which one clock told all arrivals and ends."""
     known, found = (collectives(path).rows for path in (whole, shifted))
     key = ("collective", "device")
-    right = {tuple(row[name] for name in key): row["wait_ns"] for row in known}
+    right = {tuple(row[name] for name in key): row for row in known}
     assert len(found) == len(right)
     for row in found:
-        off = abs(row["wait_ns"] - right[tuple(row[name] for name in key)])
-        assert off <= row["wait_uncertainty_ns"]
-    assert not any("wait_uncertainty_ns" in row for row in known)
+        for what in ("wait", "transfer"):
+            off = abs(row[f"{what}_ns"] - right[tuple(row[name] for name in key)][f"{what}_ns"])
+            assert off <= row[f"{what}_uncertainty_ns"]
+    assert not any(key.endswith("uncertainty_ns") for row in known for key in row)
+    assert CliRunner().invoke(main, ["collectives", str(shifted)]).stdout.count("± clocks") == 2
 
 
 def test_totals_of_waiting_are_told_with_what_clocks_agree_to(shifted: Path) -> None:
@@ -249,6 +252,18 @@ def test_a_change_of_waiting_that_clocks_cannot_tell_is_noise(tmp_path: Path) ->
         assert abs((change.candidate or 0) - (change.baseline or 0)) < change.uncertainty_ns
         assert change.verdict == "within_noise"
     assert found.metric("critical_moe_ns").uncertainty_ns is None
+    exposed = {
+        f"exposed_{what}_ns": found.metric(f"exposed_{what}_ns") for what in ("wait", "transfer")
+    }
+    for key, change in exposed.items():
+        assert change.uncertainty_ns
+        off = [
+            abs((getattr(change, arm) or 0) - (getattr(sure.metric(key), arm) or 0))
+            for arm in ("baseline", "candidate")
+        ]
+        assert sum(off) <= change.uncertainty_ns
+    assert found.metric("transfer_ns").uncertainty_ns
+    assert_causes_say_what_clocks_leave(found, sure)
     (said,) = [one for one in found.findings if one.code == "waiting_uncertainty"]
     assert said.evidence["limit_ns"] == found.metric("wait_ns").uncertainty_ns
     gates = [Gate("wait_ns", 1)]
@@ -258,6 +273,20 @@ def test_a_change_of_waiting_that_clocks_cannot_tell_is_noise(tmp_path: Path) ->
     saved = tmp_path / "saved.json"
     found.save(saved)
     assert Comparison.load(saved) == found
+
+
+def assert_causes_say_what_clocks_leave(found: Comparison, sure: Comparison) -> None:
+    assert not any("uncertainty_ns" in row for row in sure.causes)
+    unsure = {row["cause"]: row["uncertainty_ns"] for row in found.causes}
+    assert {cause for cause, ns in unsure.items() if ns} == set(ACROSS_CLOCKS)
+    changes = [{row["cause"]: row["change_ns"] for row in one.causes} for one in (found, sure)]
+    waits = [sum(one[cause] for cause in ACROSS_CLOCKS[1:]) for one in changes]
+    assert abs(waits[0] - waits[1]) <= unsure["wait_moe"]
+    assert abs(changes[0]["transfer"] - changes[1]["transfer"]) <= unsure["transfer"]
+    printed = CliRunner().invoke(
+        main, ["compare", *found.baseline.sources, *found.candidate.sources]
+    )
+    assert "± clocks (ms)" in printed.stdout
 
 
 def test_copies_in_a_folder_are_runs(tmp_path: Path) -> None:
