@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -131,16 +133,16 @@ def wait_uncertainty(waits: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFram
     parts = [
         _held(decided, by),
         decided.group_by(*dict.fromkeys((*by, *_MEETING)))
-        .agg(pl.col("reach_ns").sum())
+        .agg(ordered_sum(pl.col("reach_ns")))
         .with_columns(_=pl.lit(0))
         .group_by(keys)
-        .agg(off=(pl.col("reach_ns") ** 2).sum().sqrt()),
-        others.with_columns(_=pl.lit(0)).group_by(keys).agg(off=pl.col("slack_ns").sum()),
+        .agg(off=ordered_sum(pl.col("reach_ns") ** 2).sqrt()),
+        others.with_columns(_=pl.lit(0)).group_by(keys).agg(off=ordered_sum(pl.col("slack_ns"))),
     ]
     added = (
         pl.concat([part.select(*keys, "off") for part in parts])
         .group_by(keys)
-        .agg(pl.col("off").sum().alias("wait_uncertainty_ns"))
+        .agg(ordered_sum(pl.col("off")).alias("wait_uncertainty_ns"))
     )
     return (
         whole.join(added, on=keys, how="left", nulls_equal=True)
@@ -192,7 +194,7 @@ def _held(decided: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         signs.group_by("_", *by, "clock")
         .agg(off=pl.col("sign").sum().abs() * pl.col("off_ns").first())
         .group_by("_", *by)
-        .agg(pl.col("off").sum())
+        .agg(ordered_sum(pl.col("off")))
     )
 
 
