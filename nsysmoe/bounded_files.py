@@ -17,12 +17,15 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from typing_extensions import Unpack
 
 # Beyond any record of a run, and within what a laptop holds.
 LARGEST = 256 << 20
+# A batch of 65,536 tokens, each with the eight experts that it went to, takes 4 MB.
+LONGEST_LINE = 64 << 20
 
 
 class ReadOptions(TypedDict, total=False):
@@ -39,19 +42,55 @@ class ReadOptions(TypedDict, total=False):
     error: type[NsysmoeError]
 
 
+def read_bytes(path: Path, **how: Unpack[ReadOptions]) -> bytes:
+    """Read all bytes of a file; it may be a pipe.
+
+    Raises:
+        NsysmoeError: It cannot be read, or is larger than it may be.
+    """
+    largest = how.get("largest", LARGEST)
+    try:
+        return _content(path, largest)
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({error.strerror})", how) from error
+    except OverflowError as error:
+        raise _refusal(path, f"is larger than {largest >> 20} MiB", how) from error
+
+
+def read_lines(
+    path: Path, longest: int = LONGEST_LINE, **how: Unpack[ReadOptions]
+) -> Iterator[bytes]:
+    """Read a file of any size line by line, as its bytes are; a line ends with a line feed.
+
+    Args:
+        path: The file.
+        longest: Bytes that a line may have, with its end.
+        how: As for other files; it may have any size.
+
+    Raises:
+        NsysmoeError: It cannot be read, or a line is longer than it may be.
+    """
+    number = 0
+    try:
+        with path.open("rb") as file:
+            while line := file.readline(longest + 1):
+                number += 1
+                if len(line) > longest:
+                    what = f"has more than {longest >> 20} MiB in line {number:,}"
+                    raise _refusal(path, what, how)
+                yield line
+    except OSError as error:
+        raise _refusal(path, f"cannot be read ({error.strerror})", how) from error
+
+
 def read_text(path: Path, **how: Unpack[ReadOptions]) -> str:
     """Read a text in UTF-8, with a byte order mark or without; the file may be a pipe.
 
     Raises:
         NsysmoeError: It cannot be read, is larger than it may be, or is not UTF-8.
     """
-    largest = how.get("largest", LARGEST)
     try:
-        return _content(path, largest).decode("utf-8-sig")
-    except OSError as error:
-        raise _refusal(path, f"cannot be read ({error.strerror})", how) from error
-    except OverflowError as error:
-        raise _refusal(path, f"is larger than {largest >> 20} MiB", how) from error
+        return read_bytes(path, **how).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise _refusal(path, f"is not UTF-8 text (byte {error.start:,})", how) from error
 
@@ -79,6 +118,20 @@ def read_json_object(path: Path, **how: Unpack[ReadOptions]) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _refusal(path, "must hold a JSON object", how)
     return found
+
+
+def read_json_object_if_there(path: Path, **how: Unpack[ReadOptions]) -> dict[str, Any] | None:
+    """Read a file that holds one JSON object; None where there is no such file.
+
+    Raises:
+        NsysmoeError: As ``read_json_object``, but for a file that is not there.
+    """
+    try:
+        return read_json_object(path, **how)
+    except NsysmoeError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return None
+        raise
 
 
 def read_toml(path: Path, **how: Unpack[ReadOptions]) -> dict[str, Any]:

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nsysmoe.bounded_files import read_json, read_json_object, read_text, read_toml
+from nsysmoe.bounded_files import (
+    read_bytes,
+    read_json,
+    read_json_object,
+    read_json_object_if_there,
+    read_lines,
+    read_text,
+    read_toml,
+)
 from nsysmoe.errors import InputError, WatchError
 
 if TYPE_CHECKING:
@@ -94,3 +102,34 @@ def test_a_pipe_is_read_to_its_end(path: Path) -> None:
     writer.start()
     assert read_json(path) == [1] * 100_001
     writer.join()
+
+
+def test_a_file_that_need_not_be_there(path: Path) -> None:
+    assert read_json_object_if_there(path) is None
+    path.write_text('{"a": 1}')
+    assert read_json_object_if_there(path) == {"a": 1}
+    path.write_text("null")
+    assert "must hold a JSON object" in refused(read_json_object_if_there, path)
+    assert "Is a directory" in refused(read_json_object_if_there, path.parent)
+
+
+def test_lines_end_with_a_line_feed_alone(path: Path) -> None:
+    raw = "\ufeffone\r\n\ntw\u2028o\x85\x0c\rmore\nlast".encode()
+    path.write_bytes(raw)
+    lines = list(read_lines(path))
+    assert b"".join(lines) == raw == read_bytes(path)
+    assert [line.count(b"\n") for line in lines] == [1, 1, 1, 0]
+
+
+def test_a_line_has_as_many_bytes_as_it_may(path: Path) -> None:
+    path.write_bytes(b"short\n" + b"a" * ((1 << 20) - 1) + b"\n")
+    assert [len(line) for line in read_lines(path, 1 << 20)] == [6, 1 << 20]
+    path.write_bytes(b"short\n" + b"a" * (1 << 20) + b"\n")
+
+    def read(path: Path) -> None:
+        list(read_lines(path, 1 << 20))
+
+    assert "has more than 1 MiB in line 2; check the path" in refused(read, path)
+    from pathlib import Path
+
+    assert "has more than 1 MiB in line 1" in refused(read, Path("/dev/zero"))

@@ -15,6 +15,7 @@ import shutil
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json_object_if_there
 from nsysmoe.capture.plan import FAILED, WORK
 from nsysmoe.capture.spec import saved_arms
 from nsysmoe.errors import CaptureError
@@ -69,13 +70,8 @@ class Folder:
             CaptureError: It is damaged.
         """
         path = self.root / MANIFEST
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError) as error:
-            raise CaptureError(f"{path} cannot be read; choose another -o") from error
-        if not isinstance(found, dict) or not {"spec_digest", "spec", "runs"} <= set(found):
+        found = read_json_object_if_there(path, fix="choose another -o", error=CaptureError)
+        if found is not None and not {"spec_digest", "spec", "runs"} <= set(found):
             raise CaptureError(f"{path} is no manifest of a capture; choose another -o")
         return found
 

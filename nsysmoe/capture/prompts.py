@@ -6,6 +6,7 @@ import hashlib
 import json
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_lines
 from nsysmoe.capture.spec import Workload
 from nsysmoe.errors import InputError
 
@@ -35,21 +36,22 @@ def workload(  # noqa: PLR0913 - what a workload is, by keyword
         return Workload(
             None, None, count, input_tokens, output_tokens, vocabulary, seed, warm_rounds
         )
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
-    rows = [
-        _row(path, number, line) for number, line in enumerate(data.splitlines(), 1) if line.strip()
-    ]
-    if not rows:
+    digest, held, length, most = hashlib.sha256(), 0, 0, 0
+    for number, line in enumerate(read_lines(path), start=1):
+        digest.update(line)
+        if line.strip():
+            row = _row(path, number, line)
+            held += 1
+            length += _length(row)
+            most = max(most, row.get("max_tokens", output_tokens))
+    if not held:
         raise InputError(f"{path} holds no prompt; write one JSON object a line")
     return Workload(
         prompts_file=str(path.absolute()),
-        prompts_digest=hashlib.sha256(data).hexdigest(),
-        count=len(rows),
-        input_tokens=max(1, sum(_length(row) for row in rows) // len(rows)),
-        output_tokens=max(row.get("max_tokens", output_tokens) for row in rows),
+        prompts_digest=digest.hexdigest(),
+        count=held,
+        input_tokens=max(1, length // held),
+        output_tokens=most,
         vocabulary=vocabulary,
         seed=seed,
         warm_rounds=warm_rounds,
@@ -59,7 +61,7 @@ def workload(  # noqa: PLR0913 - what a workload is, by keyword
 def _row(path: Path, number: int, line: bytes) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}, line {number}: not JSON") from error
     if not isinstance(row, dict) or not (_is_text(row) or _is_ids(row)):
         raise InputError(f"{path}, line {number}: needs a `prompt` or `prompt_token_ids`")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
+from nsysmoe.bounded_files import read_bytes
 from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
@@ -73,10 +74,7 @@ def read_kernel_csv(path: Path) -> list[KernelRow]:
     Raises:
         InputError: The file is no kernel summary, or a value cannot be understood.
     """
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check its rights") from error
+    raw = read_bytes(path, fix="check its rights and that it is a kernel summary")
     encoding = "utf-16" if raw.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig"
     text = raw.decode(encoding, "replace").replace("\0", "\ufffd")
     # The module's limit is 128 KiB a field; names of kernels have no limit.

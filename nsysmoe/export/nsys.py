@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 
@@ -12,6 +15,8 @@ from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
 
 _log = logging.getLogger(__name__)
+# On a file system over a network the program alone takes seconds to load.
+_LONGEST_S = 30.0
 _VERSION = re.compile(r"\d{4}\.\d+(\.\d+)*")
 
 
@@ -35,19 +40,30 @@ def nsys_version(program: str) -> str | None:
 
 
 def _said(*command: str) -> str:
-    """Return what a program prints, nothing where it cannot be run."""
+    """Return what a program prints, nothing where it cannot be run or does not come to an end."""
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own nsys, arguments as a list
+        process = subprocess.Popen(  # noqa: S603 - the user's own nsys, arguments as a list
             command,
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
             text=True,
             errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     except OSError:
         return ""
-    return done.stdout
+    with process:
+        try:
+            return process.communicate(timeout=_LONGEST_S)[0]
+        except BaseException as error:
+            # nsys is a script on most machines: with it goes what it started.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            if isinstance(error, subprocess.TimeoutExpired):
+                _log.info("%s says nothing for %g s", " ".join(command), _LONGEST_S)
+                return ""
+            raise
 
 
 def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:

@@ -42,9 +42,9 @@ def read_questions(path: Path) -> tuple[Question, ...]:
         InputError: The file cannot be read, or a line is of another form.
         MissingDataError: It holds no question.
     """
-    lines = read_text(path).splitlines()
     found = []
-    for number, line in enumerate(lines, start=1):
+    # By line feeds alone: a question may hold what Unicode calls a line's end.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             found.append(_question(line, f"{path}, line {number}"))
     if not found:

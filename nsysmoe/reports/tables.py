@@ -68,3 +68,4 @@ def _taken(row: Values, of: Of) -> Any:
 INTERVAL = right("95 %", lambda row: numbers.interval(row["low"], row["high"]), str)
 # Of waiting, where clocks of several files have to be compared.
 UNSURE = right("± clocks (ms)", "wait_uncertainty_ns", numbers.milliseconds)
+UNSURE_TRANSFER = right("± clocks (ms)", "transfer_uncertainty_ns", numbers.milliseconds)

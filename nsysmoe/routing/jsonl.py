@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from nsysmoe.bounded_files import read_lines
 from nsysmoe.errors import InputError
 from nsysmoe.routing.dummy import DummyFilter, Route
 from nsysmoe.routing.forms import BATCH_ROWS, COUNTS_SCHEMA, TOKENS_SCHEMA, Tally, checked
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
 
     from nsysmoe.routing.forms import Level
 
-# A line of a batch of 65,536 tokens with eight experts takes 4 MB.
-_LONGEST_LINE = 64 << 20
 _EXPERTS = ("topk_ids", "topk_experts", "topk_indices", "top_indices", "experts", "indices")
 _WEIGHTS = ("topk_weights", "weights", "probs")
 _LAYERS = ("layer", "layer_number", "layer_id")
@@ -187,15 +186,9 @@ def _frame(
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the lines that are objects, numbered from 1."""
-    try:
-        with path.open("rb") as file:
-            number = 0
-            while text := file.readline(_LONGEST_LINE):
-                number += 1
-                if text.strip():
-                    yield number, _object(text, number, path)
-    except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror}") from error
+    for number, text in enumerate(read_lines(path), start=1):
+        if text.strip():
+            yield number, _object(text, number, path)
 
 
 def _object(text: bytes, number: int, path: Path) -> dict[str, Any]:

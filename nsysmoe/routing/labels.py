@@ -7,6 +7,7 @@ the id that the run's record holds, or ends in the request's number (``r7``).
 from __future__ import annotations
 
 import csv
+import io
 import json
 import re
 from dataclasses import dataclass
@@ -240,7 +241,8 @@ def _domain_of(number: int, line: Any, path: Path) -> str:
 
 
 def _objects(path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(read_text(path).splitlines(), start=1):
+    # By line feeds alone: a text may hold what Unicode calls a line's end.
+    for number, line in enumerate(read_text(path).split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -320,7 +322,7 @@ def _table(path: Path, needed: Sequence[str]) -> list[dict[str, str]]:
         InputError: It is unreadable, lacks a column, or a cell of one is empty.
     """
     try:
-        rows = list(csv.DictReader(read_text(path).splitlines(), strict=True))
+        rows = list(csv.DictReader(io.StringIO(read_text(path), newline=""), strict=True))
     except csv.Error as error:
         raise InputError(f"{path} is not CSV: {error}") from error
     if not rows or not set(needed) <= set(rows[0]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json_object_if_there
 from nsysmoe.errors import MissingDataError, TrafficError
 from nsysmoe.traffic.journal import read_journal
 from nsysmoe.whole_files import whole_file
@@ -36,17 +37,11 @@ class Folder:
             TrafficError: It is damaged, or the folder holds something else.
         """
         path = self.root / MANIFEST
-        try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        found = read_json_object_if_there(path, fix="choose another -o", error=TrafficError)
+        if found is None:
             if other := _first_name(self.root):
-                raise TrafficError(
-                    f"{self.root} holds something else ({other}); choose another -o"
-                ) from None
-            return None
-        except (OSError, ValueError) as error:
-            raise TrafficError(f"{path} cannot be read; choose another -o") from error
-        if not isinstance(found, dict) or not {"options", "sessions", "log"} <= set(found):
+                raise TrafficError(f"{self.root} holds something else ({other}); choose another -o")
+        elif not {"options", "sessions", "log"} <= set(found):
             raise TrafficError(f"{path} is no manifest of a replay; choose another -o")
         return found
 

@@ -13,13 +13,13 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from nsysmoe.bounded_files import read_json
+from nsysmoe.bounded_files import read_json, read_lines
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.traffic.forms import BadRowError, answer_of, request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from nsysmoe.traffic.request import Request
@@ -223,19 +223,24 @@ def _benchmark(row: dict[str, Any]) -> list[Any]:
 
 
 def _table(path: Path) -> Iterator[Any]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        try:
-            reader = csv.DictReader(file)
-            names = {name: _COLUMNS[name] for name in reader.fieldnames or () if name in _COLUMNS}
-            if not {"input_length", "timestamp"} <= set(names.values()):
-                raise InputError(
-                    f"{path} lacks columns of times and lengths (Timestamp, Request tokens, "
-                    "Response tokens; or TIMESTAMP, ContextTokens, GeneratedTokens)"
-                )
-            for row in reader:
-                yield {ours: _number(row[theirs]) for theirs, ours in names.items()}
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InputError(f"{path} is no CSV that can be read ({error})") from error
+    try:
+        reader = csv.DictReader(_decoded(read_lines(path)))
+        names = {name: _COLUMNS[name] for name in reader.fieldnames or () if name in _COLUMNS}
+        if not {"input_length", "timestamp"} <= set(names.values()):
+            raise InputError(
+                f"{path} lacks columns of times and lengths (Timestamp, Request tokens, "
+                "Response tokens; or TIMESTAMP, ContextTokens, GeneratedTokens)"
+            )
+        for row in reader:
+            yield {ours: _number(row[theirs]) for theirs, ours in names.items()}
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise InputError(f"{path} is no CSV that can be read ({error})") from error
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
+    """Return the lines as text, the first without a byte order mark."""
+    for number, line in enumerate(lines):
+        yield line.decode("utf-8" if number else "utf-8-sig")
 
 
 def _number(text: str | None) -> Any:
@@ -266,11 +271,10 @@ class _Lines:
 
     def __iter__(self) -> Iterator[tuple[int, Any]]:
         place = 0
-        with self._path.open("rb") as file:
-            for line in file:
-                if line.removeprefix(_BOM).strip():
-                    yield place, _parsed(line)
-                place += len(line)
+        for line in read_lines(self._path):
+            if line.removeprefix(_BOM).strip():
+                yield place, _parsed(line)
+            place += len(line)
 
     def read(self, key: int) -> Any:
         with self._path.open("rb") as file:

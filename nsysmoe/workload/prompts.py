@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.bounded_files import read_json, read_lines
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 FIELD = "prompt"
 MAX_ERRORS = 100
 _SHOWN = 20
+# All prompts are held, as bytes of a JSON list or as characters.
+_LARGEST = 2 << 30
 _BOM = b"\xef\xbb\xbf"
 _HUMAN = {"human", "user"}
 
@@ -53,18 +56,26 @@ class _Rows:
     max_errors: int
     texts: list[str] = field(default_factory=list)
     bad: list[tuple[int, str]] = field(default_factory=list)
+    characters: int = 0
 
     def add(self, line: int, read: Callable[[], str]) -> None:
         """Keep what ``read`` returns, or that it could not.
 
         Raises:
-            InputError: There are more bad rows than allowed.
+            InputError: There are more bad rows than allowed, or more text than can be held.
         """
         try:
-            self.texts.append(_checked(read()))
+            text = _checked(read())
+            self.texts.append(text)
+            self.characters += len(text)
         # Lists within lists without end are no reason to stop either.
         except (_BadRowError, RecursionError) as error:
             self.bad.append((line, str(error) if isinstance(error, _BadRowError) else "too deep"))
+        if self.characters > _LARGEST:
+            raise InputError(
+                f"{self.source} has more than {_LARGEST >> 20} Mi characters of prompts by line "
+                f"{line}; keep a sample of its rows"
+            )
         if len(self.bad) > self.max_errors:
             number, reason = self.bad[-1]
             raise InputError(
@@ -107,29 +118,23 @@ def read_prompts(path: Path, field_: str = FIELD, max_errors: int = MAX_ERRORS) 
 def _read_json(path: Path, field_: str, rows: _Rows) -> None:
     with path.open("rb") as file:
         start = file.read(4096).removeprefix(_BOM).lstrip()
+        # It is opened again below: a pipe, which cannot go back, is refused here.
         file.seek(0)
-        if start.startswith(b"["):
-            for number, row in enumerate(_listed(file.read(), rows.source), start=1):
-                rows.add(number, lambda row=row: _text_of(row, field_))  # type: ignore[misc]
-            return
-        for number, line in _lines(file):
-            rows.add(number, lambda line=line: _text_of(_parsed(line), field_))  # type: ignore[misc]
+    if start.startswith(b"["):
+        listed = read_json(path, largest=_LARGEST, fix="write a JSON object a line")
+        for number, row in enumerate(listed, start=1):
+            rows.add(number, lambda row=row: _text_of(row, field_))  # type: ignore[misc]
+        return
+    for number, line in _lines(path):
+        rows.add(number, lambda line=line: _text_of(_parsed(line), field_))  # type: ignore[misc]
 
 
-def _lines(file: Any) -> Iterator[tuple[int, bytes]]:
+def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
     """Return the lines that hold anything, with their numbers."""
-    for number, line in enumerate(file, start=1):
+    for number, line in enumerate(read_lines(path), start=1):
         text = line.removeprefix(_BOM) if number == 1 else line
         if text.strip():
             yield number, text
-
-
-def _listed(data: bytes, source: str) -> list[Any]:
-    try:
-        found = _parsed(data)
-    except (_BadRowError, RecursionError) as error:
-        raise InputError(f"{source} is neither JSON lines nor a JSON list ({error})") from error
-    return list(found)
 
 
 def _parsed(data: bytes) -> Any:

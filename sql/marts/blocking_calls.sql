@@ -9,7 +9,7 @@ from staging.stg_outermost_calls
 where is_blocking;
 
 comment on view main.blocking_calls is
-'CUDA API calls that return when the GPU is done: synchronisations, and copies that are not Async. Grain: one call. Key: (global_tid, start_ns).';
+'CUDA API calls that return when the GPU is done: synchronisations, copies that are not Async, and copies from a GPU to pageable memory. Grain: one call. Key: (global_tid, start_ns).';
 comment on column main.blocking_calls.global_tid is 'Thread, as nsys serialises it';
 comment on column main.blocking_calls.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';
 comment on column main.blocking_calls.start_ns is 'Start, ns since the zero of the capture';

@@ -42,6 +42,7 @@ paired as (
 
 -- Ends of one collective keep their distance from one to the next, whatever the clocks are; those
 -- of another communicator come when they come.
+-- 25 us from one sampled meeting to the next: a clock that drifts by more is refused with them.
 shared as (
     select
         rank,
@@ -135,5 +136,5 @@ comment on column main.clocks.meetings is 'Collectives that the fit rests on';
 comment on column main.clocks.zero_ns is 'The rank''s own time at which the offset holds: its first meeting, ns since the zero of the capture';
 comment on column main.clocks.offset_ns is 'Its ends less those of rank 0 at zero_ns, ns';
 comment on column main.clocks.drift_ppm is 'Change of the offset, us for each second of the rank''s own time';
-comment on column main.clocks.residual_ns is '95 % of ends lie within this of the fit, ns: a skew below it is not evidence';
+comment on column main.clocks.residual_ns is '95 % of ends lie within this of the fit, ns: a skew below it is not evidence. A clock that was set midway is in it, unless in the first or last 20th of the meetings';
 comment on column main.clocks.is_applied is 'Whether waits are corrected by the fit: more than 25 us off, on at least 20 meetings, with a residual of 25 us at most';

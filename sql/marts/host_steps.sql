@@ -196,5 +196,5 @@ comment on column main.host_steps.launches is 'Of these, launches of one kernel'
 comment on column main.host_steps.graph_launches is 'Of these, launches of a CUDA graph';
 comment on column main.host_steps.launching_ns is 'Time in launches of kernels and graphs, ns';
 comment on column main.host_steps.calling_ns is 'Time in other calls that do not wait for the GPU by purpose, ns';
-comment on column main.host_steps.blocked_ns is 'Time in calls that wait for the GPU (synchronisation, blocking copies), ns';
+comment on column main.host_steps.blocked_ns is 'Time in calls that wait for the GPU (synchronisation, copies that are not Async or go to pageable memory), ns';
 comment on column main.host_steps.outside_ns is 'Time outside any CUDA call: Python, the scheduler, other processes on the core, ns';

@@ -6,5 +6,7 @@ create table nsys.CUPTI_ACTIVITY_KIND_MEMCPY (
     globalPid bigint,
     contextId bigint,
     streamId bigint,
-    correlationId bigint
+    correlationId bigint,
+    copyKind bigint,
+    dstKind bigint
 );

@@ -7,7 +7,7 @@ select
     calls.free_ns,
     calls.is_blocking,
     -- A text for each of ten million calls is not kept.
-    coalesce(names.kind, 'other') as kind
+    case when calls.is_blocking then 'blocking' else coalesce(names.kind, 'other') end as kind
 from staging.stg_outermost_calls as calls
 left join staging.stg_call_names as names on calls.name_id = names.name_id;
 

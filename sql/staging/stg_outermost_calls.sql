@@ -17,10 +17,15 @@ in_order as (
         calls.start as start_ns,
         calls."end" as end_ns,
         calls.nameId as name_id,
-        coalesce(names.kind = 'blocking', false) as is_blocking
+        -- Pageable memory is staged: the call returns when the copy is done, whatever its name.
+        coalesce(names.kind = 'blocking' or calls."end" >= copies.end_ns, false) as is_blocking
     from nsys.CUPTI_ACTIVITY_KIND_RUNTIME as calls
     inner join threads on calls.globalTid is not distinct from threads.global_tid
     left join staging.stg_call_names as names on calls.nameId = names.name_id
+    left join staging.stg_pageable_copies as copies
+        on
+            calls.correlationId = copies.correlation_id
+            and (calls.globalTid >> 24) << 24 = copies.global_pid
     order by threads.zero asc, calls.start asc, calls."end" desc
 ),
 

@@ -11,15 +11,18 @@ from click.testing import CliRunner
 
 import nsysmoe
 from fixtures.split import Clock, split
+from nsysmoe.analysis.comparing.compare import compare_arms
 from nsysmoe.analysis.comparing.comparison import Comparison
 from nsysmoe.analysis.comparing.gates import Gate, failures
 from nsysmoe.analysis.one_trace.info import describe
 from nsysmoe.analysis.one_trace.structure import collectives, imbalance, phases
 from nsysmoe.analysis.one_trace.summary import summarize
 from nsysmoe.analysis.one_trace.waits import waits
+from nsysmoe.analysis.reading.arm import read_arm
 from nsysmoe.analysis.reading.gathering import Gathering, gathered, only_run
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, QueryError
+from nsysmoe.metrics.kernel_time.causes import ACROSS_CLOCKS
 from nsysmoe.metrics.kernel_time.waits import CAUSES
 from tests.conftest import DP2, FOUR_GPUS, GRAPHS, PAIRS
 from tests.export.parquet import write_parquetdir
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import polars as pl
+
+    from nsysmoe.analysis.reading.arm import Arm
 
 VIEWS = (
     "kernel_classes", "moe_launches", "moe_cells", "moe_cell_places", "matched_collectives",
@@ -206,15 +211,16 @@ def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:
 
 
 def test_no_total_of_waiting_is_off_by_more_than_is_said(whole: Path, shifted: Path) -> None:
-    """Against the whole file, in which one clock told all arrivals."""
+    """Against the whole file, in which one clock told all arrivals and ends."""
     known, found = (collectives(path).rows for path in (whole, shifted))
     key = ("collective", "device")
-    right = {tuple(row[name] for name in key): row["wait_ns"] for row in known}
+    right = {tuple(row[name] for name in key): row for row in known}
     assert len(found) == len(right)
     for row in found:
-        off = abs(row["wait_ns"] - right[tuple(row[name] for name in key)])
-        assert off <= row["wait_uncertainty_ns"]
-    assert not any("wait_uncertainty_ns" in row for row in known)
+        for what in ("wait", "transfer"):
+            off = abs(row[f"{what}_ns"] - right[tuple(row[name] for name in key)][f"{what}_ns"])
+            assert off <= row[f"{what}_uncertainty_ns"]
+    assert not any(key.endswith("uncertainty_ns") for row in known for key in row)
 
 
 def test_totals_of_waiting_are_told_with_what_clocks_agree_to(shifted: Path) -> None:
@@ -223,13 +229,23 @@ def test_totals_of_waiting_are_told_with_what_clocks_agree_to(shifted: Path) -> 
     assert 0 < unsure < found.whole["wait_ns"]
     (said,) = [one for one in found.findings if one.code == "waiting_uncertainty"]
     assert said.evidence["wait_uncertainty_ns"] == unsure
-    printed = CliRunner().invoke(main, ["waits", str(shifted)]).stdout
-    assert "± what clocks of the files agree to" in printed
     by_phase = waits(shifted, "phase").rows
     assert sum(row["wait_uncertainty_ns"] for row in by_phase) >= unsure
-    assert (
-        "± clocks (ms)" in CliRunner().invoke(main, ["waits", str(shifted), "--by", "rank"]).stdout
-    )
+
+
+def test_what_clocks_agree_to_is_printed(tmp_path: Path) -> None:
+    run = str(cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, clocks=CLOCKS))
+    printed = [
+        CliRunner().invoke(main, [*asked, run]).stdout
+        for asked in (["waits"], ["waits", "--by", "rank"], ["collectives"])
+    ]
+    assert "± what clocks of the files agree to" in printed[0]
+    assert "± clocks (ms)" in printed[1]
+    assert printed[2].count("± clocks") == 2
+
+
+def read(path: Path) -> Arm:
+    return read_arm(path.name, [only_run(path)], is_quick=False)
 
 
 def test_a_change_of_waiting_that_clocks_cannot_tell_is_noise(tmp_path: Path) -> None:
@@ -237,7 +253,10 @@ def test_a_change_of_waiting_that_clocks_cannot_tell_is_noise(tmp_path: Path) ->
     for side in ("off", "on"):
         whole = PAIRS / side / "run-1" / "trace.sqlite"
         arms.append(cut(whole, tmp_path / side, hosts=HOSTS, clocks=CLOCKS))
-    found, sure = nsysmoe.compare(*arms), nsysmoe.compare(PAIRS / "off/run-1", PAIRS / "on/run-1")
+    before, after = (read(path) for path in arms)
+    found = compare_arms(before, after)
+    sure_off, sure_on = (read(PAIRS / side / "run-1") for side in ("off", "on"))
+    sure = compare_arms(sure_off, sure_on)
     for key in ("wait_ns", "exposed_wait_ns"):
         change = found.metric(key)
         # On one clock the same change is beyond noise.
@@ -249,15 +268,37 @@ def test_a_change_of_waiting_that_clocks_cannot_tell_is_noise(tmp_path: Path) ->
         assert abs((change.candidate or 0) - (change.baseline or 0)) < change.uncertainty_ns
         assert change.verdict == "within_noise"
     assert found.metric("critical_moe_ns").uncertainty_ns is None
+    exposed = {
+        f"exposed_{what}_ns": found.metric(f"exposed_{what}_ns") for what in ("wait", "transfer")
+    }
+    for key, change in exposed.items():
+        assert change.uncertainty_ns
+        off = [
+            abs((getattr(change, arm) or 0) - (getattr(sure.metric(key), arm) or 0))
+            for arm in ("baseline", "candidate")
+        ]
+        assert sum(off) <= change.uncertainty_ns
+    assert found.metric("transfer_ns").uncertainty_ns
+    assert_causes_say_what_clocks_leave(found, sure)
     (said,) = [one for one in found.findings if one.code == "waiting_uncertainty"]
     assert said.evidence["limit_ns"] == found.metric("wait_ns").uncertainty_ns
     gates = [Gate("wait_ns", 1)]
-    worse = nsysmoe.compare(PAIRS / "on/run-1", PAIRS / "off/run-1")
-    assert len(failures(worse, gates)) == 1
-    assert failures(nsysmoe.compare(*reversed(arms)), gates) == []
+    assert len(failures(compare_arms(sure_on, sure_off), gates)) == 1
+    assert failures(compare_arms(after, before), gates) == []
     saved = tmp_path / "saved.json"
     found.save(saved)
     assert Comparison.load(saved) == found
+    assert "± clocks (ms)" in CliRunner().invoke(main, ["render", str(saved)]).stdout
+
+
+def assert_causes_say_what_clocks_leave(found: Comparison, sure: Comparison) -> None:
+    assert not any("uncertainty_ns" in row for row in sure.causes)
+    unsure = {row["cause"]: row["uncertainty_ns"] for row in found.causes}
+    assert {cause for cause, ns in unsure.items() if ns} == set(ACROSS_CLOCKS)
+    changes = [{row["cause"]: row["change_ns"] for row in one.causes} for one in (found, sure)]
+    waits = [sum(one[cause] for cause in ACROSS_CLOCKS[1:]) for one in changes]
+    assert abs(waits[0] - waits[1]) <= unsure["wait_moe"]
+    assert abs(changes[0]["transfer"] - changes[1]["transfer"]) <= unsure["transfer"]
 
 
 def test_copies_in_a_folder_are_runs(tmp_path: Path) -> None:

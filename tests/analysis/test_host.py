@@ -62,6 +62,17 @@ def test_a_threads_time_is_cut_at_launches_and_split_by_what_it_calls(written: W
     assert (last["start_ns"], last["end_ns"]) == (2010, 2020)
 
 
+def test_a_copy_to_pageable_memory_is_time_of_waiting(written: Write) -> None:
+    """EPLB's loads come to the host so: a call named Async, which returns after the copy."""
+    build = decoding(TraceBuilder(), [0, 1000])
+    build.call(100, 30, correlation=901, name="cudaMemcpyAsync_v3020")
+    build.copy(140, 20, correlation=901, kinds=(2, 2, 1))
+    build.call(200, 300, correlation=902, name="cudaMemcpyAsync_v3020")
+    build.copy(470, 20, correlation=902, kinds=(2, 2, 0))
+    first, _ = host_steps(written(build))
+    assert [first[part] for part in PARTS] == [10, 30, 300, 660]
+
+
 def test_a_graph_launch_is_no_kernel_launch(written: Write) -> None:
     build = decoding(TraceBuilder(), [0, 1000])
     build.call(300, 200, correlation=500, name="cudaGraphLaunch_v10000")

@@ -13,7 +13,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pytest
+from click.testing import CliRunner
+
 from fixtures.builder import TraceBuilder
+from nsysmoe.cli import main
 from tests.conftest import ROOT
 
 FAKES = Path(__file__).parent / "fakes"
@@ -82,10 +86,29 @@ class Node:
         )
 
     def capture(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        return _ended(self.start(*more, **variables))
+        return self._run(self.argv(*more), variables)
 
     def sweep(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return self._run(self.sweep_argv(*more), variables)
+
+    def capture_as_program(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        return _ended(self.start(*more, **variables))
+
+    def sweep_as_program(self, *more: str, **variables: str) -> subprocess.CompletedProcess[str]:
         return _ended(self.start_sweep(*more, **variables))
+
+    def _run(self, argv: list[str], variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+        """Run the command in this process: what it starts are programs all the same."""
+        with pytest.MonkeyPatch.context() as patch:
+            for name in os.environ.keys() - self.environment.keys():
+                patch.delenv(name)
+            for name, value in {**self.environment, **variables}.items():
+                patch.setenv(name, value)
+            patch.chdir(self.home)
+            done = CliRunner().invoke(main, argv[3:], prog_name="nsysmoe")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(argv, done.exit_code, done.stdout, done.stderr)
 
     def manifest(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.output / "manifest.json").read_text())

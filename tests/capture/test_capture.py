@@ -35,7 +35,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def test_a_pair_from_one_command_to_a_comparison(node: Node) -> None:
-    done = node.capture("--runs", "2", "--no-eplb-async")
+    done = node.capture_as_program("--runs", "2", "--no-eplb-async")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(f"4 of 4 runs count in {node.output}\n")
     titles = [line for line in done.stderr.splitlines() if line.endswith(": loading")]
@@ -283,7 +283,7 @@ def test_a_run_that_fails_its_verification_is_set_aside(node: Node) -> None:
 
 def test_verifying_on_another_machine(node: Node) -> None:
     bare = {"PYTHONPATH": f"{bare_of(node.home)}{os.pathsep}{node.environment['PYTHONPATH']}"}
-    done = node.capture(*PAIR, **bare)
+    done = node.capture_as_program(*PAIR, **bare)
     assert done.returncode == 0, done.stderr
     assert [run["status"] for run in node.manifest()["runs"]] == ["unverified"] * 2
     wrong = node.output / "on" / "run-1" / "trace.sqlite"

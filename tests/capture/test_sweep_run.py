@@ -149,7 +149,7 @@ def test_a_sweep_in_which_nothing_works_ends(node: Node) -> None:
 
 def test_click_is_all_that_a_node_needs(node: Node) -> None:
     hidden = f"{bare(node.home)}{os.pathsep}{node.environment['PYTHONPATH']}"
-    done = node.sweep("--jobs", "2", **FOUR_GPUS, PYTHONPATH=hidden)
+    done = node.sweep_as_program("--jobs", "2", **FOUR_GPUS, PYTHONPATH=hidden)
     assert done.returncode == 0, done.stderr
     assert [run["status"] for run in node.manifest()["runs"]] == ["complete"] * 4
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import monotonic, sleep
 
 import pytest
 
 import nsysmoe
 from nsysmoe.errors import InputError
+from nsysmoe.export.nsys import nsys_version
 
 _FAKE = """#!/bin/sh
 # nsys export --type sqlite --force-overwrite true -o OUTPUT REPORT
@@ -53,6 +55,32 @@ esac
     with nsysmoe.open(report, nsys=_program(tmp_path / "nsys", script)) as trace:
         assert trace.has_kernels()
     assert "--include-json=true" in (tmp_path / "said").read_text()
+
+
+def _runs(status: Path) -> bool:
+    """Tell whether a process runs; one that nobody has waited for yet is listed, and does not."""
+    try:
+        return ") Z " not in status.read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_an_nsys_that_does_not_answer_is_ended_with_all_that_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsysmoe.export.nsys._LONGEST_S", 0.5)
+    script = f"#!/bin/sh\nsleep 600 &\necho $! > {tmp_path}/pid\nwait\n"
+    assert nsys_version(_program(tmp_path / "nsys", script)) is None
+    status, ends = Path("/proc", (tmp_path / "pid").read_text().strip(), "stat"), monotonic() + 10
+    while _runs(status) and monotonic() < ends:
+        sleep(0.01)
+    assert not _runs(status)
+
+
+def test_an_nsys_says_its_version(tmp_path: Path) -> None:
+    said = "#!/bin/sh\necho NVIDIA Nsight Systems version 2025.3.2.474-1\n"
+    assert nsys_version(_program(tmp_path / "nsys", said)) == "2025.3.2.474"
+    assert nsys_version(str(tmp_path / "none")) is None
 
 
 def test_without_nsys_the_error_says_how_to_export(

@@ -70,6 +70,14 @@ def test_questions_are_prompts_that_end_before_the_answer(tmp_path: Path) -> Non
     assert (first.choices, first.answer, second.answer) == (2, 1, 0)
 
 
+def test_a_question_may_hold_what_unicode_calls_a_lines_end(tmp_path: Path) -> None:
+    row = {"question": "One\u2028and\x85two?", "choices": ["a", "b"], "answer": 0}
+    path = tmp_path / "q.jsonl"
+    path.write_text(json.dumps(row, ensure_ascii=False) + "\n", encoding="utf-8")
+    (found,) = read_questions(path)
+    assert found.prompt.startswith("One\u2028and\x85two?\n")
+
+
 @pytest.mark.parametrize(
     ("row", "message"),
     [

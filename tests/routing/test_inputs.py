@@ -12,6 +12,7 @@ import pytest
 
 from nsysmoe.errors import InputError
 from nsysmoe.routing import log, read_model, read_run, read_vllm_log
+from nsysmoe.routing.labels import read_labels
 from tests.conftest import GRAPHS
 
 
@@ -148,3 +149,13 @@ def test_sizes_of_a_model(tmp_path: Path) -> None:
     assert "--weight-bytes" in refused(read_model, quantized)
     assert read_model(quantized, weight_bytes=0.5) is not None
     assert "--weight-bytes" in refused(read_model, None, hidden=64, intermediate=32)
+
+
+def test_texts_beside_a_log_may_hold_what_unicode_calls_a_lines_end(tmp_path: Path) -> None:
+    domain = "one\u2028domain\x85"
+    lines, table = tmp_path / "d.jsonl", tmp_path / "d.csv"
+    line = json.dumps({"prompt": "a\u2028b", "domain": domain}, ensure_ascii=False)
+    lines.write_text(f"{line}\n{line}\n", encoding="utf-8")
+    table.write_text(f"request,domain\nr,{domain}\n", encoding="utf-8")
+    found = [read_labels(domains=path).domains for path in (lines, table)]
+    assert [one and one.of("r", 1) for one in found] == [domain, domain]

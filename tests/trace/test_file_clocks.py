@@ -140,3 +140,28 @@ def test_a_drift_that_is_left_out_is_in_the_residual() -> None:
         at = np.array([0.0, 0.4 * SECOND]) + 2_000_000
         fitted = fit.offset_ns + fit.drift_ppm / 1e6 * (at - fit.zero_ns)
         assert (np.abs(fitted - true) <= (fit.residual_ns or 0)).all()
+
+
+@pytest.mark.parametrize("part", [0.1, 0.5, 0.9])
+@pytest.mark.parametrize("step", [30_000, 90_000, 2_000_000, -130_000_000])
+def test_a_clock_that_was_set_midway_is_said_or_stands_on_utc(part: float, step: int) -> None:
+    """NTP sets a clock that is off by more than 128 ms at once, and slews less than that."""
+    chance = np.random.default_rng(14)
+    true = np.sort(chance.integers(0, 10 * SECOND, 120))
+    ahead = 2_000_000 + np.where(true >= part * 10 * SECOND, step, 0)
+    told = np.rint(true + ahead + chance.normal(0, 1_000, true.size)).astype(np.int64)
+    table = pl.DataFrame(
+        [
+            {"file": file, "rank": file, "series": 0, "launches": 120, "ordinal": number,
+             "end_ns": int(end)}
+            for file, ends_ in enumerate([true, told])
+            for number, end in enumerate(ends_)
+        ]
+    )  # fmt: skip
+    fit = align_files(table, [0, 1])[1]
+    if fit.residual_ns is None:
+        assert not fit.is_applied
+        return
+    off = np.abs(told - fit.corrected(told) - ahead)
+    assert (off <= fit.residual_ns).mean() >= 0.9
+    assert fit.residual_ns > min(abs(step) / 10, 3_000)

@@ -359,6 +359,47 @@ def test_a_blocking_call_of_the_driver_inside_one_of_the_runtime_is_one(opened: 
     assert found.select("start_ns", "dur_ns").rows() == [(20, 50), (80, 20)]
 
 
+PAGEABLE, PINNED, DEVICE = 0, 1, 2
+TO_DEVICE, TO_HOST, WITHIN = 1, 2, 8
+
+
+@pytest.mark.parametrize(
+    ("kinds", "ends", "is_blocking"),
+    [
+        ((TO_HOST, DEVICE, PAGEABLE), 90, True),
+        ((TO_HOST, DEVICE, PAGEABLE), 80, True),
+        # Where the driver staged it and let go, the thread waited for nothing.
+        ((TO_HOST, DEVICE, PAGEABLE), 79, False),
+        ((TO_HOST, DEVICE, PINNED), 90, False),
+        ((TO_DEVICE, PAGEABLE, DEVICE), 90, False),
+        ((WITHIN, DEVICE, DEVICE), 90, False),
+        # An export that does not tell the kinds of memory.
+        ((TO_HOST, None, None), 90, False),
+    ],
+)
+def test_a_copy_to_pageable_memory_blocks_whatever_its_call_is_named(
+    opened: Open, kinds: tuple[int, int | None, int | None], ends: int, is_blocking: bool
+) -> None:
+    name = "cudaMemcpyAsync_v3020"
+    build = TraceBuilder().kernel(MOE, 0, 40).copy(50, 30, correlation=5, kinds=kinds)
+    build.call(20, ends - 20, correlation=5, name=name)
+    # The number is the process's own: another one asked for another copy.
+    build.call(20, 90, correlation=5, name=name, pid=2000)
+    found = opened(build).frame("blocking_calls")
+    assert found.select("global_pid", "start_ns", "dur_ns").rows() == (
+        [(global_pid(1000), 20, ends - 20)] if is_blocking else []
+    )
+
+
+def test_several_copies_of_one_call_are_waited_for_until_the_last(opened: Open) -> None:
+    for ends in (95, 105):
+        build = TraceBuilder().kernel(MOE, 0, 40)
+        for start in (50, 90):
+            build.copy(start, 10, correlation=5, kinds=(TO_HOST, DEVICE, PAGEABLE))
+        build.call(20, ends - 20, correlation=5, name="cudaMemcpyAsync_v3020")
+        assert opened(build).frame("blocking_calls").height == (ends == 105)
+
+
 def test_no_calls_no_blocking_calls(opened: Open) -> None:
     assert opened(TraceBuilder().kernel(MOE, 0, 10)).frame("blocking_calls").is_empty()
 

@@ -58,7 +58,8 @@ OUTERMOST = """
         ) as free_ns
         from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
     )
-    select globalTid, start, "end", nameId, free_ns, nameId = 1
+    select globalTid, start, "end", nameId, free_ns,
+        nameId = 1 or (correlationId % 7 = 0 and correlationId % 3 < 2)
     from judged where free_ns is null or free_ns <= start
 """
 WORK = """
@@ -233,6 +234,7 @@ def tables() -> dict[str, pa.Table]:
     calls = pa.table({
         "globalTid": device + 100, "start": called,
         "end": called + draw.integers(1, 40_000, size=ROWS), "nameId": ids % 4,
+        "correlationId": ids,
     })  # fmt: skip
     launched = pa.table({
         "global_pid": device + 100, "correlation_id": ids, "global_tid": device + 100,
@@ -282,6 +284,14 @@ def fill(opened: duckdb.DuckDBPyConnection, inputs: dict[str, pa.Table]) -> None
         create table nsysmoe.kernel_functions as
         select n as name_id, ['moe_gemm', 'collective', 'other'][n + 1] as class
         from range(3) as ids (n)
+    """)
+    # A third of them end after their calls.
+    opened.execute("""
+        create table staging.stg_pageable_copies as
+        select 0 as global_pid, correlationId as correlation_id,
+            "end" - 1 + correlationId % 3 as end_ns
+        from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
+        where correlationId % 7 = 0
     """)
     # A hundred steps a device, from its first kernel on.
     opened.execute("""

@@ -142,3 +142,13 @@ def test_poisson_arrivals_have_their_rate_and_repeat() -> None:
     assert found == poisson(20_000, 50.0, 7)
     # What a capture's server gets, too: its script on the node has the standard library alone.
     assert list(found) == arrivals(50.0, 20_000, 7)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv"])
+def test_a_line_without_end_is_not_held(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    with path.open("wb") as file:
+        file.write(b"Timestamp,Request tokens\n")
+        file.truncate(80 << 20)
+    with pytest.raises(InputError, match="more than 64 MiB in line 2"):
+        read_log(path)

@@ -298,3 +298,23 @@ def test_from_python(tmp_path: Path) -> None:
     path = write(tmp_path / "p.jsonl", ["the cat sat", "the dog sat"])
     found = workload_score(path, "whitespace")
     assert (found.prompts, found.findings) == (2, ())
+
+
+def test_what_is_larger_than_memory_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "p.jsonl"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="more than 64 MiB in line 1"):
+        read_prompts(path)
+    listed = tmp_path / "p.json"
+    with listed.open("wb") as file:
+        file.write(b"[")
+        file.truncate(1 << 40)
+    with pytest.raises(InputError, match="is larger than 2048 MiB; write a JSON object a line"):
+        read_prompts(listed)
+    monkeypatch.setattr("nsysmoe.workload.prompts._LARGEST", 1 << 20)
+    write(path, ["a" * (1 << 19)] * 3)
+    with pytest.raises(InputError, match="more than 1 Mi characters of prompts by line 3"):
+        read_prompts(path)

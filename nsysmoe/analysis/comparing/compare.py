@@ -15,6 +15,10 @@ from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.kernel_time.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import polars as pl
+
     from nsysmoe.analysis.reading.arm import Arm
     from nsysmoe.analysis.reading.gathering import Gathering
     from nsysmoe.analysis.reading.run import Run
@@ -124,15 +128,36 @@ def _causes(before: Run, after: Run) -> list[dict[str, Any]]:
     if before.time_causes is None or after.time_causes is None:
         return []
     first, second = longest_window(before.time_causes), longest_window(after.time_causes)
+    unsure = [_exposed_uncertainty(run, run.time_causes) for run in (before, after)]
     return [
         {
             "cause": cause,
             "baseline_ns": first[cause],
             "candidate_ns": second[cause],
             "change_ns": second[cause] - first[cause],
+            **_unsure(cause, unsure),
         }
         for cause in first
     ]
+
+
+def _exposed_uncertainty(run: Run, causes: pl.DataFrame | None) -> float | None:
+    """Return how far exposed waiting of the GPU with the longest window may be off by clocks."""
+    if run.across is None or causes is None or causes.is_empty():
+        return None
+    from nsysmoe.metrics.kernel_time.bounds import is_longest  # noqa: PLC0415 - polars
+
+    return run.clock_uncertainty(is_longest(causes), devices=1)["exposed_wait_ns"]
+
+
+def _unsure(cause: str, arms: Sequence[float | None]) -> dict[str, float | None]:
+    """Return what clocks leave unsure of a cause's change; nothing where each arm has one clock."""
+    from nsysmoe.metrics.kernel_time.causes import ACROSS_CLOCKS  # noqa: PLC0415 - with its package
+
+    known = [ns for ns in arms if ns is not None]
+    if not known:
+        return {}
+    return {"uncertainty_ns": sum(known) if cause in ACROSS_CLOCKS else None}
 
 
 def _distorted_steps(arm: Arm) -> list[dict[str, Any]]:

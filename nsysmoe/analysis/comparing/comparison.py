@@ -114,7 +114,10 @@ class Comparison:
         parts: The metrics by phase and by rank.
         undistorted: Metrics as if no step had been stretched by something else than the workload.
         causes: Where wall time went, of the GPU whose window is longest: ``cause``,
-            ``baseline_ns``, ``candidate_ns``, ``change_ns``; they add up to the wall times.
+            ``baseline_ns``, ``candidate_ns``, ``change_ns``; they add up to the wall times. Of
+            runs on several clocks also ``uncertainty_ns``: how far ``change_ns`` of transfer, and
+            of all that waits for other ranks together, may be off by what clocks agree to; None
+            for what needs one clock alone.
         latency: What users saw, by the runs' records: rows of ``analysis.latency.latency_rows``;
             empty where ``nsysmoe capture`` did not make the runs.
         distorted_steps: Those steps: ``label``, ``source``, ``step``, ``phase``, ``start_ns``,
@@ -275,7 +278,7 @@ def _of_change(change: Change) -> list[Check]:
 
 def _of_cause(row: dict[str, Any]) -> list[Check]:
     times = [(row[key], (int, float)) for key in ("baseline_ns", "candidate_ns", "change_ns")]
-    return [(row["cause"], (str,)), *times]
+    return [(row["cause"], (str,)), (row.get("uncertainty_ns"), _NUMBER), *times]
 
 
 def _of_latency(row: dict[str, Any]) -> list[Check]:

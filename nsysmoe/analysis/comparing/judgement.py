@@ -128,7 +128,7 @@ def _part_changes(runs: tuple[Run, Run], *conditions: pl.Expr) -> tuple[Change, 
     values, unsure = [], []
     for run, condition in zip(runs, conditions if is_rank else conditions * 2, strict=True):
         values.append([_part_values(run, condition, has_cells=not is_rank)])
-        unsure.append(run.wait_uncertainty(condition, devices=1 if is_rank else None))
+        unsure.append(run.clock_uncertainty(condition, devices=1 if is_rank else None))
     return _changes(_ALL, values, {}, is_comparable=True, unsure=_added(unsure))
 
 
@@ -137,10 +137,10 @@ def _rank_changes(runs: tuple[Run, Run], rank: int) -> tuple[Change, ...]:
 
 
 def _uncertainty(arms: Sequence[Arm]) -> dict[str, float]:
-    """Return how far changes of waiting may be off by clocks, ns; an offset is no run's alone."""
+    """Return how far changes may be off by clocks, ns by metric; an offset is no run's alone."""
     found = []
     for arm in arms:
-        told = [run.wait_uncertainty() for run in arm.runs]
+        told = [run.clock_uncertainty() for run in arm.runs]
         keys = {key for one in told for key in one}
         found.append({key: sum(one.get(key, 0.0) for one in told) / len(told) for key in keys})
     return _added(found)

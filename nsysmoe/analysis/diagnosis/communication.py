@@ -114,12 +114,13 @@ def waiting_causes(baseline: Run, candidate: Run) -> Finding | None:
 def waiting_uncertainty(baseline: Run, candidate: Run) -> Finding | None:
     """How far waiting may be off where ranks are told by clocks of several files."""
     runs = {"baseline": baseline, "candidate": candidate}
-    parts = {name: run.wait_uncertainty() for name, run in runs.items() if run.across is not None}
+    parts = {name: run.clock_uncertainty() for name, run in runs.items() if run.across is not None}
     if not any(part["wait_ns"] for part in parts.values()):
         return None
     told = " and ".join(
         f"the {name}'s {(runs[name].values['wait_ns'] or 0) / 1e6:,.1f} ms by up to "
-        f"{part['wait_ns'] / 1e6:,.1f} ms"
+        f"{part['wait_ns'] / 1e6:,.1f} ms (and {(runs[name].values['transfer_ns'] or 0) / 1e6:,.1f}"
+        f" ms of transfer by up to {part['transfer_ns'] / 1e6:,.1f})"
         for name, part in parts.items()
     )
     limit = sum(part["wait_ns"] for part in parts.values())

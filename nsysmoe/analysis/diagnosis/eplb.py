@@ -81,7 +81,15 @@ def rearranged(run: Run) -> list[dict[str, Any]]:
     if run.schedule is None or run.step_table is None:
         return []
     found = rearrangement_effects(run.schedule.rearrangements, run.step_table, run.paired_cells)
-    return found.to_dicts()
+    rows = found.to_dicts()
+    if run.across is None:
+        return rows
+    # Waiting is left out of each transfer, and ends at an arrival that another clock may tell.
+    apart = float(run.across["reach_ns"].max() or 0.0)  # type: ignore[arg-type]
+    return [
+        {**row, "moving_uncertainty_ns": min(row["transfers"] * apart, row["total_ns"])}
+        for row in rows
+    ]
 
 
 def _effect(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ from nsysmoe.analysis.reading.arrivals import (
     arrivals_text,
     known_clocks,
     total_uncertainty,
+    transfers_of_files,
     unsure_waits,
     waits_of_files,
 )
@@ -89,13 +90,14 @@ def collectives(
         trace.read_ahead(("matched_collectives", _PAIRED), ("clocks", None), _GRAPHS)
         events = with_host(trace.frame("matched_collectives", _PAIRED), trace.hosts)
         clocks, across = known_clocks(trace), waits_of_files(trace, events)
+        transfers = transfers_of_files(trace, events)
         findings = _odd(trace)
 
     import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.kernel_time.collectives import collective_times  # noqa: PLC0415 - imports polars
 
-    rows = collective_times(events, by, across).to_dicts()
+    rows = collective_times(events, by, across, transfers).to_dicts()
     named = events.filter(events["communicator_source"] == "nvtx").height > 0
     unmatched = _unmatched(str(run.path), rows, inferred=not named)
     waits = events.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]

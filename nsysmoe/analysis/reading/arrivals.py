@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     import polars as pl
 
     from nsysmoe.trace import Trace
@@ -67,18 +69,44 @@ def waits_of_files(trace: Trace, events: pl.DataFrame) -> pl.DataFrame | None:
     Returns:
         What ``metrics.kernel_time.clock_error.waits_across_clocks`` does.
     """
-    residuals = [clock.residual_ns for clock in trace.file_clocks]
+    from nsysmoe.metrics.kernel_time.clock_error import waits_across_clocks  # noqa: PLC0415 - polars
+
+    return _across(waits_across_clocks, trace, events)
+
+
+def transfers_of_files(trace: Trace, events: pl.DataFrame) -> pl.DataFrame | None:
+    """Return what the clocks of several files leave unsure of each transfer; None for one clock.
+
+    Args:
+        trace: The run.
+        events: As ``waits_of_files`` takes them.
+
+    Returns:
+        What ``metrics.kernel_time.clock_error.transfers_across_clocks`` does.
+    """
+    from nsysmoe.metrics.kernel_time.clock_error import transfers_across_clocks  # noqa: PLC0415 - polars
+
+    return _across(transfers_across_clocks, trace, events)
+
+
+def _across(
+    measure: Callable[[pl.DataFrame, Sequence[float | None]], pl.DataFrame],
+    trace: Trace,
+    events: pl.DataFrame,
+) -> pl.DataFrame | None:
+    """Return what a measure says of events with their files; None where these share one clock."""
     own = {clock.file: clock.file for clock in trace.file_clocks}
     own |= {clock.file: 0 for clock in trace.file_clocks if _is_shared(clock)}
     if len(set(own.values())) < 2:
         return None
     import polars as pl  # noqa: PLC0415
 
-    from nsysmoe.metrics.kernel_time.clock_error import waits_across_clocks  # noqa: PLC0415
     from nsysmoe.trace.merged import FILE_BITS  # noqa: PLC0415 - DuckDB
 
     file = (pl.col("kernel_id") // (1 << FILE_BITS)).replace_strict(own, return_dtype=pl.Int64)
-    return waits_across_clocks(events.with_columns(file=file), residuals)
+    return measure(
+        events.with_columns(file=file), [clock.residual_ns for clock in trace.file_clocks]
+    )
 
 
 def _is_shared(clock: FileClock) -> bool:

@@ -7,7 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.analysis.reading.arrivals import MET, known_clocks, waits_of_files
+from nsysmoe.analysis.reading.arrivals import (
+    MET,
+    known_clocks,
+    transfers_of_files,
+    waits_of_files,
+)
 from nsysmoe.analysis.reading.attribution import (
     attribution,
     read_cells,
@@ -135,6 +140,8 @@ class Run:
         across: What clocks of files leave unsure of waits (``arrivals.waits_of_files``), with
             ``global_pid``, ``device_id``, ``phase``, and whether causes are told; None for
             one file.
+        transfers: What they leave unsure of each transfer (``arrivals.transfers_of_files``), with
+            ``global_pid``, ``device_id`` and ``phase``; None for one file.
     """
 
     path: Path
@@ -149,6 +156,7 @@ class Run:
     files: tuple[Path, ...] = ()
     hosts: Mapping[int, str] = field(default_factory=dict)
     across: pl.DataFrame | None = None
+    transfers: pl.DataFrame | None = None
 
     @functools.cached_property
     def durations(self) -> pl.DataFrame:
@@ -201,10 +209,10 @@ class Run:
             **schedule_values(self.moe_events, self.paired_cells, self.collectives, device_time),
         }
 
-    def wait_uncertainty(
+    def clock_uncertainty(
         self, condition: pl.Expr | None = None, devices: int | None = None
     ) -> dict[str, float]:
-        """Return how far waiting may be off by clocks of files, ns by metric; empty on one clock.
+        """Return how far metrics may be off by clocks of files, ns by key; empty on one clock.
 
         Args:
             condition: What collectives of a part meet, by ``phase`` or by ``global_pid`` and
@@ -213,10 +221,12 @@ class Run:
         """
         from nsysmoe.metrics.kernel_time.clock_error import uncertain_metrics  # noqa: PLC0415 - polars
 
-        if self.across is None:
+        if self.across is None or self.transfers is None:
             return {}
-        across = self.across if condition is None else self.across.filter(condition)
-        return uncertain_metrics(across, devices or self.gpus or 1)
+        across, transfers = self.across, self.transfers
+        if condition is not None:
+            across, transfers = across.filter(condition), transfers.filter(condition)
+        return uncertain_metrics(across, transfers, devices or self.gpus or 1)
 
     @property
     def explained_across(self) -> pl.DataFrame | None:
@@ -333,27 +343,36 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         findings=trace.findings(),
         files=tuple(Path(member.path) for member in trace.members),
         hosts=trace.hosts,
-        across=_read_across(trace) if trace.members else None,
+        **(_read_across(trace) if trace.members else {}),
     )
 
 
-def _read_across(trace: Trace) -> pl.DataFrame | None:
-    """Read what clocks of files leave unsure of each wait, and which part of the run it is."""
+def _read_across(trace: Trace) -> dict[str, pl.DataFrame]:
+    """Read what clocks of files leave unsure, and of which part of the run; nothing on one clock.
+
+    Returns:
+        ``across`` and ``transfers`` of a run.
+    """
     met = trace.frame("matched_collectives", _MET)
-    if (across := waits_of_files(trace, met)) is None:
-        return None
+    waits, transfers = waits_of_files(trace, met), transfers_of_files(trace, met)
+    if waits is None or transfers is None:
+        return {}
     import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.kernel_time.waits import with_phase  # noqa: PLC0415 - polars
 
     places = met.select("kernel_id", "global_pid", "device_id")
+    steps = trace.frame("collective_steps", _STEPPED)
     explained = trace.frame("wait_ledger", ("kernel_id",)).with_columns(is_explained=True)
-    known = with_phase(
-        across.join(places, on="kernel_id"), trace.frame("collective_steps", _STEPPED)
+    waits, transfers = (
+        with_phase(part.join(places, on="kernel_id"), steps) for part in (waits, transfers)
     )
-    return known.join(explained, on="kernel_id", how="left").with_columns(
-        pl.col("is_explained").fill_null(value=False)
-    )
+    return {
+        "across": waits.join(explained, on="kernel_id", how="left").with_columns(
+            pl.col("is_explained").fill_null(value=False)
+        ),
+        "transfers": transfers,
+    }
 
 
 def _read_schedule(trace: Trace) -> Schedule:

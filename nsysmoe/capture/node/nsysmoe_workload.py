@@ -119,8 +119,9 @@ def requests_of(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the requests of one round: ``prompt`` or ``prompt_token_ids``, and ``max_tokens``."""
     if options.prompts is None:
         return _random_requests(options)
-    lines = options.prompts.read_text(encoding="utf-8").splitlines()
-    found = [json.loads(line) for line in lines if line.strip()]
+    # By line feeds alone: a prompt may hold what Unicode calls a line's end.
+    with options.prompts.open(encoding="utf-8-sig", newline="\n") as lines:
+        found = [json.loads(line) for line in lines if line.strip()]
     return [{"max_tokens": options.output_len, **request} for request in found]
 
 

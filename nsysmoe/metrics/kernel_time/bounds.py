@@ -113,11 +113,26 @@ def longest_window(causes: pl.DataFrame) -> dict[str, float]:
     Returns:
         ns of each of ``TIME_CAUSES``, adding up to the wall time; zeros where there is none.
     """
+    first = _longest(causes)
+    return first.row(0, named=True) if first.height else dict.fromkeys(TIME_CAUSES, 0.0)
+
+
+def is_longest(causes: pl.DataFrame) -> pl.Expr:
+    """Return what rows of the GPU meet that ``longest_window`` tells of.
+
+    Args:
+        causes: What ``time_causes`` returned.
+    """
+    device = _longest(causes, _DEVICE).row(0, named=True)
+    return pl.all_horizontal(
+        pl.col(name).eq_missing(device[name]) for name in ("global_pid", "device_id")
+    )
+
+
+def _longest(causes: pl.DataFrame, columns: Sequence[str] = TIME_CAUSES) -> pl.DataFrame:
     by_device = causes.group_by(_DEVICE).agg(pl.col("window_ns", *TIME_CAUSES).sum())
-    if by_device.is_empty():
-        return dict.fromkeys(TIME_CAUSES, 0.0)
-    first = by_device.sort("window_ns", "device_id", "global_pid", descending=[True, False, False])
-    return first.select(TIME_CAUSES).row(0, named=True)
+    order = by_device.sort("window_ns", "device_id", "global_pid", descending=[True, False, False])
+    return order.select(columns).head(1)
 
 
 def _beyond_rounding(ns: pl.Expr, whole_ns: pl.Expr) -> pl.Expr:

@@ -17,6 +17,8 @@ BOUNDS = {
     "unexplained": ("unknown_launch", "wait_unexplained"),
 }
 TIME_CAUSES = tuple(cause for causes in BOUNDS.values() for cause in causes)
+# What the last arrival divides, whose rank may be on another clock.
+ACROSS_CLOCKS = ("transfer", *(cause for cause in TIME_CAUSES if cause.startswith("wait_")))
 _BOUND_OF = {cause: bound for bound, causes in BOUNDS.items() for cause in causes}
 
 

@@ -7,6 +7,10 @@ moves every wait of a file by the same, so it grows with the number of waits; bu
 file waited for another is opposed by what the other waited for it, and only the difference of the
 counts is left. What changes from meeting to meeting averages out and grows with the square root.
 Meetings that are not decided have no such order, and count with all that their waits may be.
+
+Transfer is the time from the last arrival to the first departure: where these are of two files, it
+moves by what the clock of the first to leave is off less what that of the last to come is, and its
+sum by the same two parts.
 """
 
 from __future__ import annotations
@@ -14,6 +18,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import polars as pl
+
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,14 +52,10 @@ def waits_across_clocks(events: pl.DataFrame, residuals: Sequence[float | None])
         whoever was last).
     """
     met = _with_clocks(events, residuals)
-    files = met.group_by(*_MEETING, "file").agg(
-        latest=-pl.col("wait_ns").min(), off_ns=pl.col("off_ns").first()
-    )
-    files = files.with_columns(
-        surely=pl.col("latest") - pl.col("off_ns"), perhaps=pl.col("latest") + pl.col("off_ns")
-    )
+    files = _files(met)
+    arrived = files.select(*_MEETING, "file", "latest", "surely", "perhaps")
     return (
-        met.join(files.drop("off_ns"), on=[*_MEETING, "file"], nulls_equal=True)
+        met.join(arrived, on=[*_MEETING, "file"], nulls_equal=True)
         .join(_meetings(files), on=_MEETING, nulls_equal=True)
         .with_columns(
             reach_ns=pl.when(pl.col("file") == pl.col("late_file"))
@@ -66,6 +68,49 @@ def waits_across_clocks(events: pl.DataFrame, residuals: Sequence[float | None])
         .select("kernel_id", *_MEETING, "file", "late_file", "off_ns", "late_off", "is_last",
                 "is_decided", "reach_ns", "slack_ns")
     )  # fmt: skip
+
+
+def transfers_across_clocks(
+    events: pl.DataFrame, residuals: Sequence[float | None]
+) -> pl.DataFrame:
+    """Return what clocks leave unsure of each transfer among ranks of several files.
+
+    With e the departure of the first rank to leave of a file, relative to the last arrival, a
+    transfer lies within
+
+        min over files f of (e - max over files g of (latest of g ± (r_f + r_g))),
+
+    and within 0 and the shortest duration whatever clocks say.
+
+    Args:
+        events: As ``waits_across_clocks`` takes them.
+        residuals: As ``waits_across_clocks`` takes them.
+
+    Returns:
+        One row a matched kernel whose meeting has ranks of two files or more: ``kernel_id``, the
+        columns of the meeting, and those that ``transfer_uncertainty`` reads: ``file``,
+        ``off_ns`` (where the last rank came), ``late_file``, ``late_off`` (where the first left),
+        ``is_decided`` (both), ``reach_ns``, ``slack_ns``.
+    """
+    met = _with_clocks(events, residuals)
+    files = _files(met)
+    meetings = _transfers(files.join(_meetings(files), on=_MEETING, nulls_equal=True))
+    return met.select("kernel_id", *_MEETING).join(meetings, on=_MEETING, nulls_equal=True)
+
+
+def transfer_uncertainty(transfers: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+    """Return how far sums of transfer may be off by what clocks of files agree to.
+
+    Args:
+        transfers: Rows of ``transfers_across_clocks``, and the columns of ``by``.
+        by: As ``wait_uncertainty`` takes them.
+
+    Returns:
+        ``by`` and ``transfer_uncertainty_ns``, made up as ``wait_uncertainty_ns`` is.
+    """
+    return wait_uncertainty(transfers, by).rename(
+        {"wait_uncertainty_ns": "transfer_uncertainty_ns"}
+    )
 
 
 def wait_uncertainty(waits: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
@@ -88,16 +133,16 @@ def wait_uncertainty(waits: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFram
     parts = [
         _held(decided, by),
         decided.group_by(*dict.fromkeys((*by, *_MEETING)))
-        .agg(pl.col("reach_ns").sum())
+        .agg(ordered_sum(pl.col("reach_ns")))
         .with_columns(_=pl.lit(0))
         .group_by(keys)
-        .agg(off=(pl.col("reach_ns") ** 2).sum().sqrt()),
-        others.with_columns(_=pl.lit(0)).group_by(keys).agg(off=pl.col("slack_ns").sum()),
+        .agg(off=ordered_sum(pl.col("reach_ns") ** 2).sqrt()),
+        others.with_columns(_=pl.lit(0)).group_by(keys).agg(off=ordered_sum(pl.col("slack_ns"))),
     ]
     added = (
         pl.concat([part.select(*keys, "off") for part in parts])
         .group_by(keys)
-        .agg(pl.col("off").sum().alias("wait_uncertainty_ns"))
+        .agg(ordered_sum(pl.col("off")).alias("wait_uncertainty_ns"))
     )
     return (
         whole.join(added, on=keys, how="left", nulls_equal=True)
@@ -108,22 +153,30 @@ def wait_uncertainty(waits: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFram
     )
 
 
-def uncertain_metrics(across: pl.DataFrame, devices: int) -> dict[str, float]:
-    """Return how far metrics of waiting may be off by clocks, ns by metric.
+def uncertain_metrics(
+    across: pl.DataFrame, transfers: pl.DataFrame, devices: int
+) -> dict[str, float]:
+    """Return how far metrics of waiting and transfer may be off by clocks, ns by metric.
 
     Args:
         across: What ``waits_across_clocks`` returned.
-        devices: How many devices ``exposed_wait_ns`` is the mean of.
+        transfers: What ``transfers_across_clocks`` returned.
+        devices: How many devices ``exposed_wait_ns`` and ``exposed_transfer_ns`` are means of.
 
     Returns:
-        ``wait_ns`` (over all ranks) and ``exposed_wait_ns``: exposed waiting is part of waiting,
-        so it moves by no more than the waiting of its device does.
+        ``wait_ns`` and ``transfer_ns`` (over all ranks), ``exposed_wait_ns`` and
+        ``exposed_transfer_ns``: the last arrival is where a kernel's waiting ends and its transfer
+        begins, so what is exposed of both moves by no more than the waiting of its device does.
     """
     total = wait_uncertainty(across.filter(~pl.col("is_last")))
     by_file = wait_uncertainty(across, ["file"])
+    exposed = float(by_file["wait_uncertainty_ns"].sum()) / max(1, devices)
+    moved = transfer_uncertainty(transfers)
     return {
         "wait_ns": float(total["wait_uncertainty_ns"].sum()),
-        "exposed_wait_ns": float(by_file["wait_uncertainty_ns"].sum()) / max(1, devices),
+        "transfer_ns": float(moved["transfer_uncertainty_ns"].sum()),
+        "exposed_wait_ns": exposed,
+        "exposed_transfer_ns": exposed,
     }
 
 
@@ -141,7 +194,7 @@ def _held(decided: pl.DataFrame, by: Sequence[str]) -> pl.DataFrame:
         signs.group_by("_", *by, "clock")
         .agg(off=pl.col("sign").sum().abs() * pl.col("off_ns").first())
         .group_by("_", *by)
-        .agg(pl.col("off").sum())
+        .agg(ordered_sum(pl.col("off")))
     )
 
 
@@ -160,6 +213,64 @@ def _with_clocks(events: pl.DataFrame, residuals: Sequence[float | None]) -> pl.
         .select(columns)
         .with_columns(pl.col("file").cast(pl.Int64), pl.col("wait_ns", "dur_ns").cast(pl.Float64))
         .join(clocks, on="file")
+    )
+
+
+def _files(met: pl.DataFrame) -> pl.DataFrame:
+    """Return for each file of a meeting its latest arrival and its first departure.
+
+    Both are relative to the last arrival of all; ``surely`` and ``perhaps`` are the earliest and
+    the latest that ``latest`` may be, ``shortest`` the shortest duration.
+    """
+    files = met.group_by(*_MEETING, "file").agg(
+        latest=-pl.col("wait_ns").min(),
+        first=(pl.col("dur_ns") - pl.col("wait_ns")).min(),
+        shortest=pl.col("dur_ns").min(),
+        off_ns=pl.col("off_ns").first(),
+    )
+    return files.with_columns(
+        surely=pl.col("latest") - pl.col("off_ns"), perhaps=pl.col("latest") + pl.col("off_ns")
+    )
+
+
+def _transfers(files: pl.DataFrame) -> pl.DataFrame:
+    """Return of each meeting who came last and left first, and how sure its transfer is."""
+    off, left = pl.col("off_ns"), pl.col("first")
+    last = pl.col("file") == pl.col("late_file")
+    is_last = pl.when(last).then(pl.lit(float("-inf"))).otherwise(pl.col("perhaps"))
+    earliest, others = (left - off).sort_by(left, "file"), pl.col("file").sort_by(left, "file")
+    bounds = {
+        name: left - pl.max_horizontal("latest", _among_others(of, own=pl.col(of)) + sign * off)
+        for name, of, sign in (("least", "perhaps", 1), ("most", "surely", -1))
+    }
+    return (
+        files.with_columns(**bounds)
+        .group_by(_MEETING)
+        .agg(
+            pl.col("least", "most", "shortest").min(),
+            transfer=left.min(),
+            came=is_last.max() < (pl.col("surely").filter(last).first()),
+            went=earliest.slice(1).min() > (left + off).sort_by(left, "file").first(),
+            file=pl.col("late_file").first(),
+            off_ns=pl.col("late_off").first(),
+            late_file=others.first(),
+            late_off=off.sort_by(left, "file").first(),
+        )
+        .select(
+            *_MEETING,
+            "file",
+            "off_ns",
+            "late_file",
+            "late_off",
+            is_decided=pl.col("came") & pl.col("went"),
+            reach_ns=pl.when(pl.col("file") == pl.col("late_file"))
+            .then(0.0)
+            .otherwise(pl.col("off_ns") + pl.col("late_off")),
+            slack_ns=pl.max_horizontal(
+                pl.min_horizontal("most", "shortest") - pl.col("transfer"),
+                pl.col("transfer") - pl.max_horizontal("least", 0.0),
+            ),
+        )
     )
 
 

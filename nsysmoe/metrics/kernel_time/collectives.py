@@ -6,13 +6,14 @@ from typing import Literal
 
 import polars as pl
 
-from nsysmoe.metrics.kernel_time.clock_error import wait_uncertainty
+from nsysmoe.metrics.kernel_time.clock_error import transfer_uncertainty, wait_uncertainty
 
 
 def collective_times(
     events: pl.DataFrame,
     by: Literal["communicator"] | None = None,
     across: pl.DataFrame | None = None,
+    transfers: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
     """Summarise collectives that were paired across ranks, by kernel and device.
 
@@ -24,12 +25,14 @@ def collective_times(
         by: Whether to tell communicators apart as well; what was not paired has none.
         across: What ``clock_error.waits_across_clocks`` returned (events have ``kernel_id`` then);
             None for a run on one clock.
+        transfers: What ``clock_error.transfers_across_clocks`` returned, beside ``across``.
 
     Returns:
         ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and
         ``communicator``), ``matched`` and ``unmatched`` (launches), ``total_ns`` (durations),
         ``transfer_ns`` (last arrival to first end), ``wait_ns`` (own start to last arrival), with
-        ``across`` how far that may be off by clocks (``wait_uncertainty_ns``),
+        ``across`` and ``transfers`` how far these may be off by clocks (``wait_uncertainty_ns``,
+        ``transfer_uncertainty_ns``),
         ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer +
         the skew of the ends.
     """
@@ -48,12 +51,15 @@ def collective_times(
         )
         .sort("total_ns", *keys, descending=[True, *[False] * len(keys)])
     )
-    if across is not None:
-        own = events.select("kernel_id", *(key for key in keys if key != "communicator"))
-        unsure = wait_uncertainty(across.join(own, on="kernel_id"), keys)
-        sums = sums.join(
-            unsure, on=keys, how="left", nulls_equal=True, maintain_order="left"
-        ).with_columns(pl.col("wait_uncertainty_ns").fill_null(0))
+    own = events.select(
+        *(key for key in ("kernel_id", *keys) if key in events.columns and key != "communicator")
+    )
+    for unsure, measure in ((across, wait_uncertainty), (transfers, transfer_uncertainty)):
+        if unsure is not None:
+            found = measure(unsure.join(own, on="kernel_id"), keys)
+            sums = sums.join(
+                found, on=keys, how="left", nulls_equal=True, maintain_order="left"
+            ).with_columns(pl.col(found.columns[-1]).fill_null(0))
     return sums.drop("global_pid").rename(
         {"function": "collective", "process_id": "process", "device_id": "device"}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
 
 
 def conservation(cells: pl.DataFrame, collectives: pl.DataFrame) -> pl.DataFrame:
@@ -24,7 +25,9 @@ def conservation(cells: pl.DataFrame, collectives: pl.DataFrame) -> pl.DataFrame
     """
     phase = pl.col("phase").fill_null(UNATTRIBUTED)
     unequal = cells.group_by(phase).agg(
-        (pl.col("ranks") * (pl.col("slowest_ns") - pl.col("mean_ns"))).sum().alias("unequal_ns")
+        ordered_sum(pl.col("ranks") * (pl.col("slowest_ns") - pl.col("mean_ns"))).alias(
+            "unequal_ns"
+        )
     )
     waited = (
         collectives.filter(pl.col("is_matched") & (pl.col("collective") != "send_recv"))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -57,9 +59,10 @@ def pooled_statistics(rows: pl.DataFrame) -> pl.DataFrame:
         lacks is null for all.
     """
     n, mean = pl.col("launches"), pl.col("mean_ns")
-    pooled_mean = (n * mean).sum() / n.sum()
-    within = ((n - 1) * pl.when(n > 1).then(pl.col("stddev_ns")).otherwise(0.0) ** 2).sum()
-    between = (n * (mean - pooled_mean) ** 2).sum()
+    pooled_mean = ordered_sum(n * mean) / n.sum()
+    spread = pl.when(n > 1).then(pl.col("stddev_ns")).otherwise(0.0)
+    within = ordered_sum((n - 1) * spread**2)
+    between = ordered_sum(n * (mean - pooled_mean) ** 2)
 
     def known(column: str, value: pl.Expr) -> pl.Expr:
         needed = pl.col(column).is_not_null() | ((n == 1) & (column == "stddev_ns"))

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,8 +49,8 @@ def imbalance(cells: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
         _weighted_quantile(ratio, 0.5).alias("weighted_p50"),
         _weighted_quantile(ratio, 0.95).alias("weighted_p95"),
         pl.col("slowest_ns").sum().alias("critical_ns"),
-        pl.col("mean_ns").sum().alias("mean_ns"),
-        (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+        ordered_sum(pl.col("mean_ns")).alias("mean_ns"),
+        ordered_sum(pl.col("slowest_ns") - pl.col("mean_ns")).alias("excess_ns"),
     ]
     frame = cells.group_by(by).agg(measures) if by else cells.select(measures)
     over = pl.when(pl.col("mean_ns") > 0).then(pl.col("critical_ns") / pl.col("mean_ns"))
@@ -95,7 +97,7 @@ def slowest_ranks(cells: pl.DataFrame) -> pl.DataFrame:
         cells.group_by(pl.col("slowest_rank").alias("rank"))
         .agg(
             pl.len().cast(pl.Int64).alias("cells"),
-            (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+            ordered_sum(pl.col("slowest_ns") - pl.col("mean_ns")).alias("excess_ns"),
         )
         .with_columns((pl.col("cells") / pl.col("cells").sum()).alias("share"))
         .select("rank", "cells", "share", "excess_ns")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
 
 _COLUMNS = ("rearrangement", "start_ns", "end_ns", "ranks", "transfers", "total_ns", "moving_ns")
 
@@ -85,13 +86,17 @@ def _gain(
         .agg(
             pl.col("phase").first(),
             *(
-                pl.col(name).filter(side).sum().alias(f"{name}_{side}")
+                ordered_sum(pl.col(name).filter(side)).alias(f"{name}_{side}")
                 for name in ("slowest_ns", "mean_ns")
                 for side in ("is_before", "is_after")
             ),
         )
         .filter((pl.col("mean_ns_is_before") > 0) & (pl.col("mean_ns_is_after") > 0))
-        .sort(pl.min_horizontal("mean_ns_is_before", "mean_ns_is_after"), descending=True)
+        .sort(
+            pl.min_horizontal("mean_ns_is_before", "mean_ns_is_after"),
+            "stratum",
+            descending=[True, False],
+        )
     )
     if sides.is_empty():
         return {}
@@ -99,7 +104,8 @@ def _gain(
     before = side["slowest_ns_is_before"] / side["mean_ns_is_before"]
     after = side["slowest_ns_is_after"] / side["mean_ns_is_after"]
     steps = table.filter(pl.col("stratum") == side["stratum"])
-    step_mean = float(steps["mean_ns"].sum()) / max(steps.height, 1)
+    total = float(steps.select(ordered_sum(pl.col("mean_ns"))).item())
+    step_mean = total / max(steps.height, 1)
     return {
         "phase": side["phase"],
         "before": before,

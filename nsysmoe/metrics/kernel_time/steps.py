@@ -8,6 +8,7 @@ import numpy as np
 import polars as pl
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
+from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,8 +91,8 @@ def step_table(
         cells,
         [
             pl.col("slowest_ns").sum().alias("critical_ns"),
-            pl.col("mean_ns").sum(),
-            (pl.col("slowest_ns") - pl.col("mean_ns")).sum().alias("excess_ns"),
+            ordered_sum(pl.col("mean_ns")),
+            ordered_sum(pl.col("slowest_ns") - pl.col("mean_ns")).alias("excess_ns"),
         ],
     )
     communicated = collectives.group_by("slice").agg(

@@ -70,11 +70,13 @@ def causes_table(
     causes: Sequence[dict[str, Any]], baseline_label: str, candidate_label: str
 ) -> Table:
     """Return where the wall time of two arms went, and what its change is made of."""
+    is_unsure = any(row.get("uncertainty_ns") is not None for row in causes)
     columns = (
         Column("Wall time went into", "left"),
         Column(f"{baseline_label} (ms)"),
         Column(f"{candidate_label} (ms)"),
         Column("Change (ms)"),
+        *((Column("± clocks (ms)"),) if is_unsure else ()),
     )
     keys = ("baseline_ns", "candidate_ns", "change_ns")
     shown = [row for row in causes if any(row[key] for key in keys[:2])]
@@ -84,15 +86,26 @@ def causes_table(
     }
     rows = [
         Row(
-            (CAUSES.get(row["cause"], row["cause"]), *(_signed(row, key) for key in keys)),
+            (
+                CAUSES.get(row["cause"], row["cause"]),
+                *(_signed(row, key) for key in keys),
+                *((_unsure(row),) if is_unsure else ()),
+            ),
             titles[bound_of(row["cause"])],
         )
         for row in shown
     ]
     sums = {key: sum(row[key] for row in shown) for key in keys}
-    total = Row(("wall time", *(_signed(sums, key) for key in keys)), "All")
+    # A window is of one GPU, and so of one clock.
+    empty = ("",) if is_unsure else ()
+    total = Row(("wall time", *(_signed(sums, key) for key in keys), *empty), "All")
     rows.append(total)
     return Table("Change of wall time by cause", columns, tuple(rows))
+
+
+def _unsure(row: dict[str, Any]) -> str:
+    ns = row.get("uncertainty_ns")
+    return "" if ns is None else numbers.milliseconds(ns)
 
 
 def _signed(row: dict[str, Any], key: str) -> str:

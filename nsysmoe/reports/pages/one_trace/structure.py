@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from nsysmoe.analysis.reading.attribution import attribution_text
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Document
-from nsysmoe.reports.tables import UNSURE, left, right, table
+from nsysmoe.reports.tables import UNSURE, UNSURE_TRANSFER, left, right, table
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,9 +62,10 @@ def collectives_page(measured: Measured, by: str | None) -> Document:
     spec = (right(by.capitalize(), by, numbers.as_is), *_COLLECTIVES) if by else _COLLECTIVES
     if any("host" in row for row in measured.rows):
         spec = (*spec[: 1 + bool(by)], left("Host", "host", numbers.as_is), *spec[1 + bool(by) :])
-    if any("wait_uncertainty_ns" in row for row in measured.rows):
-        place = next(n for n, shown in enumerate(spec) if shown.of == "wait_ns") + 1
-        spec = (*spec[:place], UNSURE, *spec[place:])
+    for of, unsure in (("transfer_ns", UNSURE_TRANSFER), ("wait_ns", UNSURE)):
+        if any(unsure.of in row for row in measured.rows):
+            place = next(n for n, shown in enumerate(spec) if shown.of == of) + 1
+            spec = (*spec[:place], unsure, *spec[place:])
     note = (
         "Wait: own start to the last rank's. Transfer: the last rank's start to the first end. "
         "Kernels are paired across ranks by communicator, name and order."
