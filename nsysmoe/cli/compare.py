@@ -52,7 +52,7 @@ def command(
     baseline_label: str,
     candidate_label: str,
     full: bool,
-    by: Literal["phase", "rank"] | None,
+    by: Literal["phase", "rank", "run"] | None,
     gates: tuple[Gate, ...],
     quick: bool,
     reading: RunReading,

@@ -241,7 +241,9 @@ _RUN_OPTIONS = (
 def detail_options(function: F) -> F:
     """Add ``--full`` and ``--by``."""
     function = click.option(
-        "--by", type=click.Choice(["phase", "rank"]), help="Add Table 1 for each phase or rank."
+        "--by",
+        type=click.Choice(["phase", "rank", "run"]),
+        help="Add Table 1 for each phase or rank, or a row for each run.",
     )(function)
     return click.option(
         "--full", is_flag=True, help="Add tails, launches, and the time by kernel and device."

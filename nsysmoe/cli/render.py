@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 def command(
     comparison: Path,
     full: bool,
-    by: Literal["phase", "rank"] | None,
+    by: Literal["phase", "rank", "run"] | None,
     printer: Printer,
 ) -> None:
     """Print a COMPARISON that `nsysmoe compare` saved as JSON, without its traces.

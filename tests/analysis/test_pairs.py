@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nsysmoe
+from nsysmoe.reports import numbers
+from nsysmoe.reports.pages.comparing.comparison import comparison_page
 from tests.conftest import PAIRS
 from tests.oracle import kernel_durations
 
@@ -64,10 +66,51 @@ def test_the_total_sees_nothing_and_balance_is_better(pairs: Comparison) -> None
 
 
 @pytest.mark.parametrize(("arm", "side"), [("off", "baseline"), ("on", "candidate")])
-def test_what_users_saw_is_the_median_over_runs(pairs: Comparison, arm: str, side: str) -> None:
+def test_what_users_saw_is_the_mean_over_runs(pairs: Comparison, arm: str, side: str) -> None:
     records = [json.loads((run / "run.json").read_text(encoding="utf-8")) for run in runs(arm)]
     for suffix, position in (("", -1), ("_unprofiled", -2)):
         requests = [record["runs"][position]["requests"] for record in records]
-        expected = median(median(one["ttft_s"] for one in round_) for round_ in requests)
+        expected = fmean(median(one["ttft_s"] for one in round_) for round_ in requests)
         row = next(row for row in pairs.latency if row["metric"] == "ttft_p50_s")
         assert row[side + suffix] == pytest.approx(expected, rel=1e-9)
+
+
+def test_each_run_has_its_own_values(pairs: Comparison) -> None:
+    """As rows of CSV and Parquet, and of the table, against each trace alone."""
+    rows = comparison_page(pairs, by="run").records
+    assert [(row["arm"], row["run"]) for row in rows] == [
+        (arm, run) for arm in ("EPLB OFF", "EPLB ON") for run in (1, 2, 3)
+    ]
+    for row, folder in zip(rows, (*runs("off"), *runs("on")), strict=True):
+        trace = folder / "trace.sqlite"
+        assert row["source"] == str(trace)
+        durations = kernel_durations(trace)["fused_moe_kernel"]
+        assert (row["total_time_ns"], row["max_ns"]) == (sum(durations), max(durations))
+        assert row["busiest_rank_ns"] == max(moe_by_device(trace))
+        summary = json.loads((folder / "run.json").read_text())["runs"][-2]["summary"]
+        assert row["output_tok_per_s_unprofiled"] == summary["output_tok_per_s"]
+
+
+def test_the_table_and_the_picture_show_each_run(pairs: Comparison) -> None:
+    page = comparison_page(pairs, by="run")
+    table = page.tables[-1]
+    assert [row.group for row in table.rows] == ["EPLB OFF"] * 3 + ["EPLB ON"] * 3
+    wall = [column.title for column in table.columns].index("Wall (ms)")
+    walls = [row.cells[wall] for row in table.rows]
+    change = pairs.metric("wall_time_ns")
+    off, on = (
+        [value for value in values if value is not None]
+        for values in (change.baseline_values, change.candidate_values)
+    )
+    assert walls == [numbers.milliseconds(value) for value in (*off, *on)]
+    picture = next(one for one in page.pictures if one.caption == "Each run").draw()
+    points = [trace for trace in picture.data if trace.xaxis == "x6"]
+    assert [list(trace.x) for trace in points] == [
+        [value * 1e-6 for value in off],
+        [value * 1e-6 for value in on],
+    ]
+
+
+def test_one_run_an_arm_needs_no_picture_of_runs() -> None:
+    page = comparison_page(nsysmoe.compare(*[PAIRS / arm / "run-1" for arm in ("off", "on")]))
+    assert "Each run" not in [picture.caption for picture in page.pictures]

@@ -56,7 +56,7 @@ def test_a_pair_from_one_command_to_a_comparison(node: Node) -> None:
     found.save(node.home / "saved.json")
     assert nsysmoe.Comparison.load(node.home / "saved.json").latency == found.latency
     text = render(comparison_page(found), "table")
-    assert "What users saw: EPLB OFF against EPLB ON, medians over 2 and 2 runs" in text
+    assert "What users saw: EPLB OFF against EPLB ON, means over 2 and 2 runs" in text
     assert "Time per output token, median (ms)" in text
     # A whole arm, or one run of it.
     summary = nsysmoe.summarize(node.output / "on")

@@ -62,7 +62,8 @@ class Change:
     ``verdict`` is better, worse, same, within_noise (an interval is known and holds 0, or the
     change is within ``uncertainty_ns``), not_comparable, or None where a value is not known.
     ``uncertainty_ns`` is how far candidate - baseline may be off by what clocks of files agree to;
-    None where the metric needs one clock alone.
+    None where the metric needs one clock alone. ``baseline_values`` and ``candidate_values`` are of
+    each run, in the order of the arm's sources; empty for a part, which is of one run.
     """
 
     group: str
@@ -73,6 +74,8 @@ class Change:
     verdict: str | None
     interval: Interval | None = None
     uncertainty_ns: float | None = None
+    baseline_values: tuple[Value, ...] = ()
+    candidate_values: tuple[Value, ...] = ()
 
     @property
     def is_within_clocks(self) -> bool:
@@ -154,11 +157,18 @@ class Comparison:
             "schema_version": SCHEMA_VERSION,
             "baseline": _side_to_dict(self.baseline),
             "candidate": _side_to_dict(self.candidate),
-            "metrics": [asdict(change) for change in self.metrics],
+            "metrics": [_change_to_dict(change) for change in self.metrics],
             "findings": [finding.to_dict() for finding in self.findings],
             "verdict": [asdict(sentence) for sentence in self.verdict],
-            "parts": [asdict(part) for part in self.parts],
-            "undistorted": [asdict(change) for change in self.undistorted],
+            "parts": [
+                {
+                    "kind": part.kind,
+                    "key": part.key,
+                    "metrics": [_change_to_dict(change) for change in part.metrics],
+                }
+                for part in self.parts
+            ],
+            "undistorted": [_change_to_dict(change) for change in self.undistorted],
             "distorted_steps": list(self.distorted_steps),
             "causes": list(self.causes),
             "latency": list(self.latency),
@@ -222,6 +232,11 @@ def _side_to_dict(side: Side) -> dict[str, Any]:
     }
 
 
+def _change_to_dict(change: Change) -> dict[str, Any]:
+    """Return JSON values: lists where the value has tuples."""
+    return asdict(change) | {key: list(getattr(change, key)) for key in _OF_RUNS}
+
+
 def _row_to_dict(row: Breakdown) -> dict[str, Any]:
     """Return JSON values; the host of an arm that ran on one is left out."""
     values = asdict(row)
@@ -252,6 +267,7 @@ def _check_types(comparison: Comparison) -> None:
 
 
 _NUMBER = (int, float, type(None))
+_OF_RUNS = ("baseline_values", "candidate_values")
 _OF_BOTH = ("baseline", "candidate", "change")
 Check = tuple[object, tuple[type, ...]]
 
@@ -270,6 +286,7 @@ def _of_change(change: Change) -> list[Check]:
     ]
     checks += [(change.metric, (str,)), (change.verdict, (str, type(None)))]
     checks.append((change.uncertainty_ns, _NUMBER))
+    checks += [(value, _NUMBER) for value in (*change.baseline_values, *change.candidate_values)]
     if change.interval is not None:
         checks += [(bound, (int, float)) for bound in (change.interval.low, change.interval.high)]
         checks += [(change.interval.over, (str,))]
@@ -283,7 +300,12 @@ def _of_cause(row: dict[str, Any]) -> list[Check]:
 
 def _of_latency(row: dict[str, Any]) -> list[Check]:
     keys = [f"{key}{which}" for key in _OF_BOTH for which in ("", "_unprofiled")]
-    return [(row["metric"], (str,)), *((row[key], _NUMBER) for key in keys)]
+    checks: list[Check] = [(row["metric"], (str,)), *((row[key], _NUMBER) for key in keys)]
+    # Earlier versions wrote none of these.
+    lists = [f"{key}{which}" for key in _OF_RUNS for which in ("", "_unprofiled")]
+    checks += [(value, _NUMBER) for key in lists for value in row.get(key, ())]
+    intervals = [row[key] for which in ("", "_unprofiled") if row.get(key := f"interval{which}")]
+    return checks + [(one[end], (int, float)) for one in intervals for end in ("low", "high")]
 
 
 def _all_changes(comparison: Comparison) -> list[Change]:
@@ -293,7 +315,14 @@ def _all_changes(comparison: Comparison) -> list[Change]:
 
 def _changes_from(values: Iterable[dict[str, Any]]) -> tuple[Change, ...]:
     return tuple(
-        _known(Change, {**row, "interval": interval and _known(Interval, interval)})
+        _known(
+            Change,
+            {
+                **row,
+                "interval": interval and _known(Interval, interval),
+                **{key: tuple(row.get(key, ())) for key in _OF_RUNS},
+            },
+        )
         for row in values
         for interval in [row.get("interval")]
     )

@@ -192,6 +192,8 @@ def _change(  # noqa: PLR0913, PLR0917 - what one change is judged by
         verdict(first, second),
         over_runs or over_steps,
         unsure,
+        tuple(before),
+        tuple(after),
     )
     return replace(change, verdict=_judged(change, is_comparable=is_comparable))
 

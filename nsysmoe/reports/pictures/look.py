@@ -84,8 +84,14 @@ def axis_name(letter: str, row: int) -> str:
     return f"{letter}axis{'' if row == 1 else row}"
 
 
-def stack_rows(drawn: go.Figure, titles: Sequence[str], heights: Sequence[float]) -> None:
-    """Put rows one above the other, each under its title, on x axes of one scale.
+def stack_rows(
+    drawn: go.Figure,
+    titles: Sequence[str],
+    heights: Sequence[float],
+    *,
+    is_one_scale: bool = True,
+) -> None:
+    """Put rows one above the other, each under its title, on x axes of one scale or their own.
 
     Titles stand inside the plot's area: above it, they would run into the legend.
     """
@@ -94,7 +100,7 @@ def stack_rows(drawn: go.Figure, titles: Sequence[str], heights: Sequence[float]
     for row, (title, height) in enumerate(zip(titles, heights, strict=True), start=1):
         top -= _TITLE_PX
         # The same scale in every row; an axis that matched itself would be warned of.
-        follow = {"matches": "x"} if row > 1 else {}
+        follow = {"matches": "x"} if row > 1 and is_one_scale else {}
         domain = [max(0.0, (top - height) / total), top / total]
         drawn.update_layout(
             {

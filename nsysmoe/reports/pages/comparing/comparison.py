@@ -8,6 +8,12 @@ from nsysmoe.metrics.kernel_time.schedule import SCHEDULE
 from nsysmoe.metrics.kernel_time.table1 import BESIDE, TABLE_1
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
+from nsysmoe.reports.pages.comparing.runs import (
+    LATENCIES,
+    run_records,
+    runs_pictures,
+    runs_table,
+)
 from nsysmoe.reports.pages.one_trace.bound import causes_table
 from nsysmoe.reports.pictures import time_by_kernel
 
@@ -23,14 +29,7 @@ GROUP_TITLES = {
     "communication": "Communication Overhead",
     "schedule": "Time and Balance",
 }
-# Titles, and what seconds are multiplied with.
-LATENCIES = {
-    "ttft_p50_s": ("Time to first token, median (ms)", 1e3),
-    "ttft_p99_s": ("Time to first token, p99 (ms)", 1e3),
-    "tpot_p50_s": ("Time per output token, median (ms)", 1e3),
-    "tpot_p99_s": ("Time per output token, p99 (ms)", 1e3),
-    "output_tok_per_s": ("Output tokens per second (more is better)", 1.0),
-}
+By = Literal["phase", "rank", "run"]
 _FORMATTERS: dict[str, Callable[[Value], str]] = {
     "ms": numbers.milliseconds,
     "us": numbers.microseconds,
@@ -41,14 +40,14 @@ _FORMATTERS: dict[str, Callable[[Value], str]] = {
 
 
 def comparison_page(
-    comparison: Comparison, *, full: bool = False, by: Literal["phase", "rank"] | None = None
+    comparison: Comparison, *, full: bool = False, by: By | None = None
 ) -> Document:
     """Return the verdict, Table 1 and what it hides.
 
     Args:
         comparison: What to show.
         full: Whether to add the metrics beside Table 1 and the time by kernel and device.
-        by: Whether to add Table 1 for each phase or rank.
+        by: Whether to add Table 1 for each phase or rank, or a row for each run.
     """
     baseline, candidate = comparison.baseline, comparison.candidate
     tables = [
@@ -81,6 +80,7 @@ def comparison_page(
                     [(side.label, side.breakdown) for side in (baseline, candidate)]
                 ),
             ),
+            *runs_pictures(comparison),
         ),
     )
 
@@ -171,19 +171,21 @@ def latency_tables(comparison: Comparison) -> list[Table]:
         return []
     labels = comparison.baseline.label, comparison.candidate.label
     columns = [Column("Metric", "left")]
+    has_intervals = any(row.get("interval") for row in comparison.latency)
     for which in ("", ", not profiled"):
         columns += [Column(f"{label}{which}") for label in labels]
         columns.append(Column(f"Change{which}"))
-    rows = [_latency_row(row) for row in comparison.latency]
+        columns += [Column("95% interval, runs")] if has_intervals else []
+    rows = [_latency_row(row, has_intervals=has_intervals) for row in comparison.latency]
     runs = comparison.latency[0]
     caption = (
-        f"What users saw: {labels[0]} against {labels[1]}, medians over "
+        f"What users saw: {labels[0]} against {labels[1]}, means over "
         f"{runs['baseline_runs']} and {runs['candidate_runs']} runs"
     )
     return [Table(caption, tuple(columns), tuple(rows))]
 
 
-def _latency_row(row: dict[str, Any]) -> Row:
+def _latency_row(row: dict[str, Any], *, has_intervals: bool) -> Row:
     title, scale = LATENCIES.get(row["metric"], (row["metric"], 1.0))
     cells = [title]
     for which in ("", "_unprofiled"):
@@ -191,11 +193,15 @@ def _latency_row(row: dict[str, Any]) -> Row:
             value = row[f"{side}{which}"]
             cells.append(numbers.decimal(None if value is None else value * scale))
         cells.append(numbers.change(row[f"change{which}"]))
+        if has_intervals:
+            cells.append(_latency_interval(row.get(f"interval{which}")))
     return Row(tuple(cells))
 
 
 def records(comparison: Comparison, by: str | None = None) -> tuple[dict[str, Any], ...]:
-    """Return a flat row for each metric, and each part where asked for: what CSV holds."""
+    """Return what CSV holds: a flat row for each metric, and for each part, or for each run."""
+    if by == "run":
+        return run_records(comparison)
     whole = _records(comparison.metrics)
     if by is None:
         return whole
@@ -224,6 +230,8 @@ def _records(changes: Sequence[Change]) -> tuple[dict[str, Any], ...]:
 
 
 def _part_tables(comparison: Comparison, by: str | None) -> list[Table]:
+    if by == "run":
+        return [runs_table(comparison)]
     return [
         _changes_table(
             comparison,
@@ -280,9 +288,15 @@ def _verdict(change: Change) -> str:
 
 
 def _interval(interval: Interval | None) -> str:
-    if interval is None:
-        return numbers.UNKNOWN
-    return f"{numbers.change(interval.low)} to {numbers.change(interval.high)}"
+    return numbers.UNKNOWN if interval is None else _ends(interval.low, interval.high)
+
+
+def _latency_interval(values: dict[str, Any] | None) -> str:
+    return numbers.UNKNOWN if values is None else _ends(values["low"], values["high"])
+
+
+def _ends(low: float, high: float) -> str:
+    return f"{numbers.change(low)} to {numbers.change(high)}"
 
 
 def counted_note(comparison: Comparison) -> str:

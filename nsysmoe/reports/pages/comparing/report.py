@@ -13,9 +13,11 @@ from nsysmoe.reports.pages.comparing.comparison import (
     cause_tables,
     counted_note,
     hidden_tables,
+    latency_tables,
     metrics_table,
     records,
 )
+from nsysmoe.reports.pages.comparing.runs import runs_pictures
 from nsysmoe.reports.pages.one_trace.timeline import TIMELINE_NOTE
 from nsysmoe.reports.pages.one_trace.waits import WAIT_CAUSES
 from nsysmoe.reports.pages.one_trace.whatif import REMOVAL_COLUMNS, removal_row
@@ -141,6 +143,7 @@ def _two_arms(comparison: Comparison, portraits: tuple[Portrait, Portrait]) -> D
             metrics_table(comparison, TABLE_1, "Table 1: "),
             *hidden_tables(comparison),
             *cause_tables(comparison),
+            *latency_tables(comparison),
             metrics_table(comparison, BESIDE, "Beside Table 1: "),
             _time_use_table(portraits),
             _phases_table(portraits),
@@ -165,6 +168,7 @@ def _two_arms(comparison: Comparison, portraits: tuple[Portrait, Portrait]) -> D
                 partial(pictures.change_intervals, comparison.metrics),
                 _CHANGES_NOTE,
             ),
+            *runs_pictures(comparison),
             Picture(
                 "From one wall time to the other",
                 partial(
