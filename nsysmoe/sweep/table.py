@@ -32,6 +32,14 @@ EXPECTED_SCORE = "expected_score"
 OBSERVED_CV = "observed_cv"
 ROUTING = "routing"
 UNKNOWN = "unknown"
+# Columns that are neither settings nor what tells runs apart: what read_results measured.
+_MEASURED = {
+    "source", "digest", "rounds", "requests", "failed", "longest_round_over_median",
+    EXPECTED_SCORE, OBSERVED_CV,
+    *(f"{name}{end}_s" for name in ("ttft", "tpot") for end in ("", "_stddev", "_p50", "_p99")),
+    *(f"{name}{end}" for name in ("requests_per_s", "output_tokens_per_s")
+      for end in ("", "_stddev")),
+}  # fmt: skip
 POINT = "point"
 RUNS = "runs"
 
@@ -119,6 +127,18 @@ def means_by_point(frame: pl.DataFrame) -> pl.DataFrame:
     return frame.group_by(keys, maintain_order=True).agg(
         (others & ~cs.numeric()).first(), (others & cs.numeric()).mean(), pl.len().alias(RUNS)
     )
+
+
+def varied_settings(frame: pl.DataFrame) -> list[str]:
+    """Return the settings that differ between points of one routing, ``dataset`` among them."""
+    import polars as pl  # noqa: PLC0415
+
+    apart = {*_MEASURED, ROUTING, POINT, RUNS, "repeat"}
+    settings = [name for name in frame.columns if name not in apart]
+    if not settings:
+        return []
+    most = frame.group_by(ROUTING).agg(pl.col(settings).n_unique()).select(pl.col(settings).max())
+    return [name for name in settings if most[name].item() > 1]
 
 
 def _listed(names: list[str]) -> str:

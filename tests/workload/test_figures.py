@@ -62,6 +62,46 @@ def test_lines_are_means_over_the_other_axis(table: Path) -> None:
     assert panels[1].rows[0]["y"] == pytest.approx((6 + 10) / 2 / 1000)
 
 
+def test_means_of_an_incomplete_grid_are_over_the_same_settings(tmp_path: Path) -> None:
+    """Without 8 sequences and 4096 tokens of one routing, two points remain by each axis.
+
+    Else 4096 tokens would look fast, for they were run with 4 sequences alone.
+    """
+    rows = [
+        {**row(routing, seqs, tokens, 0, seqs / 1000 + extra), "ep": bool(extra)}
+        for routing, extra in (("baseline", 0.0), ("all2all", 0.05))
+        for seqs in (4, 8)
+        for tokens in (2048, 4096)
+        if (routing, seqs, tokens) != ("baseline", 8, 4096)
+    ]
+    path = tmp_path / "sweep.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    found = figures(path)
+    by_seqs, by_tokens = found.figures[1].panels
+    assert {(one["routing"], one["x"]): one["y"] for one in by_seqs.rows} == {
+        ("baseline", 4): 0.004, ("baseline", 8): 0.008,
+        ("all2all", 4): pytest.approx(0.054), ("all2all", 8): pytest.approx(0.058),
+    }  # fmt: skip
+    assert {one["y"] for one in by_tokens.rows if one["routing"] == "baseline"} == {0.004}
+    assert (by_seqs.unpaired, by_tokens.unpaired) == (3, 3)
+    (finding,) = found.findings
+    assert (finding.code, finding.evidence) == (
+        "incomplete_grid", {"max_num_seqs": 3, "max_num_batched_tokens": 3}
+    )  # fmt: skip
+
+
+def test_means_over_different_settings_are_named_such(tmp_path: Path) -> None:
+    """4 sequences were run with 2048 tokens, 8 with 4096: nothing tells which of them it was."""
+    rows = [row("all2all", 4, 2048, 0, 0.004), row("all2all", 8, 4096, 0, 0.008)]
+    path = tmp_path / "sweep.parquet"
+    pl.DataFrame(rows).write_parquet(path)
+    found = figures(path)
+    assert [one["y"] for one in found.figures[1].panels[0].rows] == [0.004, 0.008]
+    (finding,) = found.findings
+    assert finding.code == "unpaired_settings"
+    assert finding.evidence == {"x": ["max_num_batched_tokens", "max_num_seqs"]}
+
+
 def test_page_holds_what_the_table_does(table: Path, tmp_path: Path) -> None:
     found = run(table)
     assert found.stdout.startswith(

@@ -15,10 +15,11 @@ from nsysmoe.sweep.table import (
     ROUTING,
     means_by_point,
     read_table,
+    varied_settings,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import polars as pl
 
@@ -43,11 +44,15 @@ class Panel:
         y: Column.
         rows: ``routing``, ``x``, ``y``, ``low``, ``high`` (of the points that y is the mean of),
             ``points``, ``kept`` (False where the IQR rule drops it).
+        unpaired: Points that are in no row, since other values of x were not run beside them.
+        is_paired: Whether all rows are means over the same other settings.
     """
 
     x: str
     y: str
     rows: tuple[dict[str, Any], ...]
+    unpaired: int = 0
+    is_paired: bool = True
 
     @property
     def removed(self) -> int:
@@ -116,8 +121,31 @@ def _panel(frame: pl.DataFrame, x: str, y: str, iqr: bool) -> Panel | None:
     known = frame.filter(frame[x].is_finite() & frame[y].is_finite())
     if known.is_empty():
         return None
-    rows = _scattered(known, x, y, iqr) if x in _IMBALANCE else _means(known, x, y)
-    return Panel(x, y, tuple(rows))
+    if x in _IMBALANCE:
+        return Panel(x, y, tuple(_scattered(known, x, y, iqr)))
+    paired = _paired(known, x)
+    # Where no setting was run with every value, means over different ones are all there is.
+    shown = paired if paired.height else known
+    return Panel(x, y, tuple(_means(shown, x, y)), known.height - shown.height, paired.height > 0)
+
+
+def _paired(frame: pl.DataFrame, x: str) -> pl.DataFrame:
+    """Return the points whose other settings were run with every value of x and routing.
+
+    Means over other settings would else differ because the settings do.
+    """
+    import polars as pl  # noqa: PLC0415
+
+    others = [name for name in varied_settings(frame) if name != x]
+    if not others:
+        return frame
+    cells = frame.select(ROUTING, x).n_unique()
+    complete = (
+        frame.group_by(others)
+        .agg(pl.struct(ROUTING, x).n_unique().alias("cells"))
+        .filter(pl.col("cells") == cells)
+    )
+    return frame.join(complete, on=others, how="semi", nulls_equal=True)
 
 
 def _means(frame: pl.DataFrame, x: str, y: str) -> list[dict[str, Any]]:
@@ -158,10 +186,33 @@ def _scattered(frame: pl.DataFrame, x: str, y: str, iqr: bool) -> list[dict[str,
 
 
 def _findings(found: Sequence[Figure]) -> tuple[Finding, ...]:
+    return (*_incomplete(found), *_outliers(found))
+
+
+def _incomplete(found: Sequence[Figure]) -> Iterator[Finding]:
+    """Say which means over other settings leave points out, or compare different settings."""
+    panels = [panel for figure in found for panel in figure.panels]
+    left = {panel.x: panel.unpaired for panel in panels if panel.unpaired}
+    if left:
+        named = ", ".join(f"{number} by {x}" for x, number in left.items())
+        message = (
+            f"the grid is not complete: points whose other settings were not run with every value "
+            f"and routing are left out ({named}), since means would compare different settings"
+        )
+        yield Finding("incomplete_grid", "warning", message, dict(left))
+    if unpaired := sorted({panel.x for panel in panels if not panel.is_paired}):
+        message = (
+            f"means by {' and '.join(unpaired)} are over different settings each: no other "
+            "setting was run with every value and routing"
+        )
+        yield Finding("unpaired_settings", "warning", message, {"x": unpaired})
+
+
+def _outliers(found: Sequence[Figure]) -> Iterator[Finding]:
     removed = {f"figure {figure.number}": sum(p.removed for p in figure.panels) for figure in found}
     dropped = {name: number for name, number in removed.items() if number}
     if not dropped:
-        return ()
+        return
     named = ", ".join(f"{number} in {name}" for name, number in dropped.items())
     message = f"the IQR rule (1.5 on both axes) removed points: {named}; --no-iqr keeps them"
-    return (Finding("outliers_removed", "info", message, dict(dropped)),)
+    yield Finding("outliers_removed", "info", message, dict(dropped))
