@@ -49,16 +49,19 @@ def published() -> nsysmoe.Comparison:
     return nsysmoe.compare(TABLE1 / "eplb_off.csv", TABLE1 / "eplb_on.csv")
 
 
-@pytest.fixture
-def hostile(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
     build = TraceBuilder().kernel("fused_moe_kernel", 0, 5)
     build.kernel(HOSTILE, 10, 5)
     # A hostile name that reaches the comparison's breakdown, its findings and its picture.
     build.kernel(f"ncclDevKernel_AllReduce_Sum_u32_RING_LL({HOSTILE})", 20, 5)
-    own = tmp_path / "own.toml"
-    own.write_text('[[rule]]\nclass = "collective"\nrole = "all_reduce"\nbackend = "x"\n'
-                   "function = '(?s).*onerror.*'\n")  # fmt: skip
-    return build.write(tmp_path / "hostile.sqlite")
+    return build.write(tmp_path_factory.mktemp("hostile") / "hostile.sqlite")
+
+
+@pytest.fixture(scope="module")
+def hostile_pages(hostile: Path) -> list[Document]:
+    comparison = nsysmoe.compare(hostile, hostile, baseline_label=HOSTILE)
+    return [comparison_page(comparison, full=True), kernels_page(nsysmoe.kernel_table(hostile))]
 
 
 def test_plain_table(published: nsysmoe.Comparison) -> None:
@@ -123,10 +126,8 @@ def test_html_asks_nobody(published: nsysmoe.Comparison) -> None:
 
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)
-def test_hostile_names_are_escaped(hostile: Path, name: str) -> None:
-    comparison = nsysmoe.compare(hostile, hostile, baseline_label=HOSTILE)
-    pages = [comparison_page(comparison, full=True), kernels_page(nsysmoe.kernel_table(hostile))]
-    for page in pages:
+def test_hostile_names_are_escaped(hostile_pages: list[Document], name: str) -> None:
+    for page in hostile_pages:
         text = render(page, name)
         for char in ("\x1b", "\x07", "\r", "\u202e", "\u2028"):
             if name == "html":

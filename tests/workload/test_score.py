@@ -207,6 +207,7 @@ def test_a_tokenizer_file_neither_cuts_nor_fills(tmp_path: Path) -> None:
 def test_a_tokenizer_that_is_none(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="there is no tokenizer gpt9"):
         tokenizer_of("gpt9")
+    pytest.importorskip("tokenizers", reason="needs the extra workload")
     bad = tmp_path / "tokenizer.json"
     bad.write_text("{}")
     with pytest.raises(InputError, match="no file of the library"):
