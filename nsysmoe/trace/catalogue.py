@@ -100,6 +100,7 @@ class Catalogue:
         self._connection = duckdb.connect(":memory:", config={"threads": "1"})
         self.scripts = {script.name: script for script in scripts}
         self._made: set[str] = set()
+        self._documented: set[str] = set()
         self._known_plans: dict[str, list[dict[str, Any]]] = {}
         self._kept_demand: dict[tuple[str, frozenset[str]], dict[str, set[str]]] = {}
         self._known_columns: dict[str, dict[str, str]] = {}
@@ -191,6 +192,7 @@ class Catalogue:
         """Return the views with their comments, the public ones in ``main`` first."""
         with self._lock:
             self._make(list(self.scripts))
+            self._document()
             views = self._rows(
                 "select schema_name, view_name, comment from duckdb_views() where not internal "
                 "union all select schema_name, table_name, comment from duckdb_tables() "
@@ -221,8 +223,15 @@ class Catalogue:
     def _make(self, names: list[str]) -> None:
         for name in names:
             if name not in self._made:
-                self._connection.execute(self.scripts[name].text).fetchall()
+                self._connection.execute(statement_of(self.scripts[name])).fetchall()
                 self._made.add(name)
+
+    def _document(self) -> None:
+        """Put the comments on views and columns; they take a third of the time of making them."""
+        for name, script in self.scripts.items():
+            if name not in self._documented:
+                self._connection.execute(script.text[len(statement_of(script)) :])
+                self._documented.add(name)
 
     def leaders(self, *views: str) -> dict[str, str]:
         """Return the kept tables that views stand on and a source leads, with that source."""
@@ -334,6 +343,12 @@ def body_of(script: Script) -> str:
     statement = _KEPT.match(script.text)
     assert statement is not None  # noqa: S101 - is_kept says so
     return statement["body"]
+
+
+def statement_of(script: Script) -> str:
+    """Return the statement that makes an object, without the comments that document it."""
+    statement, semicolon, _ = script.text.partition(";\n")
+    return statement + semicolon
 
 
 def empty_table(name: str, columns: dict[str, str]) -> str:

@@ -21,7 +21,15 @@ from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
-from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, Column, Demand, catalogue, empty_table
+from nsysmoe.trace.catalogue import (
+    SCHEMAS,
+    Catalogue,
+    Column,
+    Demand,
+    catalogue,
+    empty_table,
+    statement_of,
+)
 from nsysmoe.trace.closed import close_connection
 
 if TYPE_CHECKING:
@@ -406,8 +414,13 @@ def connected(limits: Limits, folder: Path, size: int) -> duckdb.DuckDBPyConnect
     }
     if limits.threads is not None:
         config["threads"] = limits.threads
-    place = ":memory:" if size < _SMALL_BYTES else str(folder / "tables.duckdb")
-    connection = duckdb.connect(place, config=config)
+    connection = duckdb.connect(":memory:", config=config)
+    if size >= _SMALL_BYTES:
+        place = str(folder / "tables.duckdb").replace("'", "''")
+        # Nobody opens it again: a log of what it should hold would be written, and synced, for
+        # each statement.
+        connection.execute(f"attach '{place}' as tables (recovery_mode no_wal_writes)")
+        connection.execute("use tables")
     close_connection(connection, folder / "spilled")
     return connection
 
@@ -442,7 +455,8 @@ def make(  # noqa: PLR0913, PLR0917 - what a store knows
         if name in empty:
             connection.execute(empty_table(name, known.column_types(name)))
         elif name in kept if script.is_kept else script.references <= made:
-            connection.execute(script.text).fetchall()
+            # What follows is documentation, which nobody reads here.
+            connection.execute(statement_of(script)).fetchall()
         else:
             continue
         made.add(name)

@@ -1,4 +1,4 @@
-create view intervals.placed_steps as
+create table intervals.placed_steps as
 select
     global_pid,
     process_id,
@@ -10,5 +10,5 @@ select
     row_number() over (order by global_pid, device_id, start_ns) as place
 from main.device_steps;
 
-comment on view intervals.placed_steps is
+comment on table intervals.placed_steps is
 'The steps of each GPU, numbered from 1 device by device (place). Grain: one step on one device of one process. Key: place. Invariant: the rows of device_steps.';

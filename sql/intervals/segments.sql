@@ -3,7 +3,7 @@ with windows as (
     select
         global_pid,
         device_id,
-        min(place) as place,
+        min(place)::integer as place,
         min(start_ns) as first_ns,
         max(end_ns) as last_ns
     from intervals.placed_steps

@@ -1,13 +1,10 @@
 create view main.collective_steps as
 select
-    events.kernel_id,
-    calls.step,
-    calls.phase
-from main.collectives as events
-left join staging.stg_step_calls as calls
-    on
-        events.global_pid = calls.global_pid
-        and events.correlation_id = calls.correlation_id;
+    kernel_id,
+    step,
+    phase
+from staging.stg_placed_work
+where class = 'collective';
 
 comment on view main.collective_steps is
 'Where communication kernels stand in the schedule; apart from matched_collectives, since it takes the API calls and the ranges to know. Grain: one kernel execution on one GPU. Key: kernel_id. Invariant: the rows of collectives.';

@@ -12,16 +12,14 @@ with spans as (
 
 ranged as (
     select
-        events.global_pid,
-        events.device_id,
-        calls.step,
-        min(events.start_ns) as start_ns
-    from staging.stg_kernels as events
-    inner join staging.stg_step_calls as calls
-        on
-            events.global_pid = calls.global_pid
-            and events.correlation_id = calls.correlation_id
-    group by events.global_pid, events.device_id, calls.step
+        streams.global_pid,
+        streams.device_id,
+        work.step_place,
+        min(work.start_ns) as start_ns
+    from staging.stg_work as work
+    inner join staging.stg_streams as streams on work.stream = streams.stream
+    where work.kernel_id is not null and work.step_place is not null
+    group by streams.global_pid, streams.device_id, work.step_place
 ),
 
 -- Without ranges, and in passes outside any (a data-parallel rank without requests keeps step with
@@ -42,12 +40,11 @@ begun as (
     select
         ranged.global_pid,
         ranged.device_id,
-        ranged.step,
+        steps.step,
         steps.phase,
         ranged.start_ns
     from ranged
-    inner join main.steps
-        on ranged.global_pid = steps.global_pid and ranged.step = steps.step
+    inner join staging.stg_numbered_steps as steps on ranged.step_place = steps.place
     union all
     select
         global_pid,

@@ -1,36 +1,25 @@
 create view main.gpu_work as
-with measured as (
-    select
-        *,
-        greatest(start_ns - previous_end_ns, 0) as gap_ns,
-        -- What it adds to the time in which the stream was busy.
-        greatest(end_ns - greatest(start_ns, coalesce(previous_end_ns, start_ns)), 0) as busy_ns
-    from staging.stg_work
-)
-
 select
-    work.global_pid,
-    (work.global_pid >> 24) & 16777215 as process_id,
-    work.device_id,
-    work.context_id,
-    work.stream_id,
+    streams.global_pid,
+    (streams.global_pid >> 24) & 16777215 as process_id,
+    streams.device_id,
+    streams.context_id,
+    streams.stream_id,
     work.kernel_id,
     work.name_id,
-    case when work.kernel_id is null then 'copy' else functions.class end as class,
+    work.class,
     work.start_ns,
     work.end_ns,
-    work.place,
+    work.position - streams.before as place,
     work.previous_end_ns,
     work.global_tid,
     work.call_start_ns,
     work.call_end_ns,
     work.gap_ns,
     work.busy_ns,
-    -- The stream had nothing to do, and the host had not finished launching this.
-    least(greatest(coalesce(work.call_end_ns - work.previous_end_ns, 0), 0), work.gap_ns)
-        as late_ns
-from measured as work
-left join nsysmoe.kernel_functions as functions on work.name_id = functions.name_id;
+    work.late_ns
+from staging.stg_measured_work as work
+inner join staging.stg_streams as streams on work.stream = streams.stream;
 
 comment on view main.gpu_work is
 'Kernels and copies of each stream in order, with the call that launched each, the gap before it and the part of the gap in which the host had not finished the launch. Grain: one kernel or copy. Key: (global_pid, device_id, context_id, stream_id, place). Invariant: on each stream, gap_ns and busy_ns add up to the time from the first start to the last end; late_ns <= gap_ns.';

@@ -1,4 +1,4 @@
-create view main.host_gaps as
+create table main.host_gaps as
 with calls as (
     select
         threads.global_tid,
@@ -11,10 +11,7 @@ with calls as (
         calls.start_ns,
         calls.end_ns,
         calls.free_ns,
-        row_number() over (
-            partition by threads.global_tid, threads.device_id
-            order by calls.start_ns
-        ) as place
+        calls.place
     from staging.stg_host_calls as calls
     inner join main.launching_threads as threads on calls.global_tid = threads.global_tid
 ),
@@ -25,7 +22,7 @@ chained as (
         *,
         place - row_number() over (
             partition by global_tid, device_id
-            order by start_ns
+            order by place
         ) as chain
     from calls
     where kind in ('load', 'first_use')
@@ -138,7 +135,7 @@ select
     call_ns
 from gaps;
 
-comment on view main.host_gaps is
+comment on table main.host_gaps is
 'Where a launching thread launched nothing: it loaded compiled code, or made no CUDA call for 1 ms or longer. Grain: one gap of one thread, for each device that it launches on. Key: (global_tid, device_id, kind, start_ns, end_ns). Invariant: quiet gaps of a thread do not overlap, and hold no call.';
 comment on column main.host_gaps.global_tid is 'Thread, as nsys serialises it';
 comment on column main.host_gaps.global_pid is 'Process as nsys serialises it (hardware, VM, pid)';

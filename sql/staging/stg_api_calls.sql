@@ -1,14 +1,15 @@
-create table staging.stg_api_calls as
+create view staging.stg_api_calls as
 select
-    (globalTid >> 24) << 24 as global_pid,
-    correlationId as correlation_id,
+    (global_tid >> 24) << 24 as global_pid,
+    correlation_id,
     -- A runtime call and the driver call inside it may share the id: the outer one comes first.
-    arg_min(globalTid, start) as global_tid,
-    min(start) as start_ns,
-    max("end") as end_ns
-from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
-where correlationId is not null
+    arg_min(global_tid, start_ns) as global_tid,
+    min(start_ns) as start_ns,
+    max(end_ns) as end_ns,
+    nullif(arg_min(coalesce(step_place, 0), start_ns), 0) as step_place
+from staging.stg_calls
+where correlation_id is not null
 group by all;
 
-comment on table staging.stg_api_calls is
-'CUDA API calls. Grain: one correlation id of one process. Key: (global_pid, correlation_id).';
+comment on view staging.stg_api_calls is
+'CUDA API calls, with the step in whose range each was made (step_place). Grain: one correlation id of one process. Key: (global_pid, correlation_id).';

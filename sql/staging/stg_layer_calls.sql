@@ -1,30 +1,20 @@
 create view staging.stg_layer_calls as
--- Ten million calls stand against the launches of one kernel in ten.
 with calls as (
     select
-        calls.global_pid,
-        calls.correlation_id,
-        calls.global_tid,
-        calls.start_ns
-    from staging.stg_api_calls as calls
-    where
-        (calls.global_pid, calls.correlation_id) in (
-            select
-                launches.global_pid,
-                launches.correlation_id
-            from staging.stg_moe_products as launches
-        )
-        and exists (select 1 from staging.stg_layer_ranges)
+        kernel_id,
+        global_tid,
+        call_start_ns
+    from staging.stg_placed_work
+    where class = 'moe_gemm' and exists (select 1 from staging.stg_layer_ranges)
 )
 
 select
-    calls.global_pid,
-    calls.correlation_id,
+    calls.kernel_id,
     ranges.layer
 from calls
 asof inner join staging.stg_layer_ranges as ranges
-    on calls.global_tid = ranges.global_tid and calls.start_ns >= ranges.start_ns
-where calls.start_ns < ranges.end_ns;
+    on calls.global_tid = ranges.global_tid and calls.call_start_ns >= ranges.start_ns
+where calls.call_start_ns < ranges.end_ns;
 
 comment on view staging.stg_layer_calls is
-'CUDA API calls made inside a layer''s range that launch MoE kernels. Grain: one correlation id of one process. Key: (global_pid, correlation_id).';
+'MoE kernels that a CUDA API call inside a layer''s range launched. Grain: one kernel execution on a GPU. Key: kernel_id.';

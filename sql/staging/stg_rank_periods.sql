@@ -24,7 +24,10 @@ ranks as (
 rare as (
     select
         ranks.rank,
-        names.name_id
+        names.name_id,
+        count(*) as launches,
+        min(names.start_ns) as first_ns,
+        max(names.start_ns) as last_ns
     from main.kernels as names
     inner join ranks
         on
@@ -33,6 +36,37 @@ rare as (
     where names.class != 'moe_gemm'
     group by ranks.rank, names.name_id, ranks.layers
     having count(*) > 2 and count(*) * 2 <= ranks.layers
+),
+
+ends as (
+    select
+        rank,
+        name_id,
+        launches,
+        unnest([first_ns, last_ns]) as at_ns
+    from rare
+),
+
+spanned as (
+    select
+        ends.rank,
+        ends.name_id,
+        ends.launches - 1 as intervals,
+        max(coalesce(layers.begun, 0)) - min(coalesce(layers.begun, 0)) as layers
+    from ends
+    asof left join layers
+        on ends.rank = layers.rank and ends.at_ns >= layers.start_ns
+    group by ends.rank, ends.name_id, ends.launches
+),
+
+-- Only where the first and the last are so many layers apart can each be as far from the next:
+-- most kernels need no closer look.
+candidates as (
+    select
+        rank,
+        name_id
+    from spanned
+    where layers > intervals and layers % intervals = 0
 ),
 
 occurrences as (
@@ -45,7 +79,8 @@ occurrences as (
         on
             events.global_pid is not distinct from ranks.global_pid
             and events.device_id = ranks.device_id
-    inner join rare on ranks.rank = rare.rank and events.name_id = rare.name_id
+    inner join candidates
+        on ranks.rank = candidates.rank and events.name_id = candidates.name_id
 ),
 
 counted as (

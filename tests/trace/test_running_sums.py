@@ -34,19 +34,24 @@ SETTINGS = {
 }
 # What is made, in this order; what else they read are the tables below.
 MADE = (
+    "staging.stg_numbered_steps",
+    "staging.stg_calls",
     "staging.stg_outermost_calls",
+    "staging.stg_streams",
     "staging.stg_work",
+    "staging.stg_measured_work",
     "main.gpu_work",
     "staging.stg_collective_progress",
-    "main.idle_gaps",
     "intervals.placed_steps",
+    "staging.stg_idle_gaps",
+    "main.idle_gaps",
     "intervals.segments",
 )
 SORTED = (
-    "staging.stg_outermost_calls",
+    "staging.stg_calls",
     "staging.stg_work",
     "staging.stg_collective_progress",
-    "main.idle_gaps",
+    "staging.stg_idle_gaps",
     "intervals.segments",
 )
 
@@ -61,6 +66,17 @@ OUTERMOST = """
     select globalTid, start, "end", nameId, free_ns,
         nameId = 1 or (correlationId % 7 = 0 and correlationId % 3 < 2)
     from judged where free_ns is null or free_ns <= start
+"""
+# The step that began last on the thread, where it is not over.
+CALLED = """
+    select globalTid, start, "end", correlationId, case when start < steps.end_ns then step end
+    from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
+    asof left join main.steps on globalTid = steps.global_tid and start >= steps.start_ns
+"""
+CALLED_HERE = """
+    select calls.global_tid, calls.start_ns, calls.end_ns, correlation_id, step
+    from staging.stg_calls as calls
+    left join staging.stg_numbered_steps as steps on step_place = steps.place
 """
 WORK = """
     select kernel_id, global_pid, device_id, stream_id, start_ns, end_ns,
@@ -118,7 +134,7 @@ IDLE = """
             partition by global_pid, device_id order by start_ns, end_ns
             rows between unbounded preceding and 1 preceding
         ) as free_ns
-        from staging.stg_work
+        from main.gpu_work
     ),
     spans as (
         select global_pid, device_id, min(start_ns) as first_ns, max(end_ns) as last_ns
@@ -129,7 +145,7 @@ IDLE = """
         from free inner join spans using (global_pid, device_id)
         where start_ns > free_ns and free_ns >= first_ns and start_ns <= last_ns
     )
-    select gaps.global_pid, gaps.device_id, free_ns, gaps.start_ns,
+    select gaps.global_pid, gaps.device_id, step, free_ns, gaps.start_ns,
         coalesce(last.blocked_before - coalesce(first.blocked_before, 0)
             + case when last.is_blocking
                 then least(launched_ns, last.end_ns) - last.start_ns else 0 end
@@ -143,6 +159,9 @@ IDLE = """
         on gaps.global_tid = first.global_tid and gaps.free_ns >= first.start_ns
     asof left join calls as last
         on gaps.global_tid = last.global_tid and gaps.launched_ns >= last.start_ns
+    asof join main.device_steps as steps
+        on gaps.global_pid = steps.global_pid and gaps.device_id = steps.device_id
+        and free_ns >= steps.start_ns
 """
 # Kinds in columns of their own, and steps by an ASOF join.
 SEGMENTS = """
@@ -185,10 +204,11 @@ EXPECTED = {
         "select global_tid, start_ns, end_ns, name_id, free_ns, is_blocking "
         "from staging.stg_outermost_calls",
     ),
+    "steps of calls": (CALLED, CALLED_HERE),
     "work on streams": (
         WORK,
         "select kernel_id, global_pid, device_id, stream_id, start_ns, end_ns, place, "
-        "previous_end_ns from staging.stg_work",
+        "previous_end_ns from main.gpu_work",
     ),
     "progress between collectives": (
         PROGRESS.format(", ".join(f"{part} - lag({part}) over met" for part in PARTS)),
@@ -196,8 +216,8 @@ EXPECTED = {
     ),
     "idle gaps": (
         IDLE,
-        "select global_pid, device_id, start_ns, end_ns, blocked_ns, blocked_ns + calling_ns, "
-        "launched_ns from main.idle_gaps",
+        "select global_pid, device_id, step, start_ns, end_ns, blocked_ns, "
+        "blocked_ns + calling_ns, launched_ns from main.idle_gaps",
     ),
     "stretches of GPUs": (
         SEGMENTS,
@@ -239,6 +259,7 @@ def tables() -> dict[str, pa.Table]:
     launched = pa.table({
         "global_pid": device + 100, "correlation_id": ids, "global_tid": device + 100,
         "start_ns": calls["start"], "end_ns": calls["end"],
+        "step_place": np.ones(ROWS, np.int32),
     })  # fmt: skip
     activities = kernels.select(["global_pid", "device_id", "start_ns", "end_ns"])
     return {
@@ -292,6 +313,17 @@ def fill(opened: duckdb.DuckDBPyConnection, inputs: dict[str, pa.Table]) -> None
             "end" - 1 + correlationId % 3 as end_ns
         from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
         where correlationId % 7 = 0
+    """)
+    # A hundred steps a thread with pauses between; some begin at the instant of a call.
+    opened.execute("""
+        create table main.steps as
+        select globalTid as global_tid, row_number() over (partition by globalTid) as step,
+            'decode' as phase, start - number // 600 % 10 as start_ns, start + 70000 as end_ns
+        from (
+            select *, row_number() over (partition by globalTid order by start) as number
+            from nsys.CUPTI_ACTIVITY_KIND_RUNTIME
+        )
+        where number % 300 = 1
     """)
     # A hundred steps a device, from its first kernel on.
     opened.execute("""
