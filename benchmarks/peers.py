@@ -75,10 +75,10 @@ def _measured(asked: Asked, files: list[str], folder: Path) -> list[Run]:
 
 def _named(given: list[str], default: str | None) -> dict[str, str]:
     """Return programs by name: NAME=PATH, or PATH alone."""
-    found = dict(
-        one.split("=", 1) if "=" in one else ("nsys-ai", one)
-        for one in given or ([default] if default else [])
-    )
+    found = {}
+    for one in given or ([default] if default else []):
+        name, _, path = one.rpartition("=")
+        found[name or "nsys-ai"] = path
     for path in found.values():
         if shutil.which(path) is None:
             raise SystemExit(f"{path} is no program")
