@@ -4,7 +4,7 @@ select
     process_id,
     device_id,
     name_id,
-    any_value("function") as "function",
+    any_value(function) as function,
     any_value(collective) as collective,
     any_value(data_type) as data_type,
     communicator,
