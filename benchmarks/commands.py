@@ -9,7 +9,9 @@ from pathlib import Path
 from benchmarks.compare import DATA, traces
 from benchmarks.measure import run
 
-_OF_ONE = ("summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host")
+_OF_ONE = (
+    "summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host", "whatif",
+)  # fmt: skip
 _OF_TWO = ("compare", "report")
 
 

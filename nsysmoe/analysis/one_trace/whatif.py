@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -186,7 +187,6 @@ class _Replayed:
     def __init__(self, trace: Trace) -> None:
         from nsysmoe.metrics.replay import (  # noqa: PLC0415 - numpy and polars
             NONE,
-            Model,
             boundaries,
             host_of,
             on_one_clock,
@@ -213,7 +213,7 @@ class _Replayed:
         self._kernel_id, self._name_id = columns.pop("kernel_id"), columns.pop("name_id")
         work, calls = work_of(columns, streams)
         del columns
-        self._model: Model = Model(work, host_of(calls, blocking_calls))
+        self._work, self._host = work, host_of(calls, blocking_calls)
         is_kernel = self._kernel_id != NONE
         self._cuts: list[Boundaries] = boundaries(work, is_kernel, streams, steps)
         self._cells = trace.frame("moe_cells")
@@ -225,6 +225,13 @@ class _Replayed:
         )
         self._counts = _count_steps(longest)
         self.traced = {phase: round(wall) for phase, wall in traced.items()}
+
+    @functools.cached_property
+    def _model(self) -> Model:
+        """What waited for what; learnt when the trace, which takes memory too, may be closed."""
+        from nsysmoe.metrics.replay import Model  # noqa: PLC0415
+
+        return Model(self._work, self._host)
 
     def removals(self) -> list[str]:
         """Return what can be taken away from this trace."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from nsysmoe.metrics.replay.model import BEGIN, BLOCK, CALL, NONE
+from nsysmoe.metrics.replay.model import BEGIN, CALL, LET_GO, NONE
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -165,9 +166,9 @@ def _unmoved(traced: _Traced) -> _Moved:
         called=np.zeros(traced.call_start.size),
         returned=traced.block_end.astype(np.float64),
         thread=np.zeros(threads),
-        last_on=np.full(streams, NONE),
+        last_on=np.full(streams, NONE, dtype=np.int32),
         free_at=np.full(streams, -np.inf),
-        waiting_on=np.full(streams, NONE),
+        waiting_on=np.full(streams, NONE, dtype=np.int32),
         behind=np.full(work if meetings else 0, NONE, dtype=np.int32),
         arrived=np.zeros(meetings, dtype=np.int64),
         last_arrival=np.full(meetings, -np.inf),
@@ -178,16 +179,18 @@ def _listed(given: Any) -> Any:
     return given.tolist() if isinstance(given, np.ndarray) else given
 
 
+def is_fast() -> bool:
+    """Tell whether the walk through large traces is machine code: numba is installed."""
+    return find_spec("numba") is not None
+
+
 @cache
 def _compiled() -> Callable[[_Traced, _Moved], None] | None:
     """Return the walk as machine code; None where numba is not installed."""
-    try:
-        from numba import njit  # noqa: PLC0415 - takes half a second
-        from numba.extending import register_jitable  # noqa: PLC0415
-    except ImportError:
+    if not is_fast():
         return None
-    for step in (_move_thread, _let_go, _begin, _ready, _free, _leave, _finish):
-        register_jitable(step)
+    from numba import njit  # noqa: PLC0415 - takes half a second
+
     compiled: Callable[[_Traced, _Moved], None] = njit(nogil=True)(_walk)
     return compiled
 
@@ -195,125 +198,102 @@ def _compiled() -> Callable[[_Traced, _Moved], None] | None:
 # --- the walk: plain Python, and machine code from the same lines ---------------------------------
 
 
-def _walk(traced: _Traced, moved: _Moved) -> None:
-    """Walk through the trace's events in their order, and move each in time."""
-    if not traced.has_host:
-        for number in range(len(traced.start)):
-            _begin(traced, moved, number)
-        return
-    calls = len(traced.call_start)
-    for place in range(len(traced.kinds)):
-        kind, number = traced.kinds[place], traced.numbers[place]
+def _walk(traced: _Traced, moved: _Moved) -> None:  # noqa: C901, PLR0912, PLR0915
+    """Walk through the trace's events in their order, and move each in time.
+
+    One loop over local names: handed on to functions, so many arrays cost more than the work.
+    """
+    (has_host, has_stalls, kinds, numbers, traced_start, traced_duration, duration, streams, calls,
+     meetings, first_member, members, gap, latency, dependency, dependency_gap, call_start,
+     call_thread, block_start, block_end, block_thread, awaited, awaited_end, wakes, hand_overs,
+     still_from, stall) = traced  # fmt: skip
+    (start, end, called, returned, threads, last_on, free_at, waiting_on, behind, arrived,
+     last_arrival) = moved  # fmt: skip
+    for place in range(len(kinds) if has_host else len(traced_start)):
+        # Without a host nothing else happens than that work begins, in the order of its numbers.
+        kind, number = BEGIN, place
+        if has_host:
+            kind, number = kinds[place], numbers[place]
         if kind == BEGIN:
-            _begin(traced, moved, number)
-        elif kind == CALL:
-            at, thread = traced.call_start[number], traced.call_thread[number]
-            moved.called[number] = _move_thread(traced, moved, number, thread, at)
-        elif kind == BLOCK:
-            at, thread = traced.block_start[number], traced.block_thread[number]
-            _move_thread(traced, moved, calls + number, thread, at)
+            stream, meeting = streams[number], meetings[number]
+            ready = -np.inf
+            before = last_on[stream]
+            if before != NONE:
+                # What overlaps a collective that still waits keeps its distance to its start.
+                free, waiting = free_at[stream], waiting_on[stream]
+                while waiting != NONE:
+                    free = max(free, start[waiting] + traced_duration[waiting])
+                    waiting = behind[waiting]
+                # It may overlap the work before it, but a stream starts work in order.
+                ready = max(free + gap[number], start[before])
+            other = dependency[number]
+            if other != NONE:
+                ready = max(ready, end[other] + dependency_gap[number])
+            call = calls[number]
+            if has_host and call != NONE:
+                ready = max(ready, called[call] + latency[number])
+            if ready == -np.inf:
+                # The first of a device is where the replay begins.
+                ready = float(traced_start[number])
+            start[number] = ready
+            last_on[stream] = number
+            if meeting == NONE:
+                end[number] = ready + duration[number]
+                free_at[stream] = max(free_at[stream], end[number])
+                continue
+            behind[number] = waiting_on[stream]
+            waiting_on[stream] = number
+            arrived[meeting] += 1
+            last_arrival[meeting] = max(last_arrival[meeting], ready)
+            first, after_last = first_member[meeting], first_member[meeting + 1]
+            if arrived[meeting] < after_last - first:
+                continue
+            # All have come: it ends on every rank, and streams no longer wait for it.
+            for member_place in range(first, after_last):
+                member = members[member_place]
+                stream = streams[member]
+                end[member] = last_arrival[meeting] + duration[member]
+                free_at[stream] = max(free_at[stream], end[member])
+                if waiting_on[stream] == member:
+                    waiting_on[stream] = behind[member]
+                    continue
+                waiting = waiting_on[stream]
+                while behind[waiting] != member:
+                    waiting = behind[waiting]
+                behind[waiting] = behind[member]
+        elif kind == LET_GO:
+            thread, at = block_thread[number], block_end[number]
+            by = threads[thread]
+            back = at + by
+            work = awaited[number]
+            if work != NONE:
+                lasted = float(at - block_start[number])
+                after = float(at - awaited_end[number])
+                at_once = lasted
+                if after < lasted:
+                    at_once = min(_RETURN_NS, lasted)
+                else:
+                    after = min(_RETURN_NS, lasted)
+                back = max(block_start[number] + by + at_once, end[work] + after)
+            returned[number] = back
+            threads[thread] = back - at
         else:
-            _let_go(traced, moved, number)
-
-
-def _move_thread(traced: _Traced, moved: _Moved, number: int, thread: int, at: int) -> float:
-    """Return when a thread comes to a call, by its number among all calls; moves the thread."""
-    by: float = moved.thread[thread]
-    ready = traced.still_from[number] + by
-    wake, call = traced.wake[number], traced.hand_over[number]
-    if wake != NONE:
-        # What lies between is another's work: done by then, a thread goes on at once.
-        by = max(ready, moved.returned[wake] + at - traced.block_end[wake]) - at
-    elif call != NONE:
-        by = max(ready, moved.called[call] + at - traced.call_start[call]) - at
-    elif not traced.has_stalls:
-        by -= traced.stall[number]
-    moved.thread[thread] = by
-    return at + by
-
-
-def _let_go(traced: _Traced, moved: _Moved, number: int) -> None:
-    """Return from a synchronising call; moves the thread."""
-    thread, at = traced.block_thread[number], traced.block_end[number]
-    by = moved.thread[thread]
-    returned = at + by
-    awaited = traced.awaited[number]
-    if awaited != NONE:
-        lasted = float(at - traced.block_start[number])
-        after = float(at - traced.awaited_end[number])
-        at_once = lasted
-        if after < lasted:
-            at_once = min(_RETURN_NS, lasted)
-        else:
-            after = min(_RETURN_NS, lasted)
-        returned = max(traced.block_start[number] + by + at_once, moved.end[awaited] + after)
-    moved.returned[number] = returned
-    moved.thread[thread] = returned - at
-
-
-def _begin(traced: _Traced, moved: _Moved, number: int) -> None:
-    start = _ready(traced, moved, number)
-    moved.start[number] = start
-    stream, meeting = traced.stream[number], traced.meeting[number]
-    moved.last_on[stream] = number
-    if meeting == NONE:
-        _finish(traced, moved, number, start + traced.duration[number])
-        return
-    moved.behind[number] = moved.waiting_on[stream]
-    moved.waiting_on[stream] = number
-    moved.arrived[meeting] += 1
-    moved.last_arrival[meeting] = max(moved.last_arrival[meeting], start)
-    first, end = traced.first_member[meeting], traced.first_member[meeting + 1]
-    if moved.arrived[meeting] == end - first:
-        for place in range(first, end):
-            member = traced.members[place]
-            _leave(traced, moved, member)
-            last = moved.last_arrival[meeting]
-            _finish(traced, moved, member, last + traced.duration[member])
-
-
-def _ready(traced: _Traced, moved: _Moved, number: int) -> float:
-    """Return when all that work waits for is done."""
-    ready = -np.inf
-    stream = traced.stream[number]
-    before = moved.last_on[stream]
-    if before != NONE:
-        # It may overlap the work before it, but a stream starts work in order.
-        ready = max(_free(traced, moved, stream) + traced.gap[number], moved.start[before])
-    other = traced.dependency[number]
-    if other != NONE:
-        ready = max(ready, moved.end[other] + traced.dependency_gap[number])
-    call = traced.call[number]
-    if call != NONE and traced.has_host:
-        ready = max(ready, moved.called[call] + traced.latency[number])
-    # The first of a device is where the replay begins.
-    return ready if ready > -np.inf else float(traced.start[number])
-
-
-def _free(traced: _Traced, moved: _Moved, stream: int) -> float:
-    """Return when a stream is done with what it was given so far."""
-    free: float = moved.free_at[stream]
-    waiting = moved.waiting_on[stream]
-    while waiting != NONE:
-        # What overlaps a collective that still waits keeps its distance to its start.
-        free = max(free, moved.start[waiting] + traced.traced_duration[waiting])
-        waiting = moved.behind[waiting]
-    return free
-
-
-def _leave(traced: _Traced, moved: _Moved, number: int) -> None:
-    """Take a collective that all have come to from those that its stream waits for."""
-    stream = traced.stream[number]
-    waiting = moved.waiting_on[stream]
-    if waiting == number:
-        moved.waiting_on[stream] = moved.behind[number]
-        return
-    while moved.behind[waiting] != number:
-        waiting = moved.behind[waiting]
-    moved.behind[waiting] = moved.behind[number]
-
-
-def _finish(traced: _Traced, moved: _Moved, number: int, end: float) -> None:
-    stream = traced.stream[number]
-    moved.end[number] = end
-    moved.free_at[stream] = max(moved.free_at[stream], end)
+            # A thread comes to a call, which is numbered among all calls.
+            if kind == CALL:
+                thread, at, anchor = call_thread[number], call_start[number], number
+            else:
+                thread, at = block_thread[number], block_start[number]
+                anchor = len(call_start) + number
+            by = threads[thread]
+            could = still_from[anchor] + by
+            wake, hand_over = wakes[anchor], hand_overs[anchor]
+            if wake != NONE:
+                # What lies between is another's work: done by then, a thread goes on at once.
+                by = max(could, returned[wake] + at - block_end[wake]) - at
+            elif hand_over != NONE:
+                by = max(could, called[hand_over] + at - call_start[hand_over]) - at
+            elif not has_stalls:
+                by -= stall[anchor]
+            threads[thread] = by
+            if kind == CALL:
+                called[number] = at + by
