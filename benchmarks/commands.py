@@ -10,7 +10,8 @@ from benchmarks.compare import DATA, traces
 from benchmarks.measure import run
 
 _OF_ONE = (
-    "summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host", "whatif",
+    "summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host",
+    "whatif",
 )  # fmt: skip
 _OF_TWO = ("compare", "report")
 
