@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
-from benchmarks.compare import traces
+from benchmarks.compare import DATA, traces
 from benchmarks.measure import run
 
-_OF_ONE = ("summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host")
+_OF_ONE = (
+    "summary", "imbalance", "collectives", "phases", "timeline", "waits", "stalls", "host",
+    "whatif",
+)  # fmt: skip
 _OF_TWO = ("compare", "report")
 
 
@@ -17,9 +21,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernels", type=int, default=10_000_000)
     parser.add_argument("--memory-limit", default="500MB")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder of the traces")
     parser.add_argument("commands", nargs="*", default=[*_OF_TWO, *_OF_ONE])
     arguments = parser.parse_args()
-    files = traces(arguments.kernels)
+    files = traces(arguments.kernels, arguments.data)
     limits = ["--no-cache", "--memory-limit", arguments.memory_limit]
     print(f"{'':14} {'s':>8} {'CPU s':>8} {'peak MiB':>9}")
     for name in arguments.commands:

@@ -26,9 +26,9 @@ BY_ID = (
 )
 
 
-def traces(kernels: int) -> list[str]:
-    """Return the two traces of a size, writing them where they are not there yet."""
-    paths = [DATA / f"{arm}-{kernels}.sqlite" for arm in ("off", "on")]
+def traces(kernels: int, folder: Path = DATA) -> list[str]:
+    """Return the two traces of a size in a folder, writing them where they are not there yet."""
+    paths = [folder / f"{arm}-{kernels}.sqlite" for arm in ("off", "on")]
     for seed, path in enumerate(paths, 1):
         if not path.exists():
             generate(path, kernels, seed)

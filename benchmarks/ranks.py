@@ -45,8 +45,19 @@ _SPACING_NS = 15_000
 _UTC_NS = 1_790_000_000_000_000_000
 
 
-def rank_file(path: Path, rank: int, kernels: int) -> Path:
-    """Write one rank's file; equal arguments give equal rows."""
+def rank_file(
+    path: Path, rank: int, kernels: int, *, host: int | None = None, seed: int = 0
+) -> Path:
+    """Write one rank's file; equal arguments give equal rows.
+
+    Args:
+        path: The file; what is there already is left.
+        rank: Number of the rank.
+        kernels: How many it launches.
+        host: Number of its host, whose clock it has; a host of its own where left out.
+        seed: Another one gives other durations.
+    """
+    node = rank if host is None else host
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,9 +66,10 @@ def rank_file(path: Path, rank: int, kernels: int) -> Path:
     with closing(sqlite3.connect(partial)) as database:
         tables(database)
         database.executemany("INSERT INTO StringIds VALUES (?, ?)", enumerate(NAMES))
-        pid = global_pid(1000)
+        # Ranks of one host are processes of one machine.
+        pid = global_pid(1000 if host is None else 1000 + rank)
         # A worse clock than nodes have: seconds of offset in all, 5 ppm of drift.
-        kernel_events = kernel_rows(rank, kernels, pid)
+        kernel_events = kernel_rows(rank, kernels, pid, node=node, seed=seed)
         database.executemany(
             f"INSERT INTO CUPTI_ACTIVITY_KIND_KERNEL VALUES ({', '.join('?' * 28)})", kernel_events
         )
@@ -66,21 +78,21 @@ def rank_file(path: Path, rank: int, kernels: int) -> Path:
             (
                 (at, at + 900, pid + 1000, number, _CALL)
                 for number in range(kernels)
-                for at in [_clock(rank, number * _SPACING_NS - 60_000)]
+                for at in [_clock(node, number * _SPACING_NS - 60_000)]
             ),
         )
         database.executemany(
             'INSERT INTO NVTX_EVENTS (start, "end", eventType, text, globalTid, domainId) '
             "VALUES (?, ?, 59, ?, ?, 0)",
-            _ranges(rank, kernels, pid),
+            _ranges(node, kernels, pid),
         )
         database.execute("CREATE TABLE TARGET_INFO_SYSTEM_ENV (name TEXT, value TEXT)")
         database.execute(
-            "INSERT INTO TARGET_INFO_SYSTEM_ENV VALUES ('Hostname', ?)", (f"node{rank}",)
+            "INSERT INTO TARGET_INFO_SYSTEM_ENV VALUES ('Hostname', ?)", (f"node{node}",)
         )
         database.execute("CREATE TABLE TARGET_INFO_SESSION_START_TIME (utcEpochNs INTEGER)")
         database.execute(
-            "INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (?)", (_UTC_NS + 1_000_000 * rank,)
+            "INSERT INTO TARGET_INFO_SESSION_START_TIME VALUES (?)", (_UTC_NS + 1_000_000 * node,)
         )
         database.commit()
     partial.replace(path)
@@ -95,18 +107,29 @@ def tables(database: sqlite3.Connection) -> None:
             database.execute(ddl[0])
 
 
-def _clock(rank: int, true_ns: int) -> int:
-    return true_ns + round(true_ns * 5e-6 * (rank % 5))
+def _clock(node: int, true_ns: int) -> int:
+    return true_ns + round(true_ns * 5e-6 * (node % 5))
 
 
-def kernel_rows(rank: int, count: int, pid: int) -> Iterator[tuple[object, ...]]:
-    """Return rows of a rank's kernels, in the order of the table's columns."""
-    chance = random.Random(rank)
+def kernel_rows(
+    rank: int, count: int, pid: int, *, node: int | None = None, seed: int = 0
+) -> Iterator[tuple[object, ...]]:
+    """Return rows of a rank's kernels, in the order of the table's columns.
+
+    Args:
+        rank: Number of the rank.
+        count: How many.
+        pid: Its process, as nsys serialises it.
+        node: Number of the host whose clock it has; its own where left out.
+        seed: Another one gives other durations.
+    """
+    node = rank if node is None else node
+    chance = random.Random(rank + seed * 1_000_003)
     for number in range(count):
         name = _LAYER[number % len(_LAYER)]
         end = (number + 1) * _SPACING_NS
         took = chance.randrange(3_000, 14_000)
-        start = _clock(rank, end - took)
+        start = _clock(node, end - took)
         yield (
             start, start + took, 0, 1, None, 7, number, pid, name, name, name,
             0, 0, 32, chance.randrange(1, 9999), 1, 1, 256, 1, 1, 0, 65536, 0, 0, number, 65536,
@@ -114,10 +137,10 @@ def kernel_rows(rank: int, count: int, pid: int) -> Iterator[tuple[object, ...]]
         )  # fmt: skip
 
 
-def _ranges(rank: int, kernels: int, pid: int) -> Iterator[tuple[object, ...]]:
+def _ranges(node: int, kernels: int, pid: int) -> Iterator[tuple[object, ...]]:
     a_step = len(_LAYER) * _LAYERS
     for number in range(kernels // 5):
-        at = _clock(rank, number * 5 * _SPACING_NS - 60_500)
+        at = _clock(node, number * 5 * _SPACING_NS - 60_500)
         text, length = "schedule: allocate_slots", 3_000
         if number * 5 % a_step < 5:
             text, length = "execute_context_0(0)_generation_32(32)", (a_step - 1) * _SPACING_NS

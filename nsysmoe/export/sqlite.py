@@ -141,8 +141,8 @@ class SqliteExport(Tables):
 class ArrowStream:
     """A query against an export, offered through the Arrow C stream interface.
 
-    Consumers (DuckDB, polars, pyarrow) call ``__arrow_c_stream__`` once and pull the batches
-    from any thread. The query's resources live as long as the stream object.
+    Consumers (polars, pyarrow, DuckDB) pull the batches from any thread. DuckDB asks for the
+    stream several times, and reads the last one alone; each has the file open until ``close``.
     """
 
     def __init__(self, uri: str, query: str) -> None:
@@ -164,7 +164,7 @@ class ArrowStream:
         statement = AdbcStatement(connection)
         statement.set_options(**{"adbc.sqlite.query.batch_rows": _BATCH_ROWS})
         statement.set_sql_query(self._query)
-        self._resources = [statement, connection, database]
+        self._resources += [statement, connection, database]
         try:
             handle, _ = statement.execute_query()
         except AdbcError as error:

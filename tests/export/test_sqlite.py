@@ -155,6 +155,15 @@ def test_columns_called_as_the_number_of_a_row(
             assert found.sort(found.columns).equals(expected.sort(found.columns)), view
 
 
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc, as Linux has it")
+def test_a_file_that_was_read_is_not_kept_open(copy: Path) -> None:
+    """A run has a thousand of them, and a process may open as many."""
+    with nsysmoe.open(copy) as trace:
+        assert trace.frame("moe_kernels").height > 0
+        opened = {link.resolve() for link in Path("/proc/self/fd").iterdir()}
+        assert copy.resolve() not in opened
+
+
 def test_no_name_left_for_the_number_of_a_row(copy: Path) -> None:
     with closing(sqlite3.connect(copy)) as database:
         for column, name in (

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, note, settings
 from hypothesis import strategies as st
 
 import nsysmoe
-from nsysmoe.metrics.replay import Host, Model, Scenario, Work, host_of, replay, work_of
+from nsysmoe.metrics.replay import Host, Model, Scenario, Work, host_of, replay, walk, work_of
 from nsysmoe.metrics.replay.model import NONE, STALL_NS
 from tests.metrics.simulator import CALL, Costs, Launch, Simulation, Sync, Think, Thread, Until
 
@@ -613,9 +613,13 @@ def test_the_views_give_the_simulators_own_arrays(tmp_path: Path) -> None:
             program += [Launch(REDUCE, 9 * US, meeting=meeting), Sync(), Think(3 * US)]
     traced = Simulation([Thread(rank, program) for rank, program in enumerate(programs)])
     with nsysmoe.open(traced.builder().write(tmp_path / "t.sqlite")) as opened:
-        gpu_work = opened.frame("gpu_work")
-        work, _ = work_of(gpu_work, opened.frame("matched_collectives"))
-        host = host_of(gpu_work, opened.frame("blocking_calls"))
+        rows_of = opened.frame("replayed_work")
+        times = rows_of.drop("is_late").fill_null(NONE).to_dict()
+        columns = {name: values.to_numpy() for name, values in (times | {
+            "is_late": rows_of["is_late"]
+        }).items()}  # fmt: skip
+        work, calls = work_of(columns, opened.frame("replayed_streams"))
+        host = host_of(calls, opened.frame("blocking_calls"))
     theirs, hosts = traced.arrays()
     for name in ("start", "end", "device", "stream", "is_late", "meeting"):
         assert getattr(work, name).tolist() == getattr(theirs, name).tolist(), name
@@ -744,5 +748,23 @@ def test_streams_start_their_work_in_order(model: Model, factor: float, has_host
     start, end = replay(model, Scenario(scaled(model, factor), has_host=has_host))
     for stream in np.unique(model.work.stream):
         assert (np.diff(start[model.work.stream == stream]) >= -TINY).all()
-    for members in model.members.values():
+    for meeting in set(model.work.meeting.tolist()) - {NONE}:
+        members = model.work.meeting == meeting
         assert (end[members] >= start[members].max() - TINY).all()
+
+
+def test_machine_code_says_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba", reason="needs nsysmoe[fast]")
+
+    @settings(max_examples=60, derandomize=True, deadline=None)
+    @given(any_trace(), st.sampled_from([0.0, 1 / 3, 1.0, 2.7]), st.booleans(), st.booleans())
+    def check(model: Model, factor: float, has_host: bool, has_stalls: bool) -> None:
+        scenario = Scenario(scaled(model, factor), has_host=has_host, has_stalls=has_stalls)
+        monkeypatch.setattr(walk, "_WORTH_COMPILING", 1 << 62)
+        plain = replay(model, scenario)
+        monkeypatch.setattr(walk, "_WORTH_COMPILING", 0)
+        compiled = replay(model, scenario)
+        for found, expected in zip(compiled, plain, strict=True):
+            assert found.tobytes() == expected.tobytes()
+
+    check()

@@ -45,10 +45,16 @@ def rows_of(frame: pl.DataFrame, columns: list[str]) -> set[tuple[object, ...]]:
 
 
 def test_communication_by_name(trace: nsysmoe.Trace) -> None:
-    keys = [*DEVICE, "name_id", "is_matched"]
-    expected = summed(trace.frame("matched_collectives"), keys, TIMES)
+    keys = [
+        *DEVICE, "name_id", "function", "collective", "data_type", "communicator",
+        "communicator_source", "is_matched",
+    ]  # fmt: skip
+    events = trace.frame("matched_collectives")
+    expected = summed(events, keys, TIMES)
     found = trace.frame("collective_totals")
     assert rows_of(found, [*keys, "launches", *TIMES]) == expected
+    last = summed(events.filter("is_last"), keys, [])
+    assert rows_of(found.filter(pl.col("arrived_last") > 0), [*keys, "arrived_last"]) == last
 
 
 def test_communication_by_phase(trace: nsysmoe.Trace) -> None:

@@ -25,8 +25,10 @@ _DEVICE = ["global_pid", "device_id"]
 _MOST_STEPS = 2_000
 _MOST_KERNELS = 4_000
 _BINS_A_DECADE = 20
-# Ten replays of a million take a minute.
+# Ten replays of a million take half a minute in Python; as machine code no time, and what they
+# take is memory.
 _MOST_REPLAYED = 1_000_000
+_MOST_REPLAYED_FAST = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -133,9 +135,12 @@ def add_whatif(
         class_map: As ``read_run`` took it.
         nsys: As ``read_run`` took it.
     """
+    from nsysmoe.metrics.replay import is_fast  # noqa: PLC0415 - numpy and polars
+
     kernels = int(run.kernels["launches"].sum())
-    if kernels > _MOST_REPLAYED:
-        note = f"{kernels:,} kernels were not replayed for this page: `nsysmoe whatif` does."
+    if kernels > (_MOST_REPLAYED_FAST if is_fast() else _MOST_REPLAYED):
+        more = "" if is_fast() else ", and this page with nsysmoe[fast] installed"
+        note = f"{kernels:,} kernels were not replayed for this page: `nsysmoe whatif` does{more}."
         return replace(portrait, reduced=(*portrait.reduced, note))
     found = whatif(run.path, class_map=class_map, nsys=nsys)
     alone = [{"kind": "alone", "added": row["change"][0], **row} for row in found.alone]

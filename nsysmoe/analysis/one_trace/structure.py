@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from nsysmoe.analysis.reading.arrivals import (
+    MET,
     arrivals,
     arrivals_text,
     known_clocks,
@@ -35,24 +36,8 @@ if TYPE_CHECKING:
 
 _PHASED = ("rank", "global_pid", "step", "pass", "layer_source")
 _SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
-_PAIRED = (
-    "kernel_id",
-    "name_id",
-    "ordinal",
-    "communicator",
-    "communicator_source",
-    "start_ns",
-    "margin_ns",
-    "function",
-    "global_pid",
-    "process_id",
-    "device_id",
-    "is_matched",
-    "dur_ns",
-    "wait_ns",
-    "transfer_ns",
-    "is_last",
-)
+# Of waits, where clocks of several files decide what they are worth.
+_MET = (*MET, "function", "global_pid", "process_id", "device_id")
 _GRAPHS = ("graph_launches", ("dur_ns",))
 ImbalanceBy = Literal["layer", "phase", "step", "gemm"]
 
@@ -87,25 +72,20 @@ def collectives(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(("matched_collectives", _PAIRED), ("clocks", None), _GRAPHS)
-        events = with_host(trace.frame("matched_collectives", _PAIRED), trace.hosts)
-        clocks, across = known_clocks(trace), waits_of_files(trace, events)
-        transfers = transfers_of_files(trace, events)
+        trace.read_ahead(
+            ("collective_totals", None), ("last_arrivals", None), ("clocks", None), _GRAPHS
+        )
+        totals = with_host(trace.frame("collective_totals"), trace.hosts)
+        last, clocks = with_host(trace.frame("last_arrivals"), trace.hosts), known_clocks(trace)
+        across, transfers, unsure = _across_files(trace, clocks, str(run.path))
         findings = _odd(trace)
-
-    import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.kernel_time.collectives import collective_times  # noqa: PLC0415 - imports polars
 
-    rows = collective_times(events, by, across, transfers).to_dicts()
-    named = events.filter(events["communicator_source"] == "nvtx").height > 0
-    unmatched = _unmatched(str(run.path), rows, inferred=not named)
-    waits = events.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]
-    unsure = unsure_waits(waits, clocks, str(run.path)) if trace.members else []
-    if across is not None:
-        waiting = across.filter(~across["is_last"])
-        unsure += total_uncertainty(waiting, int(waits.sum()), str(run.path))
-    findings = [*_last_to_arrive(events, clocks), *unsure, *unmatched, *findings]
+    rows = collective_times(totals, by, across, transfers).to_dicts()
+    is_named = "nvtx" in totals["communicator_source"]
+    unmatched = _unmatched(str(run.path), rows, inferred=not is_named)
+    findings = [*_last_to_arrive(last, clocks), *unsure, *unmatched, *findings]
     return Measured(str(run.path), tuple(rows), tuple(findings))
 
 
@@ -171,14 +151,14 @@ def phases(
             ("moe_launches", None),
             ("moe_cells", None),
             ("moe_cell_places", None),
-            ("matched_collectives", _SUMMED),
+            ("collective_totals", _SUMMED),
             _GRAPHS,
         )
         launches = read_launches(trace, _PHASED)
         steps = trusted_steps(trace.frame("steps"), launches)
         cells = read_cells(trace, launches)
         cells = cells.filter(cells["ranks"] > 1)
-        summed = trace.frame("matched_collectives", _SUMMED)
+        summed = trace.frame("collective_totals", _SUMMED)
         findings = _odd(trace)
 
     from nsysmoe.metrics.kernel_time.phases import engines, phase_times  # noqa: PLC0415 - imports polars
@@ -188,6 +168,26 @@ def phases(
     if steps.is_empty():
         findings.append(_no_ranges(str(run.path), known))
     return Measured(str(run.path), tuple(rows), tuple(findings), known)
+
+
+def _across_files(
+    trace: Trace, clocks: pl.DataFrame, source: str
+) -> tuple[pl.DataFrame | None, pl.DataFrame | None, list[Finding]]:
+    """Return what clocks of several files leave unsure of waits and of transfers, and findings."""
+    if not trace.members:
+        return None, None, []
+    import polars as pl  # noqa: PLC0415
+
+    met = with_host(trace.frame("matched_collectives", _MET), trace.hosts)
+    waits = met.filter(pl.col("is_matched") & ~pl.col("is_last"))["wait_ns"]
+    findings = unsure_waits(waits, clocks, source)
+    across, transfers = waits_of_files(trace, met), transfers_of_files(trace, met)
+    if across is None or transfers is None:
+        return None, None, findings
+    waiting = across.filter(~across["is_last"])
+    findings += total_uncertainty(waiting, int(waits.sum()), source)
+    kernels = met.drop(name for name in MET if name != "kernel_id")
+    return across.join(kernels, on="kernel_id"), transfers.join(kernels, on="kernel_id"), findings
 
 
 def _odd(trace: Trace) -> list[Finding]:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import fnmatch
+import functools
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.reading.arrays import read_arrays
 from nsysmoe.analysis.reading.attribution import read_launches
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
@@ -24,27 +26,19 @@ if TYPE_CHECKING:
 
     Floats = NDArray[np.float64]
 
-_WORK = (
-    "global_pid",
-    "process_id",
-    "device_id",
-    "context_id",
-    "stream_id",
-    "kernel_id",
-    "name_id",
-    "class",
-    "start_ns",
-    "end_ns",
-    "place",
-    "previous_end_ns",
-    "global_tid",
-    "call_start_ns",
-    "call_end_ns",
-    "late_ns",
-)
 _TIMES = ("start_ns", "end_ns")
-_WORK_TIMES = (*_TIMES, "call_start_ns", "call_end_ns")
-_MET = ("kernel_id", "name_id", "communicator", "ordinal", "is_matched")
+_WORK = {
+    "start_ns": "int64",
+    "end_ns": "int64",
+    "stream": "int32",
+    "is_late": "bool",
+    "meeting": "int32",
+    "global_tid": "int64",
+    "call_start_ns": "int64",
+    "call_end_ns": "int64",
+    "kernel_id": "int64",
+    "name_id": "int32",
+}
 # An error beyond this says that the trace holds dependencies which the replay does not know.
 _NOTABLE_ERROR = 0.01
 
@@ -192,7 +186,7 @@ class _Replayed:
 
     def __init__(self, trace: Trace) -> None:
         from nsysmoe.metrics.replay import (  # noqa: PLC0415 - numpy and polars
-            Model,
+            NONE,
             boundaries,
             host_of,
             on_one_clock,
@@ -201,8 +195,8 @@ class _Replayed:
         )
 
         trace.read_ahead(
-            ("gpu_work", _WORK),
-            ("matched_collectives", _MET),
+            ("replayed_work", tuple(_WORK)),
+            ("replayed_streams", None),
             ("blocking_calls", None),
             ("device_steps", None),
             ("clocks", None),
@@ -210,12 +204,18 @@ class _Replayed:
             ("moe_launches", None),
         )
         clocks = trace.frame("clocks")
-        gpu_work = on_one_clock(trace.frame("gpu_work", _WORK), clocks, _WORK_TIMES)
         steps = on_one_clock(trace.frame("device_steps"), clocks, _TIMES)
         blocking_calls = on_one_clock(trace.frame("blocking_calls"), clocks, _TIMES)
-        work, self._rows = work_of(gpu_work, trace.frame("matched_collectives", _MET))
-        self._model: Model = Model(work, host_of(gpu_work, blocking_calls))
-        self._cuts: list[Boundaries] = boundaries(self._rows, steps)
+        streams, columns = (
+            trace.frame("replayed_streams"),
+            read_arrays(trace, "replayed_work", _WORK),
+        )
+        self._kernel_id, self._name_id = columns.pop("kernel_id"), columns.pop("name_id")
+        work, calls = work_of(columns, streams)
+        del columns
+        self._work, self._host = work, host_of(calls, blocking_calls)
+        is_kernel = self._kernel_id != NONE
+        self._cuts: list[Boundaries] = boundaries(work, is_kernel, streams, steps)
         self._cells = trace.frame("moe_cells")
         self._launches = read_launches(trace, ("kernel_id", "ordinal"))
         self._functions = trace.frame("kernel_classes", ("name_id", "function"))
@@ -225,6 +225,13 @@ class _Replayed:
         )
         self._counts = _count_steps(longest)
         self.traced = {phase: round(wall) for phase, wall in traced.items()}
+
+    @functools.cached_property
+    def _model(self) -> Model:
+        """What waited for what; learnt when the trace, which takes memory too, may be closed."""
+        from nsysmoe.metrics.replay import Model  # noqa: PLC0415
+
+        return Model(self._work, self._host)
 
     def removals(self) -> list[str]:
         """Return what can be taken away from this trace."""
@@ -283,7 +290,9 @@ class _Replayed:
         means = self._launches.join(
             self._cells.select(pl.col("cell").alias("ordinal"), "mean_ns"), on="ordinal"
         ).select("kernel_id", "mean_ns")
-        rows = self._rows.join(means, on="kernel_id", how="left", maintain_order="left")
+        rows = pl.DataFrame({"kernel_id": self._kernel_id}).join(
+            means, on="kernel_id", how="left", maintain_order="left"
+        )
         balanced: Floats = rows["mean_ns"].cast(pl.Float64).fill_null(float("nan")).to_numpy()
         return balanced
 
@@ -291,6 +300,7 @@ class _Replayed:
         return bool((self._cells["ranks"] > 1).any())
 
     def _named(self, pattern: str) -> NDArray[np.bool_]:
+        import numpy as np  # noqa: PLC0415
         import polars as pl  # noqa: PLC0415
 
         functions = self._functions["function"].unique().sort().to_list()
@@ -300,8 +310,7 @@ class _Replayed:
                 f"{self._path} ran no kernel {pattern}; `nsysmoe kernels` lists what ran"
             )
         ids = self._functions.filter(pl.col("function").is_in(wanted))["name_id"]
-        found = self._rows["name_id"].is_in(ids.implode()).fill_null(value=False)
-        is_named: NDArray[np.bool_] = found.to_numpy()
+        is_named: NDArray[np.bool_] = np.isin(self._name_id, ids.to_numpy())
         return is_named
 
 

@@ -10,7 +10,7 @@ from nsysmoe.metrics.kernel_time.clock_error import transfer_uncertainty, wait_u
 
 
 def collective_times(
-    events: pl.DataFrame,
+    totals: pl.DataFrame,
     by: Literal["communicator"] | None = None,
     across: pl.DataFrame | None = None,
     transfers: pl.DataFrame | None = None,
@@ -18,14 +18,14 @@ def collective_times(
     """Summarise collectives that were paired across ranks, by kernel and device.
 
     Args:
-        events: One row a kernel execution; ``function``, ``global_pid``, ``process_id``,
-            ``device_id``, ``communicator``, ``is_matched``, ``dur_ns``, ``wait_ns``,
-            ``transfer_ns``, ``is_last`` (the last three and the communicator null where not
-            matched; times in ns), and ``host`` where there are several.
+        totals: View ``collective_totals``: ``function``, ``global_pid``, ``process_id``,
+            ``device_id``, ``communicator``, ``is_matched``, ``launches``, ``dur_ns``, ``wait_ns``,
+            ``transfer_ns`` (these two and the communicator null where not matched; times in ns),
+            ``arrived_last``, and ``host`` where there are several.
         by: Whether to tell communicators apart as well; what was not paired has none.
-        across: What ``clock_error.waits_across_clocks`` returned (events have ``kernel_id`` then);
-            None for a run on one clock.
-        transfers: What ``clock_error.transfers_across_clocks`` returned, beside ``across``.
+        across: What ``clock_error.waits_across_clocks`` returned, with the columns by which
+            totals are told apart; None for a run on one clock.
+        transfers: The same of ``clock_error.transfers_across_clocks``, beside ``across``.
 
     Returns:
         ``collective`` (function name), ``host`` where it is known, ``process``, ``device`` (and
@@ -36,27 +36,22 @@ def collective_times(
         ``arrived_last`` (launches), the largest total first. A matched launch is wait + transfer +
         the skew of the ends.
     """
-    host = ["host"] if "host" in events.columns else []
+    host = ["host"] if "host" in totals.columns else []
     keys = ["function", *host, "global_pid", "process_id", "device_id", *([by] if by else [])]
-    matched = pl.col("is_matched")
+    is_matched = pl.col("is_matched")
     sums = (
-        events.group_by(keys)
+        totals.group_by(keys)
         .agg(
-            matched.sum().cast(pl.Int64).alias("matched"),
-            (~matched).sum().cast(pl.Int64).alias("unmatched"),
+            pl.col("launches").filter(is_matched).sum().alias("matched"),
+            pl.col("launches").filter(~is_matched).sum().alias("unmatched"),
             pl.col("dur_ns").sum().alias("total_ns"),
-            pl.col("transfer_ns").sum(),
-            pl.col("wait_ns").sum(),
-            pl.col("is_last").sum().cast(pl.Int64).alias("arrived_last"),
+            pl.col("transfer_ns", "wait_ns", "arrived_last").sum(),
         )
         .sort("total_ns", *keys, descending=[True, *[False] * len(keys)])
     )
-    own = events.select(
-        *(key for key in ("kernel_id", *keys) if key in events.columns and key != "communicator")
-    )
     for unsure, measure in ((across, wait_uncertainty), (transfers, transfer_uncertainty)):
         if unsure is not None:
-            found = measure(unsure.join(own, on="kernel_id"), keys)
+            found = measure(unsure, keys)
             sums = sums.join(
                 found, on=keys, how="left", nulls_equal=True, maintain_order="left"
             ).with_columns(pl.col(found.columns[-1]).fill_null(0))

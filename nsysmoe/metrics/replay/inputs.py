@@ -10,14 +10,11 @@ import polars as pl
 from nsysmoe.metrics.replay.model import NONE, Host, Work
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
-
-_CALL = ["global_tid", "call_start_ns", "call_end_ns"]
-_STREAM = ["global_pid", "device_id", "context_id", "stream_id"]
 
 
 def on_one_clock(frame: pl.DataFrame, clocks: pl.DataFrame, times: Sequence[str]) -> pl.DataFrame:
@@ -49,84 +46,87 @@ def on_one_clock(frame: pl.DataFrame, clocks: pl.DataFrame, times: Sequence[str]
     )
 
 
-def work_of(gpu_work: pl.DataFrame, collectives: pl.DataFrame) -> tuple[Work, pl.DataFrame]:
-    """Return what ran on GPUs.
+def work_of(
+    columns: Mapping[str, NDArray[Any]], streams: pl.DataFrame
+) -> tuple[Work, dict[str, Ints]]:
+    """Return what ran on GPUs, and what launched it.
 
     Args:
-        gpu_work: View ``gpu_work``.
-        collectives: View ``matched_collectives``; ``kernel_id``, ``name_id``, ``communicator``,
-            ``ordinal``, ``is_matched``.
+        columns: View ``replayed_work`` as arrays, NONE where it is NULL: ``start_ns``, ``end_ns``,
+            ``stream``, ``is_late``, ``meeting``, ``global_tid``, ``call_start_ns``,
+            ``call_end_ns``.
+        streams: View ``replayed_streams``.
 
     Returns:
-        The arrays, and ``gpu_work`` in their order with ``call``: the number of the launching call
-        among the distinct ones (null where it was not recorded).
+        The work, and the distinct calls that launched any (``global_tid``, ``start_ns``,
+        ``end_ns``): a replayed graph's kernels share one.
+
+    Raises:
+        ValueError: Rows are not in order of their starts.
     """
-    meetings = collectives.filter("is_matched").select(
-        "kernel_id", _number("name_id", "communicator", "ordinal").alias("meeting")
-    )
-    rows = (
-        gpu_work.join(meetings, on="kernel_id", how="left")
-        .join(_calls(gpu_work), on=_CALL, how="left")
-        .sort("start_ns", "end_ns", *_STREAM, "place")
-    )
-    # It had nothing to do before the launch was over; the first of a stream had nothing before it.
-    is_late = (pl.col("late_ns") > 0) | pl.col("previous_end_ns").is_null()
+    start, stream = columns["start_ns"], columns["stream"]
+    if (start[1:] < start[:-1]).any():
+        raise ValueError("rows came out of order")
+    of_stream = streams.sort("stream")
+    process = of_stream["global_pid"].fill_null(NONE).to_numpy()
+    number, calls = _calls(columns)
     work = Work(
-        start=_ints(rows, pl.col("start_ns")),
-        end=_ints(rows, pl.col("end_ns")),
-        stream=_ints(rows, _number(*_STREAM)),
-        device=_ints(rows, _number("global_pid", "device_id")),
-        process=_ints(rows, pl.col("global_pid").fill_null(NONE)),
-        call=_ints(rows, pl.col("call").fill_null(NONE)),
-        is_late=rows.select(is_late & pl.col("call").is_not_null()).to_series().to_numpy(),
-        meeting=_ints(rows, pl.col("meeting").fill_null(NONE)),
+        start=start,
+        end=columns["end_ns"],
+        stream=stream,
+        device=of_stream["device"].cast(pl.Int32).to_numpy()[stream],
+        process=process[stream],
+        call=number,
+        is_late=columns["is_late"],
+        meeting=columns["meeting"],
     )
-    return work, rows
+    return work, calls
 
 
-def host_of(gpu_work: pl.DataFrame, blocking_calls: pl.DataFrame) -> Host:
+def host_of(calls: Mapping[str, Ints], blocking_calls: pl.DataFrame) -> Host:
     """Return what host threads did.
 
     Args:
-        gpu_work: View ``gpu_work``.
+        calls: What ``work_of`` returned.
         blocking_calls: View ``blocking_calls``.
     """
-    calls = _calls(gpu_work).sort("call")
-    threads = {
-        thread: number
-        for number, thread in enumerate(
-            pl.concat([calls["global_tid"], blocking_calls["global_tid"]]).unique().sort()
-        )
+    blocks: dict[str, Ints] = {
+        name: blocking_calls[name].to_numpy() for name in ("global_tid", "start_ns", "end_ns")
     }
-    process = (pl.col("global_tid") // 2**24) * 2**24
-    thread = pl.col("global_tid").replace_strict(threads, return_dtype=pl.Int64)
+    both = np.concatenate([calls["global_tid"], blocks["global_tid"]])
+    thread = np.unique(both, return_inverse=True)[1].astype(np.int32)
+    count = calls["global_tid"].size
     return Host(
-        call_start=_ints(calls, pl.col("call_start_ns")),
-        call_end=_ints(calls, pl.col("call_end_ns")),
-        call_thread=_ints(calls, thread),
-        call_process=_ints(calls, process),
-        block_start=_ints(blocking_calls, pl.col("start_ns")),
-        block_end=_ints(blocking_calls, pl.col("end_ns")),
-        block_thread=_ints(blocking_calls, thread),
-        block_process=_ints(blocking_calls, process),
+        call_start=calls["start_ns"],
+        call_end=calls["end_ns"],
+        call_thread=thread[:count],
+        call_process=_process(calls["global_tid"]),
+        block_start=blocks["start_ns"],
+        block_end=blocks["end_ns"],
+        block_thread=thread[count:],
+        block_process=_process(blocks["global_tid"]),
     )
 
 
-def _calls(gpu_work: pl.DataFrame) -> pl.DataFrame:
-    """Return the calls that launched work, numbered; a replayed graph's kernels share one."""
-    return (
-        gpu_work.select(_CALL)
-        .drop_nulls()
-        .unique()
-        .sort(_CALL)
-        .with_columns(pl.int_range(pl.len()).alias("call"))
-    )
+def _process(global_tid: Ints) -> Ints:
+    """Return a thread's process, as nsys serialises it."""
+    process: Ints = global_tid >> 24 << 24
+    return process
 
 
-def _number(*columns: str) -> pl.Expr:
-    return pl.struct(*columns).rank("dense").cast(pl.Int64) - 1
-
-
-def _ints(frame: pl.DataFrame, values: pl.Expr) -> Ints:
-    found: Any = frame.select(values.cast(pl.Int64)).to_series().to_numpy()
-    return np.ascontiguousarray(found, dtype=np.int64)
+def _calls(columns: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.int32], dict[str, Ints]]:
+    """Return the number of the call that launched each work, and the calls by thread and time."""
+    keys = {
+        "global_tid": columns["global_tid"],
+        "start_ns": columns["call_start_ns"],
+        "end_ns": columns["call_end_ns"],
+    }
+    known = np.flatnonzero(keys["global_tid"] != NONE)
+    order = known[np.lexsort([key[known] for key in reversed(keys.values())])]
+    is_new = np.ones(order.size, dtype=bool)
+    is_new[1:] = False
+    for key in keys.values():
+        is_new[1:] |= key[order[1:]] != key[order[:-1]]
+    number = np.full(columns["stream"].size, NONE, dtype=np.int32)
+    number[order] = np.cumsum(is_new) - 1
+    return number, {name: key[order[is_new]] for name, key in keys.items()}

@@ -22,7 +22,7 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Ints = NDArray[np.int64]
+    Ints = NDArray[np.int64] | NDArray[np.int32]
     Floats = NDArray[np.float64]
 
 NONE = -1
@@ -94,7 +94,8 @@ class Model:
         host: What launched it.
         duration: Shape (work,), ns: duration of each, of a matched collective the time from the
             last arrival to its end.
-        members: Work of each matched collective.
+        members: Work that takes part in matched collectives, one collective after the other.
+        first_member: Shape (collectives + 1,): where those of each begin in ``members``.
         gap: Shape (work,), ns: between the work before on the stream and this.
         latency: Shape (work,), ns: between its call and this, where the call held it up.
         dependency: Shape (work,): work of another stream that this waited for, or NONE.
@@ -106,25 +107,25 @@ class Model:
         hand_over: Shape (calls + blocks,): the launching call that did, or NONE.
         still_from: Shape (calls + blocks,), ns: since when the thread had sat still.
         stall: Shape (calls + blocks,), ns: how much longer than usual it sat still for nobody.
-        events: What happens, in the trace's order: kind and number.
+        kinds: Kinds of what happens, in the trace's order.
+        numbers: Numbers of the same, among those of its kind.
     """
 
     def __init__(self, work: Work, host: Host) -> None:
         self.work = work
         self.host = host = _before_work(host, work)
-        self.members = _members(work.meeting)
-        self.duration = _durations(work, self.members)
-        self._previous_end = _previous_ends(work)
-        self._learn_gaps()
+        self.members, self.first_member = _members(work.meeting)
+        self.duration = _durations(work, self.members, self.first_member)
+        self._learn_gaps(_previous_ends(work))
         self.awaited = _awaited(work, host)
         self._learn_threads()
-        self.events = self._ordered()
+        self.kinds, self.numbers = self._ordered()
 
-    def _learn_gaps(self) -> None:
+    def _learn_gaps(self, previous_end: Ints) -> None:
         """Take apart why each work started when it did: ``start`` is the latest of three."""
         work, host = self.work, self.host
-        is_first = self._previous_end == NONE
-        gap = np.where(is_first, 0, work.start - self._previous_end)
+        is_first = previous_end == NONE
+        gap = np.where(is_first, 0, work.start - previous_end)
         latency = work.start - _of_call(host.call_start, work)
         after_call = work.start - _of_call(host.call_end, work)
         # Launched late, and started as soon as it was.
@@ -135,7 +136,7 @@ class Model:
         usual_latency = _medians(latency, work.device, is_held_up)
         # What was launched late may have had to wait as well, had it been launched in time.
         waits = (gap > usual_gap + _WAITING_NS) | is_first | is_held_up
-        self.dependency = _dependencies(work, self._previous_end, waits)
+        self.dependency = _dependencies(work, previous_end, waits)
         has_other = self.dependency != NONE
         after = np.where(has_other, work.start - work.end[self.dependency], 0)
         at_most = np.where(is_held_up, usual_gap, np.inf)
@@ -153,8 +154,8 @@ class Model:
         self._starts = starts = np.concatenate([host.call_start, host.block_start])
         ends = np.concatenate([host.call_end, host.block_end])
         threads = np.concatenate([host.call_thread, host.block_thread])
-        self.wake = np.full(starts.size, NONE)
-        self.hand_over = np.full(starts.size, NONE)
+        self.wake = np.full(starts.size, NONE, dtype=np.int32)
+        self.hand_over = np.full(starts.size, NONE, dtype=np.int32)
         self.still_from = np.zeros(starts.size)
         self.stall = np.zeros(starts.size)
         for thread in np.unique(threads):
@@ -222,20 +223,16 @@ class Model:
             known = last > 0
             self.hand_over[mine[known]] = here[last[known] - 1]
 
-    def _ordered(self) -> list[tuple[int, int]]:
+    def _ordered(self) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
         """Return what happens, in the trace's order: kind and number."""
         work, host = self.work, self.host
-        parts = (
-            (LET_GO, host.block_end),
-            (CALL, host.call_start),
-            (BLOCK, host.block_start),
-            (BEGIN, work.start),
-        )
-        kinds = np.concatenate([np.full(times.size, kind) for kind, times in parts])
-        numbers = np.concatenate([np.arange(times.size) for _, times in parts])
-        times = np.concatenate([times for _, times in parts])
-        order = np.lexsort((numbers, kinds, times))
-        return list(zip(kinds[order].tolist(), numbers[order].tolist(), strict=True))
+        # In the order of kinds, in which things of one instant happen.
+        parts = (host.block_end, host.call_start, host.block_start, work.start)
+        order = np.argsort(np.concatenate(parts), kind="stable")
+        sizes = [times.size for times in parts]
+        kinds = np.repeat(np.array([LET_GO, CALL, BLOCK, BEGIN], dtype=np.int8), sizes)[order]
+        firsts = np.cumsum([0, *sizes[:-1]])
+        return kinds, (order - firsts[kinds]).astype(np.int32)
 
 
 def _before_work(host: Host, work: Work) -> Host:
@@ -246,17 +243,19 @@ def _before_work(host: Host, work: Work) -> Host:
     return replace(host, call_start=starts)
 
 
-def _members(meeting: Ints) -> dict[int, list[int]]:
-    members: dict[int, list[int]] = {}
-    for number in np.flatnonzero(meeting != NONE).tolist():
-        members.setdefault(int(meeting[number]), []).append(number)
-    return members
+def _members(meeting: Ints) -> tuple[Ints, Ints]:
+    """Return the work of all meetings, by meeting, and where that of each begins."""
+    met = np.flatnonzero(meeting != NONE)
+    members = met[np.argsort(meeting[met], kind="stable")]
+    return members, np.append(0, np.cumsum(np.bincount(meeting[met]))).astype(np.int64)
 
 
-def _durations(work: Work, members: dict[int, list[int]]) -> Floats:
+def _durations(work: Work, members: Ints, first_member: Ints) -> Floats:
     found = (work.end - work.start).astype(np.float64)
-    for numbers in members.values():
-        found[numbers] = work.end[numbers] - work.start[numbers].max()
+    sizes = np.diff(first_member)
+    if members.size:
+        last = np.maximum.reduceat(work.start[members], first_member[:-1][sizes > 0])
+        found[members] = work.end[members] - np.repeat(last, sizes[sizes > 0])
     return found
 
 
@@ -289,19 +288,17 @@ def _medians(values: Ints, groups: Ints, is_counted: NDArray[np.bool_]) -> Float
 
 def _dependencies(work: Work, previous_end: Ints, is_waiting: NDArray[np.bool_]) -> Ints:
     """Return the work of another stream that ended last before waiting work started, or NONE."""
-    found = np.full(work.start.size, NONE)
+    found = np.full(work.start.size, NONE, dtype=np.int32)
     for device in np.unique(work.device):
         here = np.flatnonzero(work.device == device)
         ended = here[np.argsort(work.end[here], kind="stable")]
         waiting = here[is_waiting[here]]
         last = np.searchsorted(work.end[ended], work.start[waiting], side="right") - 1
-        for number, latest in zip(waiting.tolist(), last.tolist(), strict=True):
-            place = latest
-            # Work without length may end where this starts, and come after it.
-            while place >= 0 and ended[place] >= number:
-                place -= 1
-            if place >= 0 and work.end[ended[place]] > previous_end[number]:
-                found[number] = ended[place]
+        # Work without length may end where this starts, and come after it.
+        while (is_later := (last >= 0) & (ended[last] >= waiting)).any():
+            last[is_later] -= 1
+        is_found = (last >= 0) & (work.end[ended[last]] > previous_end[waiting])
+        found[waiting[is_found]] = ended[last[is_found]]
     return found
 
 

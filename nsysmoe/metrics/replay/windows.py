@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import polars as pl
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 
 if TYPE_CHECKING:
+    import polars as pl
     from numpy.typing import NDArray
+
+    from nsysmoe.metrics.replay.model import Work
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -36,31 +38,30 @@ class Boundaries:
     kernels: Ints
 
 
-def boundaries(work: pl.DataFrame, device_steps: pl.DataFrame) -> list[Boundaries]:
+def boundaries(
+    work: Work, is_kernel: NDArray[np.bool_], streams: pl.DataFrame, device_steps: pl.DataFrame
+) -> list[Boundaries]:
     """Return where the time of each device is cut.
 
     Args:
-        work: The rows that ``work_of`` returned.
-        device_steps: View ``device_steps``.
+        work: What ran.
+        is_kernel: Shape (work,): whether each is a kernel, and no copy.
+        streams: View ``replayed_streams``.
+        device_steps: View ``device_steps``, on the clock of the work.
     """
+    numbers = {tuple(row[:-1]): row[-1] for row in streams.select(*_DEVICE, "device").iter_rows()}
     return [
-        _boundaries(work, steps.sort("start_ns"))
-        for steps in device_steps.sort("device_id", "global_pid").partition_by(
-            _DEVICE, maintain_order=True
-        )
+        _boundaries(work, is_kernel & (work.device == numbers[device]), steps.sort("start_ns"))
+        for device, steps in device_steps.sort("device_id", "global_pid")
+        .partition_by(_DEVICE, maintain_order=True, as_dict=True)
+        .items()
     ]
 
 
-def _boundaries(work: pl.DataFrame, steps: pl.DataFrame) -> Boundaries:
-    """Return the same of one device."""
-    kernels = (
-        work.with_row_index("number")
-        .filter(pl.col("kernel_id").is_not_null())
-        .join(steps.head(1).select(_DEVICE), on=_DEVICE, nulls_equal=True)
-        .sort("number")
-    )
-    numbers = kernels["number"].cast(pl.Int64).to_numpy()
-    opened = np.searchsorted(kernels["start_ns"].to_numpy(), steps["start_ns"].to_numpy())
+def _boundaries(work: Work, is_own: NDArray[np.bool_], steps: pl.DataFrame) -> Boundaries:
+    """Return the same of one device, by its kernels."""
+    numbers = np.flatnonzero(is_own)
+    opened = np.searchsorted(work.start[numbers], steps["start_ns"].to_numpy())
     return Boundaries(
         first=numbers[opened],
         phases=tuple(steps["phase"].fill_null(UNATTRIBUTED)),
