@@ -300,6 +300,19 @@ def test_passes_outside_ranges_are_dummies_unless_the_capture_may_have_cut_a_ran
     assert [row["phase"] for row in cells] == [phase for phase in phases for _ in range(4)]
 
 
+def test_collectives_of_dummy_passes_are_theirs(opened: Open) -> None:
+    """Each pass ends with a collective; of the last two no range holds the call."""
+    build = four_passes(lambda _, number: number < 2)
+    for device, pid in ((0, 1000), (1, 2000)):
+        for number in range(4):
+            at, correlation = 100 * number + 50, 10 * number + 9
+            build.kernel(REDUCE, at, 5, device=device, pid=pid, correlation=correlation)
+            build.call(at, 1, pid=pid, correlation=correlation)
+    trace = opened(build)
+    found = [(row["step"], row["phase"]) for row in rows(trace, "collective_steps", "kernel_id")]
+    assert found == [(0, "decode"), (1, "decode"), (None, "dummy"), (None, "dummy")] * 2
+
+
 def test_a_cell_is_of_the_phase_of_the_ranks_that_have_requests(opened: Open) -> None:
     """Of the third pass rank 0 knows a decode step and rank 1 no request."""
     build = four_passes(lambda device, number: (device, number) != (1, 2))

@@ -45,7 +45,7 @@ _NOT_BALANCE = "balancing experts cannot shorten it; "
 # Phases that take less of the time are not worth a clause.
 _NOTABLE = 0.1
 # As metrics.phases calls it, which imports polars.
-UNATTRIBUTED = "unattributed"
+UNATTRIBUTED, DUMMY = "unattributed", "dummy"
 
 
 @dataclass(frozen=True)
@@ -154,6 +154,8 @@ def _share(
     there = [other for rows in others for other in rows if other["phase"] == phase]
     beside = f"{there[0]['shares'][name]:.0%} in {labels[1]}" if there else ""
     what = phase
+    if phase == DUMMY:
+        what = "passes without requests"
     if phase == UNATTRIBUTED:
         what = "the trace" if row["window_ns"] == whole else "what belongs to no step"
     verb, kind = ("is ", f" {_NAMES[name]}-bound") if is_first else ("", "")
