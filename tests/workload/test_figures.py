@@ -17,6 +17,9 @@ from nsysmoe.errors import MissingDataError
 from nsysmoe.reports.pictures.sweep import sweep_figure
 
 
+SWEEP = Path(__file__).parents[2] / "fixtures" / "sweep"
+
+
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(main, ["figures", *map(str, arguments)])
 
@@ -100,6 +103,21 @@ def test_means_over_different_settings_are_named_such(tmp_path: Path) -> None:
     (finding,) = found.findings
     assert finding.code == "unpaired_settings"
     assert finding.evidence == {"x": ["max_num_batched_tokens", "max_num_seqs"]}
+
+
+def test_the_recorded_sweep_draws_what_it_ran() -> None:
+    """Two points of its 3 x 3 x 2 were not run: rows beside them are left out, aloud."""
+    recorded = pl.read_parquet(SWEEP / "grid.parquet")
+    assert recorded.height == 16
+    found = figures(SWEEP / "grid.parquet")
+    assert [len(figure.panels) for figure in found.figures] == [2, 2, 2, 0, 0]
+    (finding,) = found.findings
+    assert finding.evidence == {"max_num_seqs": 4, "max_num_batched_tokens": 4}
+    means = {(one["routing"], one["x"]): one["y"] for one in found.figures[1].panels[0].rows}
+    for (routing, seqs), value in means.items():
+        point = recorded.filter(routing=routing, max_num_seqs=seqs)
+        paired = point.filter(pl.col("max_num_batched_tokens") < 8192)["tpot_s"]
+        assert value == pytest.approx(sum(paired) / 2)
 
 
 def test_page_holds_what_the_table_does(table: Path, tmp_path: Path) -> None:
