@@ -16,7 +16,6 @@ from nsysmoe.cli import main
 from nsysmoe.errors import MissingDataError
 from nsysmoe.reports.pictures.sweep import sweep_figure
 
-
 SWEEP = Path(__file__).parents[2] / "fixtures" / "sweep"
 
 
