@@ -152,7 +152,7 @@ class Trace:
         with self._answering():
             self._store.relation(query, name)
             # A cursor of its own: an open result would block the trace's other questions.
-            return _reader(self._store.connection.cursor().sql(query), rows)
+            return _reader(self._cursor().sql(query), rows)
 
     def give(self, table: str, path: str) -> None:
         """Put the rows of a kept table there, from Parquet, instead of working them out.
@@ -262,6 +262,14 @@ class Trace:
         if self._kept is not None:
             self._kept.put(question, frame, self._oddities())
         return frame
+
+    def _cursor(self) -> duckdb.DuckDBPyConnection:
+        """Return a cursor of its own that finds the views: it does not take over the database."""
+        connection = self._store.connection
+        ((database,),) = connection.execute("select current_database()").fetchall()
+        cursor = connection.cursor()
+        cursor.execute(f'use "{database}"').fetchall()
+        return cursor
 
     @contextmanager
     def _answering(self) -> Iterator[None]:

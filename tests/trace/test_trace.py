@@ -359,7 +359,12 @@ def test_unknown_views_and_columns(small: Path) -> None:
             trace.frame("kernels", ("duration",))
 
 
-def test_batches_hold_the_same_rows(off: Path) -> None:
+@pytest.mark.parametrize("smallest", [0, 1 << 40])
+def test_batches_hold_the_same_rows(
+    off: Path, monkeypatch: pytest.MonkeyPatch, smallest: int
+) -> None:
+    # On disk or in memory: a cursor starts in the database of the process, whatever is in use.
+    monkeypatch.setattr("nsysmoe.trace.store._SMALL_BYTES", smallest)
     with nsysmoe.open(off) as trace:
         batches = list(trace.batches("moe_kernels", ("dur_ns",), rows=100))
         total = trace.frame("moe_kernels", ("dur_ns",))["dur_ns"].sum()
