@@ -116,7 +116,7 @@ def test_json_has_the_promised_keys(off: Path, on: Path) -> None:
     for metric in found["metrics"]:
         assert metric.keys() == {
             "group", "metric", "baseline", "candidate", "change", "verdict", "interval",
-            "uncertainty_ns",
+            "uncertainty_ns", "baseline_values", "candidate_values",
         }  # fmt: skip
     for finding in found["findings"]:
         assert finding.keys() == {"code", "severity", "message", "evidence"}

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import nsysmoe
+from nsysmoe.analysis.one_trace.structure import imbalance
 from nsysmoe.reports import numbers
 from nsysmoe.reports.pages.comparing.comparison import comparison_page
 from tests.conftest import PAIRS
@@ -73,6 +74,26 @@ def test_what_users_saw_is_the_mean_over_runs(pairs: Comparison, arm: str, side:
         expected = fmean(median(one["ttft_s"] for one in round_) for round_ in requests)
         row = next(row for row in pairs.latency if row["metric"] == "ttft_p50_s")
         assert row[side + suffix] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize(("arm", "side"), [("off", "baseline"), ("on", "candidate")])
+def test_phases_are_means_over_runs_with_intervals(pairs: Comparison, arm: str, side: str) -> None:
+    """Against each run asked alone."""
+    alone = [
+        {
+            row["phase"]: row["critical_ns"]
+            for row in imbalance(run / "trace.sqlite", by="phase").rows
+        }
+        for run in runs(arm)
+    ]
+    parts = {part.key: part for part in pairs.parts if part.kind == "phase"}
+    for phase in ("decode", "mixed", "prefill"):
+        change = next(one for one in parts[phase].metrics if one.metric == "critical_moe_ns")
+        expected = [row[phase] for row in alone]
+        assert getattr(change, f"{side}_values") == tuple(expected)
+        assert getattr(change, side) == pytest.approx(fmean(expected))
+        assert change.interval is not None
+        assert change.interval.over == "runs"
 
 
 def test_each_run_has_its_own_values(pairs: Comparison) -> None:

@@ -106,7 +106,7 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
     is_comparable = not_comparable(baseline, candidate) is None
     metrics = judgement.judge(baseline, candidate, is_comparable=is_comparable)
     undistorted = judgement.judge_undistorted(baseline, candidate) if is_comparable else ()
-    parts = judgement.judge_parts(before, after)
+    parts = judgement.judge_parts(baseline, candidate)
     return Comparison(
         _side(baseline),
         _side(candidate),

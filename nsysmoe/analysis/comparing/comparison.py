@@ -63,7 +63,7 @@ class Change:
     change is within ``uncertainty_ns``), not_comparable, or None where a value is not known.
     ``uncertainty_ns`` is how far candidate - baseline may be off by what clocks of files agree to;
     None where the metric needs one clock alone. ``baseline_values`` and ``candidate_values`` are of
-    each run, in the order of the arm's sources; empty for a part, which is of one run.
+    each run, in the order of the arm's sources.
     """
 
     group: str
@@ -87,7 +87,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Part:
-    """The metrics of one phase or one rank, of the representative run of each arm."""
+    """The metrics of one phase or one rank."""
 
     kind: str
     key: str

@@ -88,62 +88,63 @@ def is_distorted(run: Run) -> bool:
     return run.distorted_steps is not None and not run.distorted_steps.is_empty()
 
 
-def judge_parts(baseline: Run, candidate: Run) -> tuple[Part, ...]:
-    """Return every metric by phase and by rank, of one run an arm; empty without schedules."""
-    if baseline.schedule is None or candidate.schedule is None:
+def judge_parts(baseline: Arm, candidate: Arm) -> tuple[Part, ...]:
+    """Return every metric by phase and by rank, as ``judge`` does; empty without schedules.
+
+    Steps of one run give no interval here: a phase may have a few.
+    """
+    arms = (baseline, candidate)
+    schedules = [run.schedule for arm in arms for run in arm.runs]
+    known = [schedule for schedule in schedules if schedule is not None]
+    if len(known) < len(schedules):
         return ()
-    schedules = (baseline.schedule, candidate.schedule)
     # Communication alone may stand outside any range: what is left has a part of its own.
-    phases = sorted(
-        {
-            phase or UNATTRIBUTED
-            for schedule in schedules
-            for frame in (schedule.launches, schedule.collectives, schedule.device_time)
-            for phase in frame["phase"].unique()
-        }
+    phases = {
+        phase or UNATTRIBUTED
+        for schedule in known
+        for frame in (schedule.launches, schedule.collectives, schedule.device_time)
+        for phase in frame["phase"].unique()
+    }
+    ranks = _shared(schedule.launches["rank"] for schedule in known)
+    return (
+        *(Part("phase", phase, _phase_changes(arms, phase)) for phase in sorted(phases)),
+        *(Part("rank", str(rank), _rank_changes(arms, rank)) for rank in ranks),
     )
-    ranks = _shared(schedule.launches["rank"] for schedule in schedules)
-    by_phase = [
-        Part(
-            "phase",
-            phase,
-            _part_changes((baseline, candidate), _is_phase(phase)),
-        )
-        for phase in phases
-    ]
-    by_rank = [
-        Part(
-            "rank",
-            str(rank),
-            _rank_changes((baseline, candidate), rank),
-        )
-        for rank in ranks
-    ]
-    return (*by_phase, *by_rank)
 
 
-def _part_changes(runs: tuple[Run, Run], *conditions: pl.Expr) -> tuple[Change, ...]:
-    """Return the metrics of a phase; or of a rank, a condition for each run."""
-    is_rank = len(conditions) > 1
+def _phase_changes(arms: Sequence[Arm], phase: str) -> tuple[Change, ...]:
+    condition = _is_phase(phase)
+    values = [[_part_values(run, condition) for run in arm.runs] for arm in arms]
+    unsure = [[run.clock_uncertainty(condition) for run in arm.runs] for arm in arms]
+    return _part_changes(values, unsure)
+
+
+def _rank_changes(arms: Sequence[Arm], rank: int) -> tuple[Change, ...]:
     values, unsure = [], []
-    for run, condition in zip(runs, conditions if is_rank else conditions * 2, strict=True):
-        values.append([_part_values(run, condition, has_cells=not is_rank)])
-        unsure.append(run.clock_uncertainty(condition, devices=1 if is_rank else None))
-    return _changes(_ALL, values, {}, is_comparable=True, unsure=_added(unsure))
+    for arm in arms:
+        ranked = [(run, _is_rank(run, rank)) for run in arm.runs]
+        values.append([_part_values(run, place, has_cells=False) for run, place in ranked])
+        unsure.append([run.clock_uncertainty(place, devices=1) for run, place in ranked])
+    return _part_changes(values, unsure)
 
 
-def _rank_changes(runs: tuple[Run, Run], rank: int) -> tuple[Change, ...]:
-    return _part_changes(runs, *(_is_rank(run, rank) for run in runs))
+def _part_changes(
+    values: Sequence[Sequence[dict[str, Value]]], unsure: Sequence[Sequence[dict[str, float]]]
+) -> tuple[Change, ...]:
+    added = _added([_mean_uncertainty(told) for told in unsure])
+    return _changes(_ALL, values, {}, is_comparable=True, unsure=added)
 
 
 def _uncertainty(arms: Sequence[Arm]) -> dict[str, float]:
     """Return how far changes may be off by clocks, ns by metric; an offset is no run's alone."""
-    found = []
-    for arm in arms:
-        told = [run.clock_uncertainty() for run in arm.runs]
-        keys = {key for one in told for key in one}
-        found.append({key: sum(one.get(key, 0.0) for one in told) / len(told) for key in keys})
-    return _added(found)
+    return _added(
+        [_mean_uncertainty([run.clock_uncertainty() for run in arm.runs]) for arm in arms]
+    )
+
+
+def _mean_uncertainty(told: Sequence[dict[str, float]]) -> dict[str, float]:
+    keys = {key for one in told for key in one}
+    return {key: sum(one.get(key, 0.0) for one in told) / len(told) for key in keys}
 
 
 def _added(told: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -271,9 +272,8 @@ def _steps(table: pl.DataFrame) -> uncertainty.Steps:
 
 
 def _shared(columns: Iterable[pl.Series]) -> list[Any]:
-    """Return the values that both columns hold, sorted."""
-    first, second = (set(column.unique()) for column in columns)
-    return sorted(first & second)
+    """Return the values that all columns hold, sorted."""
+    return sorted(set.intersection(*(set(column.unique()) for column in columns)))
 
 
 def _is_phase(phase: str) -> pl.Expr:
