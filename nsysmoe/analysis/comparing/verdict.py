@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.comparing.comparison import Change, Sentence
 from nsysmoe.analysis.diagnosis.comparability import not_comparable, unequal_work
-from nsysmoe.analysis.one_trace.bound import bound_rows, bound_text
+from nsysmoe.analysis.one_trace.bound import bound_rows, bound_text, spoken_phase
 from nsysmoe.metrics.statistics.uncertainty import runs_needed
 
 if TYPE_CHECKING:
@@ -107,7 +107,9 @@ def _balance(critical: Change, excess: Change, parts: Sequence[Part]) -> Sentenc
     phases = {part.key: _phase_balance(part) for part in parts if part.kind == "phase"}
     known = {phase: told for phase, told in phases.items() if told}
     by_phase = (
-        f"; by phase {', '.join(f'{p} {told}' for p, told in known.items())}" if known else ""
+        f"; by phase {', '.join(f'{spoken_phase(p)} {told}' for p, told in known.items())}"
+        if known
+        else ""
     )
     answer = _answer(critical)
     return Sentence(

@@ -45,7 +45,8 @@ _NOT_BALANCE = "balancing experts cannot shorten it; "
 # Phases that take less of the time are not worth a clause.
 _NOTABLE = 0.1
 # As metrics.phases calls it, which imports polars.
-UNATTRIBUTED, DUMMY = "unattributed", "dummy"
+UNATTRIBUTED = "unattributed"
+_SPOKEN = {"dummy": "passes without requests", UNATTRIBUTED: "what belongs to no step"}
 
 
 @dataclass(frozen=True)
@@ -141,6 +142,15 @@ def bound_text(arms: Sequence[Sequence[dict[str, Any]]], labels: Sequence[str] =
     return text[:1].upper() + text[1:]
 
 
+def spoken_phase(phase: str) -> str:
+    """Return how sentences call a phase.
+
+    >>> spoken_phase("decode"), spoken_phase("dummy")
+    ('decode', 'passes without requests')
+    """
+    return _SPOKEN.get(phase, phase)
+
+
 def _share(
     row: dict[str, Any],
     whole: int,
@@ -153,11 +163,8 @@ def _share(
     name, phase = row["bound"], row["phase"]
     there = [other for rows in others for other in rows if other["phase"] == phase]
     beside = f"{there[0]['shares'][name]:.0%} in {labels[1]}" if there else ""
-    what = phase
-    if phase == DUMMY:
-        what = "passes without requests"
-    if phase == UNATTRIBUTED:
-        what = "the trace" if row["window_ns"] == whole else "what belongs to no step"
+    is_all = phase == UNATTRIBUTED and row["window_ns"] == whole
+    what = "the trace" if is_all else spoken_phase(phase)
     verb, kind = ("is ", f" {_NAMES[name]}-bound") if is_first else ("", "")
     of_time = "" if row["window_ns"] == whole else f"{row['window_ns'] / whole:.0%} of the time"
     aside = "; ".join(part for part in (beside, of_time) if part)
