@@ -112,6 +112,11 @@ def test_data_parallel_ranks_share_one_report_and_one_record(node: Node) -> None
     assert [row["rank"] for row in record["runs"][-1]["requests"]] == [0, 0, 1, 1]
     assert record["prompts"]["count"] == 4
     assert len(record["eplb_after"]) == 2
+    # Traces know processes by their ids.
+    pids = {note[1]: note[0] for note in node.notes}
+    assert [(row["pid"], row["data_parallel_rank"]) for row in record["workers"]] == [
+        (pids["0"], 0), (pids["1"], 1),
+    ]  # fmt: skip
     assert len(read_vllm_log(node.output / "on" / "run-1" / "routing.npz").tokens) == 4
     # Both ranks record before either works, and until both are done.
     order = [note[2] for note in node.notes][-6:]

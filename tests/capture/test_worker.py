@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import sys
 from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -208,3 +209,18 @@ def test_a_version_without_a_run_of_its_own_warms_by_rounds_alone() -> None:
     extension = NsysmoeExtension()
     extension.model_runner = SimpleNamespace()
     assert extension.nsysmoe_warm_steps("8,15", "4") == 0
+
+
+def test_a_process_says_which_rank_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    extension = NsysmoeExtension()
+    # Before vLLM has groups of ranks, or without vLLM.
+    told = {"pid": os.getpid(), "data_parallel_rank": 0, "expert_parallel_rank": None}
+    assert extension.nsysmoe_worker() == told
+    state = ModuleType("vllm.distributed.parallel_state")
+    state.get_ep_group = lambda: SimpleNamespace(rank_in_group=5)  # type: ignore[attr-defined]
+    for name in ("vllm", "vllm.distributed"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, "vllm.distributed.parallel_state", state)
+    extension.parallel_config = SimpleNamespace(data_parallel_rank=2)
+    told |= {"data_parallel_rank": 2, "expert_parallel_rank": 5}
+    assert extension.nsysmoe_worker() == told

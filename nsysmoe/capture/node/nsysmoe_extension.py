@@ -6,6 +6,7 @@ Called by name through ``collective_rpc``; plain values go back.
 from __future__ import annotations
 
 import math
+import os
 import zlib
 from typing import Any
 
@@ -15,6 +16,7 @@ class NsysmoeExtension:
 
     # Of vLLM's worker, which this is mixed into.
     model_runner: Any
+    parallel_config: Any
 
     def nsysmoe_profile(self, is_on: bool) -> None:
         """Open or close nsys's capture range on this rank."""
@@ -43,6 +45,15 @@ class NsysmoeExtension:
                 str(name)[:16]: {"physical_to_logical_map": model.physical_to_logical_map.tolist()}
                 for name, model in models.items()
             },
+        }
+
+    def nsysmoe_worker(self) -> dict[str, Any]:
+        """Return which process this is: a trace knows processes by their ids, and no ranks."""
+        config = getattr(self, "parallel_config", None)
+        return {
+            "pid": os.getpid(),
+            "data_parallel_rank": int(getattr(config, "data_parallel_rank", 0) or 0),
+            "expert_parallel_rank": _expert_rank(),
         }
 
     def nsysmoe_warm_steps(self, sizes: str, rows: str) -> int:
@@ -119,3 +130,13 @@ class NsysmoeExtension:
             for name, weight in named
             if weight.is_floating_point() and weight.element_size() > 1
         ]
+
+
+def _expert_rank() -> int | None:
+    """Return which part of the experts this rank holds; None where vLLM does not tell."""
+    try:
+        from vllm.distributed.parallel_state import get_ep_group
+
+        return int(get_ep_group().rank_in_group)
+    except (ImportError, AssertionError, AttributeError):
+        return None

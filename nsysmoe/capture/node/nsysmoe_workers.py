@@ -98,8 +98,9 @@ class Workers:
         return is_placed_next(self._states, self._options.rearrange)
 
     def record(self, measured: int) -> dict[str, Any]:
-        """Return what run.json says of EPLB: before and after the measured rounds."""
+        """Return what run.json says of processes, and of EPLB before and after measured rounds."""
         return {
+            "workers": self._call("nsysmoe_worker", ()),
             "eplb_before": [self._states[-1 - measured]],
             "eplb_after": [self._states[-1]],
             "rearrangements": rearrangements(self._states, measured),

@@ -196,6 +196,9 @@ class Rank(rounds.Rounds):
             **self.workers.record(self.options.measured_rounds or 1),
             "returned_experts": kept,
         }
+        for one in record["workers"]:
+            # The number by which requests name the rank, whatever vLLM calls it.
+            one["data_parallel_rank"] = self.rank
         workload.write_json(self.folder / "run.json", record)
 
 
@@ -301,7 +304,7 @@ def _join(folder: Path, size: int) -> None:
     joined["runs"] = [
         _joined_round(rounds) for rounds in zip(*(r["runs"] for r in records), strict=True)
     ]
-    for key in ("eplb_before", "eplb_after"):
+    for key in ("eplb_before", "eplb_after", "workers"):
         joined[key] = [state for record in records for state in record[key]]
     joined["returned_experts"] = all(record["returned_experts"] for record in records)
     if joined["returned_experts"]:
