@@ -21,6 +21,7 @@ settings.load_profile("untimed")
 ROOT = Path(__file__).parent.parent
 DP2 = ROOT / "fixtures" / "dp2"
 GRAPHS = DP2.parent / "graphs"
+ENGINES = DP2.parent / "engines"
 REPLICAS = ROOT / "fixtures" / "replicas"
 FOUR_GPUS = ROOT / "fixtures" / "groups" / "four_gpus.sqlite"
 TABLE1 = ROOT / "fixtures" / "table1"

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Worker:
+    """A process of vLLM's that ran the model.
+
+    Attributes:
+        engine: Data-parallel rank.
+        expert_rank: Which part of the experts it holds; None where not recorded.
+    """
+
+    engine: int
+    expert_rank: int | None
 
 
 @dataclass(frozen=True)
@@ -28,6 +42,8 @@ class RunRecord:
         map_before: Logical expert of each physical one, by layer, before the first round;
             None without EPLB.
         map_after: The same after the last.
+        request_ranks: Data-parallel rank that served each request; None where not recorded.
+        workers: vLLM's processes by their ids; empty where not recorded.
     """
 
     source: str
@@ -40,6 +56,8 @@ class RunRecord:
     data_parallel: int
     map_before: tuple[tuple[int, ...], ...] | None
     map_after: tuple[tuple[int, ...], ...] | None
+    request_ranks: tuple[int, ...] | None = None
+    workers: Mapping[int, Worker] = field(default_factory=dict)
 
 
 def read_run(path: Path) -> RunRecord:
@@ -66,6 +84,8 @@ def read_run(path: Path) -> RunRecord:
         data_parallel=_optional_count(arguments, "dp", where) or 1,
         map_before=map_of_state(document.get("eplb_before"), f"{where}: `eplb_before`"),
         map_after=map_of_state(document.get("eplb_after"), f"{where}: `eplb_after`"),
+        request_ranks=_ranks(requests, where),
+        workers=_workers(document.get("workers"), where),
     )
 
 
@@ -100,6 +120,36 @@ def _count(row: dict[str, Any], key: str, where: str) -> int:
 
 def _optional_count(row: dict[str, Any], key: str, where: str) -> int | None:
     return None if row.get(key) is None else _count(row, key, where)
+
+
+def _ranks(requests: list[dict[str, Any]], where: str) -> tuple[int, ...] | None:
+    if any(row.get("rank") is None for row in requests):
+        return None
+    return tuple(_rank(row, "rank", where) for row in requests)
+
+
+def _workers(rows: Any, where: str) -> dict[int, Worker]:
+    """Return vLLM's processes: ``pid``, ``data_parallel_rank``, ``expert_parallel_rank``."""
+    if rows is None:
+        return {}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise InputError(f"{where}: `workers` must be a list of objects")
+    return {
+        _count(row, "pid", where): Worker(
+            _rank(row, "data_parallel_rank", where),
+            None
+            if row.get("expert_parallel_rank") is None
+            else _rank(row, "expert_parallel_rank", where),
+        )
+        for row in rows
+    }
+
+
+def _rank(row: dict[str, Any], key: str, where: str) -> int:
+    value = row.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise InputError(f"{where}: `{key}` must be a number of 0 and more")
+    return value
 
 
 def map_of_state(states: Any, where: str) -> tuple[tuple[int, ...], ...] | None:

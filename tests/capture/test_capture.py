@@ -117,6 +117,7 @@ def test_data_parallel_ranks_share_one_report_and_one_record(node: Node) -> None
     assert [(row["pid"], row["data_parallel_rank"]) for row in record["workers"]] == [
         (pids["0"], 0), (pids["1"], 1),
     ]  # fmt: skip
+    assert set(read_run(node.output / "on" / "run-1" / "run.json").workers) == {*pids.values()}
     assert len(read_vllm_log(node.output / "on" / "run-1" / "routing.npz").tokens) == 4
     # Both ranks record before either works, and until both are done.
     order = [note[2] for note in node.notes][-6:]

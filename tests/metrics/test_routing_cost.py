@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -11,7 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nsysmoe.metrics.kernel_time.roofline import by_limit, ridge_rows, roofline
-from nsysmoe.metrics.kernel_time.tiles import captured_rows, default_rows, infer_rows, row_blocks
+from nsysmoe.metrics.kernel_time.tiles import (
+    captured_rows,
+    default_rows,
+    gathered_rows,
+    grids_agree,
+    infer_rows,
+    row_blocks,
+)
 from nsysmoe.metrics.routed_load.replicas import break_even, phase_costs, tax
 from nsysmoe.metrics.routed_load.routing_cost import (
     critical,
@@ -263,6 +271,43 @@ TRACED = {
 @pytest.mark.parametrize("widths", [None, {"w13": 28672, "w2": 4096}])
 def test_blocks_of_real_launches(widths: dict[str, int] | None) -> None:
     assert infer_rows(TRACED, top_k=2, experts=8, widths=widths) == TRACED
+
+
+# The same of two data-parallel engines: the tokens of one, those of both with padding, blocks.
+MET = {
+    ("w13", 1, 2, 1792), ("w13", 15, 32, 5376), ("w13", 256, 512, 5376),
+    ("w13", 3841, 7682, 28672), ("w2", 1, 2, 256), ("w2", 16, 32, 768), ("w2", 256, 512, 768),
+    ("w2", 3841, 7682, 4096),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("widths", [None, {"w13": 28672, "w2": 4096}])
+def test_grids_are_those_of_the_tokens_of_all_engines(widths: dict[str, int] | None) -> None:
+    told: dict[str, Any] = {"top_k": 2, "experts": 8, "widths": widths}
+    assert grids_agree([(gemm, both, blocks) for gemm, _, both, blocks in MET], **told)
+    assert not grids_agree([(gemm, one, blocks) for gemm, one, _, blocks in MET], **told)
+
+
+@pytest.mark.parametrize(
+    ("tokens", "how", "rows"),
+    [
+        # Two engines with 15 and 3 tokens: to 16 each in a graph, as they are without.
+        ([15, 3], {"engines": 2, "in_graph": True}, 32),
+        ([15, 3], {"engines": 2, "in_graph": False}, 18),
+        ([15, 3], {"engines": 2, "in_graph": False, "is_even": True}, 30),
+        # Two more without a request feed a token each.
+        ([15, 3], {"engines": 4, "in_graph": False}, 20),
+        ([15, 3], {"engines": 4, "in_graph": True}, 64),
+        # Each engine's tokens are shared out among four ranks.
+        ([15, 3], {"engines": 2, "tensor": 4, "in_graph": False}, 20),
+        ([1, 1], {"engines": 2, "tensor": 4, "in_graph": True}, 8),
+        # One engine keeps all of its tokens on each rank.
+        ([15], {"tensor": 4, "in_graph": False}, 15),
+        ([15], {"tensor": 4, "in_graph": True}, 16),
+    ],
+)
+def test_rows_of_a_pass(tokens: list[int], how: dict[str, Any], rows: int) -> None:
+    assert sum(gathered_rows(tokens, **how)) == rows
 
 
 def test_a_grid_that_no_block_size_gives() -> None:

@@ -13,7 +13,8 @@ import pytest
 from nsysmoe.errors import InputError
 from nsysmoe.routing import log, read_model, read_run, read_vllm_log
 from nsysmoe.routing.labels import read_labels
-from tests.conftest import GRAPHS
+from nsysmoe.routing.run import Worker
+from tests.conftest import ENGINES, GRAPHS
 
 
 def saved(path: Path, **arrays: Any) -> Path:
@@ -84,6 +85,21 @@ def test_a_record_of_a_real_run() -> None:
     assert run.map_before[0] == (0, 5, 2, 7, 4, 3, 6, 1)
     assert run.map_after[0] == (0, 4, 2, 7, 5, 3, 6, 1)
     assert read_run(GRAPHS / "eplb_off.run.json").map_before is None
+    # Of before captures wrote processes down, and which engine served a request.
+    assert (run.request_ranks, run.workers) == (None, {})
+
+
+def test_a_record_of_several_engines(tmp_path: Path) -> None:
+    path = ENGINES / "eplb_off.run.json"
+    run = read_run(path)
+    assert (run.data_parallel, run.request_ranks) == (2, (0,) * 16 + (1,) * 16)
+    sound = json.loads(path.read_text(encoding="utf-8"))
+    told = [
+        {"pid": 7, "data_parallel_rank": 1, "expert_parallel_rank": 3},
+        {"pid": 8, "data_parallel_rank": 0, "expert_parallel_rank": None},
+    ]
+    run = read_run(written(tmp_path / "run.json", {**sound, "workers": told}))
+    assert run.workers == {7: Worker(1, 3), 8: Worker(0, None)}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +109,18 @@ def test_a_record_of_a_real_run() -> None:
         ({"runs": []}, "runs"),
         ({"runs": [{"requests": [{"prompt_tokens": 4}]}]}, "output_tokens"),
         ({"runs": [{"requests": [{"prompt_tokens": True, "output_tokens": 1}]}]}, "prompt_tokens"),
+        (
+            {"runs": [{"requests": [{"prompt_tokens": 4, "output_tokens": 1, "rank": -1}]}]},
+            "`rank` must be a number of 0 and more",
+        ),
+        ({"workers": {}}, "`workers` must be a list of objects"),
+        ({"workers": [3]}, "`workers` must be a list of objects"),
+        ({"workers": [{"data_parallel_rank": 0}]}, "`pid` must be a number above 0"),
+        ({"workers": [{"pid": 7}]}, "`data_parallel_rank`"),
+        (
+            {"workers": [{"pid": 7, "data_parallel_rank": 0, "expert_parallel_rank": "0"}]},
+            "`expert_parallel_rank`",
+        ),
         ({"eplb_before": [{"models": {}}]}, "one model"),
         ({"eplb_after": [{"models": {"m": {}}}]}, "physical_to_logical_map"),
         (

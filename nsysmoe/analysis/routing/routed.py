@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.routing.batches import LAUNCHED, batches_of, slices_of
+from nsysmoe.analysis.routing.routed_findings import Told
 from nsysmoe.errors import MissingDataError, RoutingError
-from nsysmoe.findings import Finding
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
@@ -14,14 +15,11 @@ if TYPE_CHECKING:
 
     import polars as pl
 
+    from nsysmoe.analysis.routing.batches import Batches
     from nsysmoe.classes import ClassMap
+    from nsysmoe.findings import Finding
     from nsysmoe.routing import Placement, PlacementHistory, RoutingLog, RunRecord
     from nsysmoe.trace import Trace
-
-_LAUNCHED = (
-    "kernel_id", "rank", "ordinal", "step", "phase", "layer", "gemm", "blocks", "start_ns",
-    "dur_ns",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,13 @@ class RoutedArm:
 
     Attributes:
         source: The trace.
-        launches: ``moe_launches`` of steps whose routing is known, with ``block_m``, what
-            ``rank_work`` adds, and ``is_padded`` (a CUDA graph's batch held rows beside the tokens,
-            whose routes nobody wrote down). ``phase`` is decode or prefill (any prompt).
-        choices: ``step``, ``layer``, ``row`` (of the batch), ``expert`` (logical): the log by step.
+        launches: ``moe_launches`` of batches whose routing is known, with ``block_m``, what
+            ``rank_work`` adds, and ``is_padded`` (the batch held rows beside the tokens, whose
+            routes nobody wrote down). ``step`` is the batch: a step of the engine, with several
+            engines a forward pass, in which all meet. ``phase`` is decode or prefill (any prompt).
+        choices: ``step``, ``layer``, ``row`` (of its engine's batch), ``expert`` (logical): the
+            log by batch.
+        top_k: Experts that a token chooses in a layer.
         history: Where experts lived.
         ranks: Ranks that share the experts.
         gpu_names: Models of the GPUs.
@@ -72,11 +73,21 @@ class RoutedArm:
     source: str
     launches: pl.DataFrame
     choices: pl.DataFrame
+    top_k: int
     history: PlacementHistory
     ranks: int
     gpu_names: tuple[str, ...]
     bandwidth: int | None
     findings: tuple[Finding, ...]
+
+
+@dataclass(frozen=True)
+class _Sized:
+    """Launches with the rows of their batch, and how engines' ranks share out theirs."""
+
+    launches: pl.DataFrame
+    shares: pl.DataFrame | None
+    is_agreed: bool
 
 
 def read_arm(
@@ -94,42 +105,38 @@ def read_arm(
         NsysmoeError: An input cannot be used.
     """
     from nsysmoe.metrics.routed_load.routing_cost import rank_work  # noqa: PLC0415 - imports polars
-    from nsysmoe.routing import read_run, read_vllm_log, replay  # noqa: PLC0415
+    from nsysmoe.routing import read_run, read_vllm_log  # noqa: PLC0415
 
     log, run = read_vllm_log(inputs.routed), read_run(inputs.run)
     _check_lengths(log, run)
     with open_trace(inputs.trace, class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(
-            ("moe_launches", _LAUNCHED), ("steps", None), ("rearrangements", None),
+            ("moe_launches", LAUNCHED), ("steps", None), ("rearrangements", None),
             ("moe_kernels", ("kernel_id", "graph_node_id")),
         )  # fmt: skip
-        launches, steps = _launches(trace), _steps(trace)
+        batches = batches_of(trace, run)
         moved = trace.frame("rearrangements", ("start_ns", "end_ns"))
         gpu_names, bandwidth = _gpus(trace)
         odd = trace.findings()
-    slices, left = replay(steps.iter_rows(named=True), run)
-    ranks = int(launches["rank"].n_unique())
-    history = _history(log, run, ranks, choices.experts)
-    _check_layers(launches, log, str(inputs.trace))
-    placed, unplaced = _placed(launches, moved, history)
-    by_step = _by_step(log, slices)
-    sized = _sized(placed, slices, log.top_k, history.before.physical, choices)
+    history = _history(log, run, batches.ranks, choices.experts)
+    _check_layers(batches.launches, log, str(inputs.trace))
+    placed, unplaced = _placed(batches.launches, moved, history)
+    sized = _sized(placed, batches, log.top_k, history.before.physical, choices)
+    by_step = _by_step(log, batches.slices, sized.shares)
     counts = count_rows(by_step, placed, history)
-    work = rank_work(counts, sized)
+    work = rank_work(counts, sized.launches)
+    told = Told(inputs.trace, inputs.run, log, run, batches, history)
     return RoutedArm(
         source=str(trace.path),
         launches=work,
         choices=by_step,
+        top_k=log.top_k,
         history=history,
-        ranks=ranks,
+        ranks=batches.ranks,
         gpu_names=gpu_names,
         bandwidth=bandwidth,
         findings=(
-            *_partial(inputs, left, log),
-            *_padding(inputs, work),
-            *_unplaced(inputs, unplaced),
-            *_unseen(inputs, history, moved),
-            *_replicas(inputs, history, run),
+            *told.of_batches(work, moved, unplaced=unplaced, is_told_by_grids=sized.is_agreed),
             *odd,
         ),
     )
@@ -159,14 +166,13 @@ def write_captured(folder: Path, run: str) -> Path | None:
 
 def _replayed(path: Path, record: Path) -> pl.DataFrame | None:
     """Return which tokens ran in which step; None where the trace does not tell."""
-    from nsysmoe.routing import read_run, replay  # noqa: PLC0415 - imports polars
+    from nsysmoe.routing import read_run  # noqa: PLC0415 - imports polars
 
     try:
         with open_trace(path) as trace:
-            steps = _steps(trace)
-        return replay(steps.iter_rows(named=True), read_run(record))[0]
+            return slices_of(trace, read_run(record))
     except (MissingDataError, RoutingError):
-        # Several engines, or other traffic: the choices are worth keeping without steps.
+        # Other traffic, or passes that nothing tells: the choices are worth keeping without steps.
         return None
 
 
@@ -238,52 +244,6 @@ def _check_lengths(log: RoutingLog, run: RunRecord) -> None:
             )
 
 
-def _launches(trace: Trace) -> pl.DataFrame:
-    """Return launches of steps with a known layer, and whether a CUDA graph replayed each."""
-    import polars as pl  # noqa: PLC0415
-
-    # In one order, so that sums of floats have the same digits every time.
-    launches = trace.frame("moe_launches", _LAUNCHED).sort("rank", "ordinal")
-    if launches.is_empty():
-        raise MissingDataError(f"{trace.path} has no MoE kernel")
-    graphs = trace.frame("moe_kernels", ("kernel_id", "graph_node_id"))
-    known = launches.join(graphs, on="kernel_id", how="left", maintain_order="left").with_columns(
-        pl.col("graph_node_id").is_not_null().alias("in_graph"),
-        # A step with prompts runs the kernels of prompts, whatever generates beside them.
-        pl.col("phase").replace({"mixed": "prefill"}),
-        pl.col("layer").cast(pl.Int64),
-        pl.col("rank").cast(pl.Int64),
-    )
-    unknown = known.filter(pl.any_horizontal(pl.col("step", "phase", "layer").is_null()))
-    if unknown.height:
-        raise MissingDataError(
-            f"{unknown.height:,} of {known.height:,} MoE kernels of {trace.path} have no known "
-            "step or layer: capture vLLM with its own NVTX ranges (--profiler-config.profiler cuda)"
-        )
-    return known.drop("graph_node_id")
-
-
-def _steps(trace: Trace) -> pl.DataFrame:
-    """Return the steps of one process, after checking that all processes had the same."""
-    steps = trace.frame("steps").sort("global_pid", "step")
-    if steps.is_empty():
-        raise MissingDataError(f"{trace.path} has none of vLLM's step ranges: nothing says which "
-                               "tokens ran in which step")  # fmt: skip
-    labels = [
-        "step", "context_requests", "context_tokens", "generation_requests", "generation_tokens",
-    ]  # fmt: skip
-    first, *others = steps.select("global_pid", *labels).partition_by(
-        "global_pid", include_key=False, maintain_order=True
-    )
-    for other in others:
-        if not first.equals(other):
-            raise RoutingError(
-                f"the processes of {trace.path} ran different steps: they are engines of their own "
-                "(data parallel), and the log of one engine does not tell the tokens of another"
-            )
-    return first
-
-
 def _gpus(trace: Trace) -> tuple[tuple[str, ...], int | None]:
     used = {row["gpu_name"] for row in trace.rows("devices")} - {None}
     bandwidths = [
@@ -300,9 +260,6 @@ def _history(log: RoutingLog, run: RunRecord, ranks: int, experts: int | None) -
         raise MissingDataError(
             f"{run.source}: without expert parallelism every rank holds a slice of every expert"
         )
-    if run.data_parallel > 1:
-        raise MissingDataError(f"{run.source}: {run.data_parallel} data-parallel engines have a "
-                               "log each; only one engine can be replayed")  # fmt: skip
     highest = int(log.choices["expert"].max()) + 1  # type: ignore[arg-type]
     first, last = run.map_before or run.map_after, run.map_after or run.map_before
     if first is None or last is None:
@@ -349,10 +306,17 @@ def _placed(
     return known.drop("is_before").sort("rank", "ordinal"), launches.height - known.height
 
 
-def _by_step(log: RoutingLog, slices: pl.DataFrame) -> pl.DataFrame:
-    """Return the log by step, with each token's place in its batch.
+def _by_step(log: RoutingLog, slices: pl.DataFrame, shares: pl.DataFrame | None) -> pl.DataFrame:
+    """Return the log by batch, with each token's place in its engine's part of it.
 
-    A batch holds requests in order of arrival, as the engine's slots do until one is reused.
+    An engine holds requests in order of arrival, as its slots do until one is reused; each routes
+    its own tokens, before engines exchange them.
+
+    Args:
+        log: The log.
+        slices: Which tokens ran in which batch.
+        shares: ``step``, ``engine``, ``share``: rows of each rank of an engine whose ranks share
+            out its tokens, and route their share each; None where none do.
     """
     import numpy as np  # noqa: PLC0415
     import polars as pl  # noqa: PLC0415
@@ -360,15 +324,20 @@ def _by_step(log: RoutingLog, slices: pl.DataFrame) -> pl.DataFrame:
     fed = (
         slices.select(
             "step",
+            "engine",
             "request",
             pl.int_ranges("first", pl.col("first") + pl.col("tokens"), dtype=pl.UInt32).alias(
                 "token"
             ),
         )
         .explode("token")
-        .sort("step", "request", "token")
-        .with_columns((pl.int_range(pl.len()).over("step")).alias("row"))
+        .sort("step", "engine", "request", "token")
+        .with_columns((pl.int_range(pl.len()).over("step", "engine")).alias("row"))
     )
+    if shares is not None:
+        fed = fed.join(
+            shares, on=["step", "engine"], how="left", maintain_order="left"
+        ).with_columns((pl.col("row") % pl.col("share")).alias("row"))
     # A place for every token of the log; a join of tens of millions of choices takes ten times
     # as long.
     starts = np.cumsum([0, *log.tokens])
@@ -385,26 +354,23 @@ def _by_step(log: RoutingLog, slices: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sized(
-    launches: pl.DataFrame, slices: pl.DataFrame, top_k: int, experts: int, choices: Choices
-) -> pl.DataFrame:
-    """Add ``step_tokens``, ``is_padded`` and ``block_m``."""
+    launches: pl.DataFrame, batches: Batches, top_k: int, experts: int, choices: Choices
+) -> _Sized:
+    """Add ``step_tokens``, ``is_padded`` and ``block_m``; tell whether grids agree with the rows.
+
+    Grids are sized by the rows of a batch alone, so that they tell whether rows were counted well.
+    """
     import polars as pl  # noqa: PLC0415
 
-    from nsysmoe.metrics.kernel_time.tiles import captured_rows, infer_rows  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.tiles import infer_rows  # noqa: PLC0415
 
-    tokens = slices.group_by("step").agg(pl.col("tokens").sum().cast(pl.Int64).alias("step_tokens"))
-    captured = {n: captured_rows(n) for n in tokens["step_tokens"].unique().to_list()}
-    held = pl.col("step_tokens").replace_strict(captured, return_dtype=pl.Int64)
-    sized = launches.join(tokens, on="step", how="left", maintain_order="left").with_columns(
-        pl.when("in_graph").then(held).otherwise("step_tokens").alias("batch_rows")
-    )
-    if sized["step_tokens"].null_count():
-        raise RoutingError("MoE kernels ran in a step that its label calls idle")
-    sized = sized.with_columns((pl.col("batch_rows") > pl.col("step_tokens")).alias("is_padded"))
     if choices.block_m is not None:
-        return sized.with_columns(pl.lit(choices.block_m, pl.Int64).alias("block_m"))
-    kinds = sized.select("gemm", "batch_rows", "blocks").unique().rows()
-    rows = infer_rows(kinds, top_k=top_k, experts=experts, widths=choices.widths)
+        given = pl.lit(choices.block_m, pl.Int64).alias("block_m")
+        sized = _with_rows(launches, batches, is_even=False)
+        return replace(sized, launches=sized.launches.with_columns(given))
+    told: dict[str, Any] = {"top_k": top_k, "experts": experts, "widths": choices.widths}
+    sized = _as_gathered(launches, batches, told)
+    rows = infer_rows(_kinds(sized.launches), **told)
     if lost := [kind for kind, block_m in rows.items() if block_m is None]:
         gemm, tokens_, blocks = min(lost)
         raise MissingDataError(
@@ -418,96 +384,74 @@ def _sized(
         },
         orient="row",
     )  # fmt: skip
-    return sized.with_columns(pl.col("blocks").cast(pl.Int64)).join(
+    with_blocks = sized.launches.join(
         known, on=["gemm", "batch_rows", "blocks"], how="left", maintain_order="left"
     )
+    return replace(sized, launches=with_blocks)
 
 
-def _partial(inputs: Inputs, left: int, log: RoutingLog) -> list[Finding]:
-    if not left:
-        return []
-    total = sum(log.tokens)
-    return [
-        Finding(
-            "partial_run",
-            "info",
-            f"{inputs.trace} ends before the run does: {total - left:,} of {total:,} tokens ran "
-            "in it",
-            {"source": str(inputs.trace), "tokens": total, "left": left},
+def _as_gathered(launches: pl.DataFrame, batches: Batches, told: dict[str, Any]) -> _Sized:
+    """Add the rows of each batch in the way that grids agree with, and whether there is one."""
+    from nsysmoe.metrics.kernel_time.tiles import grids_agree  # noqa: PLC0415
+
+    plain = _with_rows(launches, batches, is_even=False)
+    if grids_agree(_kinds(plain.launches), **told):
+        return plain
+    if batches.engines > 1:
+        # Whether engines pad to the largest of them without a graph differs by version.
+        even = _with_rows(launches, batches, is_even=True)
+        if grids_agree(_kinds(even.launches), **told):
+            return even
+    return replace(plain, is_agreed=False)
+
+
+def _kinds(sized: pl.DataFrame) -> list[tuple[Any, ...]]:
+    return sized.select("gemm", "batch_rows", "blocks").unique().rows()
+
+
+def _with_rows(launches: pl.DataFrame, batches: Batches, *, is_even: bool) -> _Sized:
+    """Add ``step_tokens``, ``batch_rows`` (with padding) and ``is_padded``."""
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.tiles import gathered_rows  # noqa: PLC0415
+
+    tokens = (
+        batches.slices.group_by("step", "engine")
+        .agg(pl.col("tokens").sum().cast(pl.Int64))
+        .sort("step", "engine")
+        .group_by("step", maintain_order=True)
+        .agg(
+            pl.col("tokens").sum().alias("step_tokens"),
+            pl.col("engine").alias("engines"),
+            pl.col("tokens").alias("by_engine"),
         )
-    ]
-
-
-def _padding(inputs: Inputs, launches: pl.DataFrame) -> list[Finding]:
-    padded = launches.filter(launches["is_padded"])
-    if padded.is_empty():
-        return []
-    ratio = int(padded["dur_ns"].sum()) / int(launches["dur_ns"].sum())
-    return [
-        Finding(
-            "padded_batches",
-            "info",
-            f"{padded['step'].n_unique():,} steps of {inputs.trace} ({ratio:.1%} of MoE time) were "
-            "padded to a CUDA graph's size: padding chooses experts too and nobody wrote down "
-            "which, so these steps are not fitted",
-            _evidence(inputs, padded, ratio),
-        )
-    ]
-
-
-def _evidence(inputs: Inputs, padded: pl.DataFrame, ratio: float) -> dict[str, Any]:
-    return {
-        "source": str(inputs.trace),
-        "steps": padded["step"].n_unique(),
-        "launches": padded.height,
-        "time_ratio": ratio,
+    )
+    sized = launches.join(tokens, on="step", how="left", maintain_order="left")
+    if sized["step_tokens"].null_count():
+        raise RoutingError("MoE kernels ran in a step that its label calls idle")
+    layout: dict[str, Any] = {
+        "engines": batches.engines,
+        "tensor": batches.tensor,
+        "is_even": is_even,
     }
-
-
-def _unplaced(inputs: Inputs, launches: int) -> list[Finding]:
-    if not launches:
-        return []
-    return [
-        Finding(
-            "unknown_placement",
-            "warning",
-            f"{launches:,} MoE kernels of {inputs.trace} ran between two rearrangements: the "
-            "record of the run has the maps before and after all of them only, so they are left "
-            "out",
-            {"source": str(inputs.trace), "launches": launches},
+    kinds = sized.select("by_engine", "in_graph").unique()
+    given = [gathered_rows(each, in_graph=in_graph, **layout) for each, in_graph in kinds.rows()]
+    rows = kinds.with_columns(
+        pl.Series("given", given, dtype=pl.List(pl.Int64)),
+        pl.Series("batch_rows", [sum(each) for each in given], dtype=pl.Int64),
+    )
+    counted = sized.join(rows, on=["by_engine", "in_graph"], how="left", maintain_order="left")
+    shares = None
+    if batches.engines > 1 and batches.tensor > 1:
+        # vLLM's `sequence_parallel_chunk`; engines without a request have no token to route.
+        shares = (
+            counted.unique("step", keep="first", maintain_order=True)
+            .select("step", "engines", pl.col("given").list.head(pl.col("engines").list.len()))
+            .explode("engines", "given")
+            .select("step", engine="engines", share=pl.col("given") // batches.tensor)
         )
-    ]
-
-
-def _unseen(inputs: Inputs, history: PlacementHistory, moved: pl.DataFrame) -> list[Finding]:
-    if moved.height or not history.changes:
-        return []
-    return [
-        Finding(
-            "unseen_rearrangement",
-            "warning",
-            f"the maps of {inputs.run} differ and {inputs.trace} shows no rearrangement: it came "
-            "before the capture, or moved weights by copies; the last map is taken for all steps",
-            {"source": str(inputs.trace)},
-        )
-    ]
-
-
-def _replicas(inputs: Inputs, history: PlacementHistory, run: RunRecord) -> list[Finding]:
-    if not (history.before.has_replicas or history.after.has_replicas):
-        return []
-    return [
-        Finding(
-            "replica_choice",
-            "info",
-            f"{inputs.trace} has replicas: which of them a token was given follows vLLM's hash of "
-            "its row in the batch (0.20.2 on), with rows in order of arrival; where the engine "
-            "reused a slot, single tokens may have gone to the other replica",
-            {
-                "source": str(inputs.trace),
-                "engine": run.engine,
-                "physical": history.after.physical,
-                "logical": history.after.experts,
-            },
-        )
-    ]
+    launches = counted.drop("engines", "by_engine", "given").with_columns(
+        (pl.col("batch_rows") > pl.col("step_tokens")).alias("is_padded"),
+        pl.col("blocks").cast(pl.Int64),
+    )
+    return _Sized(launches, shares, is_agreed=True)

@@ -13,7 +13,7 @@ from functools import reduce
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 ROWS = (16, 32, 64, 128, 256)
 COLUMNS = (16, 32, 64, 128, 256)
@@ -29,6 +29,41 @@ def captured_rows(tokens: int) -> int:
             return size
     step = 8 if tokens <= 256 else 16
     return -(-tokens // step) * step
+
+
+def gathered_rows(
+    tokens: Sequence[int],
+    *,
+    engines: int = 1,
+    tensor: int = 1,
+    in_graph: bool,
+    is_even: bool = False,
+) -> list[int]:
+    """Return the rows that each engine gives the experts of one forward pass, padding counted.
+
+    Engines are data-parallel ranks: dispatch gathers the rows of all. An engine without a request
+    feeds one dummy token. In a CUDA graph all engines pad to the size of the largest, in some
+    versions of vLLM without one as well. Where engines have several tensor-parallel ranks each,
+    these share out their engine's tokens evenly.
+
+    Args:
+        tokens: Of each engine with a request.
+        engines: All engines.
+        tensor: Tensor-parallel ranks of an engine.
+        in_graph: Whether a CUDA graph ran the pass.
+        is_even: Whether engines pad to the largest without a graph.
+
+    Returns:
+        Rows of the engines in ``tokens``, in their order, then of those without a request.
+    """
+    each = [*tokens, *[1] * (engines - len(tokens))]
+    if in_graph:
+        each = [captured_rows(max(each))] * engines
+    elif is_even:
+        each = [max(each)] * engines
+    if engines > 1:
+        each = [-(-count // tensor) * tensor for count in each]
+    return each
 
 
 def row_blocks(tokens: int, top_k: int, experts: int, block_m: int) -> int:
@@ -77,6 +112,33 @@ def infer_rows(
         launch: _chosen({rows for rows, width in pairs if width in agreed[launch[0]]}, launch[1])
         for launch, pairs in fitting.items()
     }
+
+
+def grids_agree(
+    launches: Iterable[tuple[str, int, int]],
+    *,
+    top_k: int,
+    experts: int,
+    widths: Mapping[str, int] | None = None,
+) -> bool:
+    """Tell whether one width of each product gives the grids of all launches.
+
+    Grids know nothing of routing: tokens that were counted wrongly give none of them.
+
+    Args:
+        launches: (product, tokens with padding, blocks).
+        top_k: Experts a token.
+        experts: Physical experts over all ranks.
+        widths: As ``infer_rows`` takes them.
+    """
+    by_gemm: dict[str, list[set[tuple[int, int]]]] = {}
+    for launch in launches:
+        pairs = _pairs(launch, top_k, experts, (widths or {}).get(launch[0]))
+        by_gemm.setdefault(launch[0], []).append(pairs)
+    return all(
+        set.intersection(*({width for _, width in pairs} for pairs in found))
+        for found in by_gemm.values()
+    )
 
 
 def default_rows(tokens: int) -> int:
