@@ -14,6 +14,7 @@ from click.testing import CliRunner
 
 from nsysmoe.analysis.placing.advice_words import Grounds, verdict
 from nsysmoe.analysis.placing.advise import advise
+from nsysmoe.analysis.routing.routed import write_captured
 from nsysmoe.cli import main
 from nsysmoe.errors import MissingDataError, PlacementError, RoutingError
 from nsysmoe.metrics.routed_load.held_out import saved, step_cube
@@ -90,7 +91,7 @@ def test_chance_is_called_chance(tmp_path: Path) -> None:
 
 
 def test_one_expert_a_gpu_has_nowhere_to_go(tmp_path: Path) -> None:
-    path = logged(tmp_path / "a.csv", np.tile([9, 1], (4, 1, 1)))
+    path = logged(tmp_path / "a.csv", np.tile([90, 10], (4, 1, 1)))
     found = advise(path, gpus=2)
     assert not found.is_worth
     assert "One expert a GPU" in " ".join(found.sentences)
@@ -279,6 +280,78 @@ def test_the_record_beside_the_trace_is_found(graphs: Any, tmp_path: Path) -> No
     assert [finding.code for finding in found.findings] == ["no_record", "no_steps"]
     limits = {limit["code"]: limit["applies"] for limit in found.limits}
     assert (limits["active_experts"], limits["host_bound"]) == (None, False)
+
+
+@pytest.fixture
+def captured(tmp_path: Path) -> Path:
+    """Return the folder of a run, as a capture leaves it."""
+    names = {"trace.sqlite": "sqlite", "routing.npz": "routed.npz", "run.json": "run.json"}
+    folder = tmp_path / "run-1"
+    folder.mkdir()
+    for name, end in names.items():
+        shutil.copy(GRAPHS / f"eplb_off.{end}", folder / name)
+    assert write_captured(folder, "off/run-1")
+    return folder
+
+
+def test_the_routing_of_a_captured_run_gives_times(graphs: Any, captured: Path) -> None:
+    log, trace = captured / "routing.parquet", captured / "trace.sqlite"
+    found = advise(log, trace=trace)
+    assert found.findings[0].code == "arrays_read"
+    assert [row["critical_ns"] for row in found.times] == pytest.approx(
+        [row["critical_ns"] for row in graphs.times]
+    )
+    # The record may lie elsewhere.
+    record = shutil.move(captured / "run.json", captured.parent / "elsewhere.json")
+    assert advise(log, trace=trace, run=record).times == found.times
+    # A log of its own is not taken for that of the run, but told of it.
+    shutil.move(record, captured / "run.json")
+    other = captured.parent / "other.parquet"
+    shutil.copy(log, other)
+    alone = advise(other, trace=trace)
+    assert (alone.times, alone.findings[0].code) == ((), "no_record")
+    assert f"--routing {captured / 'routing.npz'} --trace {trace}" in alone.findings[0].message
+
+
+def test_a_captured_run_that_cannot_be_replayed_has_loads(captured: Path) -> None:
+    record = json.loads((captured / "run.json").read_text(encoding="utf-8"))
+    del record["runs"][-1]["requests"][-1]
+    (captured / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    found = advise(captured / "routing.parquet", trace=captured / "trace.sqlite")
+    assert found.times == ()
+    assert found.findings[0].code == "no_times"
+    assert "requests" in found.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("rows", "start", "is_worth"),
+    [
+        # Rows of an expert in each step: 25, 2.5, and those of two steps in four.
+        ([40] * 4, "EPLB is worth turning on for this workload by loads, which are not time", True),
+        ([4] * 4, "EPLB may be worth turning on for this workload by loads", False),
+        ([4, 40] * 2, "EPLB may be worth turning on for this workload by loads", False),
+        ([4, 40, 40, 40], "EPLB is worth turning on for this workload by loads", True),
+    ],
+)
+def test_loads_are_not_taken_for_time(
+    rows: list[int], start: str, is_worth: bool, tmp_path: Path
+) -> None:
+    steps = [[[each, each, each // 4, each // 4]] for each in rows]
+    found = advise(logged(tmp_path / "a.csv", steps), gpus=2)
+    assert found.sentences[0].startswith(start)
+    assert found.is_worth is is_worth
+    assert found.shape["small_steps"] == rows.count(4)
+    said = f"In {rows.count(4)} of 4 steps an expert has fewer than 16 rows"
+    assert (said in found.sentences[1]) is not is_worth
+
+
+def test_requests_that_stand_for_steps_are_no_batches(tmp_path: Path) -> None:
+    route = np.array([[[0]], [[0]], [[1]], [[2]]] * 40)
+    np.savez(tmp_path / "a.npz", r0=route, r1=route, r2=route)
+    found = advise(tmp_path / "a.npz", gpus=2)
+    assert found.sentences[0].startswith("EPLB may be worth turning on")
+    assert "A request is no batch that ran" in found.sentences[1]
+    assert not found.is_worth
 
 
 def test_what_nobody_knows_is_no_zero(tmp_path: Path) -> None:

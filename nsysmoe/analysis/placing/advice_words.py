@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.placement.activity import BLOCK_ROWS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -45,6 +47,12 @@ class Grounds:
     rearrangements: list[dict[str, Any]]
 
     @property
+    def is_reserved(self) -> bool:
+        """Tell whether a gain in loads need be none in time: most steps are small, or not known."""
+        small = self.shape["small_steps"]
+        return not self.times and (small is None or 2 * small >= self.shape["steps"])
+
+    @property
     def judged(self) -> dict[str, Any]:
         """EPLB's plan, in time where there is a trace, else in loads."""
         return self.times.get(("all", "eplb"), self.loads["eplb"])
@@ -57,11 +65,11 @@ def verdict(grounds: Grounds) -> tuple[bool, list[str], list[dict[str, Any]]]:
         Whether; the sentences; the limits, each ``code``, ``applies``, ``sentence``.
     """
     judged = grounds.judged
-    is_gain = judged["saved"] >= _WORTH and judged["low"] is not None and judged["low"] > 0
-    is_late = _of_host(grounds)[0]
-    is_worth = bool(is_gain and not is_late)
+    is_gain = bool(judged["saved"] >= _WORTH and judged["low"] is not None and judged["low"] > 0)
+    is_late = bool(_of_host(grounds)[0])
+    is_worth = is_gain and not is_late and not grounds.is_reserved
     reasons: tuple[Callable[[Grounds], str | None], ...] = (
-        _of_loads, _of_phases, _of_better_plans, _of_tax, _of_single_runs, _of_moving,
+        _of_reserve, _of_loads, _of_phases, _of_better_plans, _of_tax, _of_single_runs, _of_moving,
     )  # fmt: skip
     said = [text for reason in reasons if (text := reason(grounds)) is not None]
     limits: list[dict[str, Any]] = [
@@ -72,15 +80,20 @@ def verdict(grounds: Grounds) -> tuple[bool, list[str], list[dict[str, Any]]]:
     against: list[str] = [limit["sentence"] for limit in limits if limit["applies"]]
     return (
         is_worth,
-        [_lead(grounds, _start(is_worth=is_worth, is_gain=is_gain)), *said, *against],
+        [_lead(grounds, _start(grounds, is_gain=is_gain, is_late=is_late)), *said, *against],
         limits,
     )
 
 
-def _start(*, is_worth: bool, is_gain: bool) -> str:
-    # A gain in what nobody waits for is none yet.
-    yet = " yet" if is_gain else ""
-    return f"EPLB is {'' if is_worth else 'not '}worth turning on{'' if is_worth else yet}"
+def _start(grounds: Grounds, *, is_gain: bool, is_late: bool) -> str:
+    if is_gain and is_late:
+        # A gain in what nobody waits for is none yet.
+        return "EPLB is not worth turning on yet for this workload"
+    start = "EPLB is not worth turning on"
+    if is_gain:
+        start = f"EPLB {'may be' if grounds.is_reserved else 'is'} worth turning on"
+    by = "" if grounds.times else " by loads, which are not time"
+    return f"{start} for this workload{by}"
 
 
 def _lead(grounds: Grounds, start: str) -> str:
@@ -92,9 +105,27 @@ def _lead(grounds: Grounds, start: str) -> str:
     ends = [] if judged["low"] is None else sorted((sign * judged["low"], sign * judged["high"]))
     beside = f", 95 % interval {ends[0]:.1%} to {ends[1]:.1%}" if ends else ""
     return (
-        f"{start} for this workload: its plan with {shape['redundant']} redundant experts on "
+        f"{start}: its plan with {shape['redundant']} redundant experts on "
         f"{shape['gpus']} GPUs {verb} {abs(judged['saved']):.1%} of {what}{amount} on "
         f"{shape['steps']:,} {shape['unit']}s, each held out of its plan{beside}."
+    )
+
+
+def _of_reserve(grounds: Grounds) -> str | None:
+    """Say why a gain in loads may be none in time."""
+    if not grounds.is_reserved:
+        return None
+    shape = grounds.shape
+    why = (
+        f"A {shape['unit']} is no batch that ran"
+        if shape["small_steps"] is None
+        else f"In {shape['small_steps']:,} of {shape['steps']:,} steps an expert has fewer than "
+        f"{BLOCK_ROWS} rows in the mean"
+    )
+    return (
+        f"{why}: where batches are small, as in decode, time goes by the experts that are active "
+        "and hardly by their load. What EPLB saves in time takes the experts that vLLM returned "
+        "(.npz), the trace (--trace) and the record of the run (--run)."
     )
 
 

@@ -10,6 +10,7 @@ from nsysmoe.analysis.placing.advice_words import Grounds, verdict
 from nsysmoe.errors import MissingDataError, RoutingError
 from nsysmoe.export.files import trace_of
 from nsysmoe.findings import Finding
+from nsysmoe.placement.activity import BLOCK_ROWS
 from nsysmoe.placement.cluster import Cluster
 
 if TYPE_CHECKING:
@@ -36,8 +37,7 @@ class Advice:
 
     Attributes:
         source: The routing log.
-        shape: ``gpus``, ``redundant``, ``experts``, ``layers``, ``steps``, ``unit`` of a step
-            (``step``, ``request`` or ``window``).
+        shape: ``gpus``, XX
         loads: One a way to place: ``what`` (``now``; ``eplb``, what turning it on does; ``best``;
             ``active``, which balances what steps cost; ``eplb_plain``, EPLB without redundant
             experts where there are any; ``perfect_balance``, ``uniform_router``), ``critical``
@@ -162,6 +162,7 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         "steps": len(work.cube),
         "unit": work.unit,
         "decode_active": _decode_active(work),
+        "small_steps": _small_steps(work),
     }
     grounds = Grounds(
         shape=shape,
@@ -209,13 +210,36 @@ def _workload(
     if trace is None:
         return _logged(routing, gpus)
     trace = trace_of(trace)
+    arrays = _arrays_of(routing, trace)
     record = run
-    if record is None and routing.suffix == ".npz":
+    if record is None and arrays is not None:
         record = record_beside(trace)
-    if record is not None:
+    if record is not None and arrays in {None, routing}:
         return _traced(routing, trace, Path(record), gpus, reading)
+    findings = _no_record(trace)
+    if record is not None and arrays is not None:
+        try:
+            work = _traced(arrays, trace, Path(record), gpus, reading)
+        except (RoutingError, MissingDataError) as error:
+            findings = _no_times(trace, error)
+        else:
+            return replace(work, findings=(*_arrays_read(routing, arrays), *work.findings))
     work = _logged(routing, gpus or _ranks(trace, reading))
-    return replace(work, findings=(*_no_record(trace), *work.findings))
+    return replace(work, findings=(*findings, *work.findings))
+
+
+def _arrays_of(routing: Path, trace: Path) -> Path | None:
+    """Return the experts as vLLM returned them: the log, or what the log of a capture is made of.
+
+    None where the log is neither.
+    """
+    from nsysmoe.routing.convert import ARRAYS, PARQUET  # noqa: PLC0415 - imports polars
+
+    if routing.suffix == ".npz":
+        return routing
+    beside = routing.with_name(ARRAYS)
+    is_of_trace = routing.resolve().parent == trace.resolve().parent
+    return beside if routing.name == PARQUET and is_of_trace and beside.is_file() else None
 
 
 def _ranks(trace: Path, reading: dict[str, Any]) -> int:
@@ -230,14 +254,43 @@ def _ranks(trace: Path, reading: dict[str, Any]) -> int:
 
 
 def _no_record(trace: Path) -> list[Finding]:
+    from nsysmoe.routing import record_beside  # noqa: PLC0415 - imports polars
+    from nsysmoe.routing.convert import ARRAYS  # noqa: PLC0415
+
+    arrays = trace.with_name(ARRAYS)
+    is_there = arrays.is_file() and record_beside(trace) is not None
+    command = f"; `nsysmoe advise --routing {arrays} --trace {trace}` has both" if is_there else ""
     return [
         Finding(
             "no_record",
             "warning",
             f"which tokens ran in which step of {trace} is not known, so that plans have loads and "
             "no times: that takes the experts that vLLM returned (.npz) and the record of the run "
-            "(--run)",
+            f"(--run){command}",
             {"source": str(trace)},
+        )
+    ]
+
+
+def _no_times(trace: Path, error: Exception) -> list[Finding]:
+    return [
+        Finding(
+            "no_times",
+            "warning",
+            f"plans have loads and no times: {error}",
+            {"source": str(trace)},
+        )
+    ]
+
+
+def _arrays_read(routing: Path, arrays: Path) -> list[Finding]:
+    return [
+        Finding(
+            "arrays_read",
+            "info",
+            f"read was {arrays}, which {routing} is made of: with the record of the run it gives "
+            "times",
+            {"source": str(arrays)},
         )
     ]
 
@@ -289,10 +342,8 @@ def _traced(
     cube = step_cube(counts, arm.history.after.experts)
     if len(cube) != steps.height:
         raise MissingDataError(f"{trace} has {steps.height:,} steps, more than can be judged")
-    one = arm.choices.filter((pl.col("step") == steps["step"][0]) & (pl.col("layer") == 0))
-    top_k = one.height // max(1, one["row"].n_unique())
     now, phases = arm.history.after.logical, steps["phase"].to_numpy()
-    return _Workload(cube, phases, now, arm.ranks, top_k, "step", arm, arm.findings)
+    return _Workload(cube, phases, now, arm.ranks, arm.top_k, "step", arm, arm.findings)
 
 
 def _fit(arm: RoutedArm) -> pl.DataFrame:
@@ -373,6 +424,18 @@ def _decode_active(work: _Workload) -> float | None:
     if not len(cube):
         return None
     return float(active_experts(cube, work.now, work.gpus).max(axis=2).mean())
+
+
+def _small_steps(work: _Workload) -> int | None:
+    """Count steps in which experts have fewer rows than a block, in the mean.
+
+    Such a step costs by the experts that are active, not by their load. Requests that stand for
+    steps do not tell.
+    """
+    if work.unit != "step":
+        return None
+    layers, experts = work.cube.shape[1:]
+    return int((work.cube.sum(axis=(1, 2)) < BLOCK_ROWS * layers * experts).sum())
 
 
 def _final(work: _Workload, cluster: Cluster) -> list[list[int]]:
