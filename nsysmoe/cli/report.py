@@ -20,7 +20,7 @@ from nsysmoe.cli.progress import working
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.comparing.portrait import Choice
+    from nsysmoe.analysis.one_trace.timeline import Choice
     from nsysmoe.cli.options import Printer, RunReading
 
 

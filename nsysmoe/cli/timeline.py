@@ -10,7 +10,7 @@ from nsysmoe.cli.options import step_option
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from nsysmoe.analysis.comparing.portrait import Choice
+    from nsysmoe.analysis.one_trace.timeline import Choice
     from nsysmoe.cli.options import Reading
     from nsysmoe.reports import Document
 

@@ -3,9 +3,9 @@ with longest as (
     select
         global_pid,
         device_id
-    from main.device_time
+    from main.device_steps
     group by global_pid, device_id
-    order by sum(window_ns) desc, device_id asc, global_pid asc nulls first
+    order by sum(wall_ns) desc, device_id asc, global_pid asc nulls first
     limit 1
 )
 
@@ -14,15 +14,17 @@ select
     spent.step,
     spent.phase,
     spent.start_ns,
-    spent.window_ns as wall_ns
-from main.device_time as spent
+    spent.wall_ns
+from main.device_steps as spent
 inner join longest
     on
         spent.device_id = longest.device_id
-        and spent.global_pid is not distinct from longest.global_pid;
+        and spent.global_pid is not distinct from longest.global_pid
+-- A step that begins where the next one does holds no time.
+where spent.wall_ns > 0;
 
 comment on view main.slices is
-'The steps of the GPU whose window is longest: they cut the run into slices. Grain: one step of that GPU. Key: slice. Invariant: rows of device_time; they touch one another.';
+'The steps of the GPU whose window is longest: they cut the run into slices. Grain: one step of that GPU. Key: slice. Invariant: rows of device_time, worked out without it; they touch one another.';
 comment on column main.slices.slice is 'Place in the order of time, from 0';
 comment on column main.slices.step is 'Step of the process (steps.step); NULL before the first';
 comment on column main.slices.phase is 'Phase of that step; NULL where none is known';

@@ -177,13 +177,13 @@ def _breakdown(run: Run) -> list[Breakdown]:
     import polars as pl  # noqa: PLC0415
 
     counted = run.kernels.filter(pl.col("class").is_in(list(_GROUPS)))
-    if run.moe_events is not None and run.collectives is not None:
+    if run.moe_totals is not None and run.collectives is not None:
         keys = ["name_id", "global_pid", "process_id", "device_id"]
         total = pl.col("dur_ns").sum().alias("total_ns")
         per_device = pl.concat(
             [
-                run.moe_events.group_by(keys).agg(pl.len().cast(pl.Int64).alias("launches"), total),
-                run.collectives.group_by(keys).agg(pl.col("launches").sum(), total),
+                part.group_by(keys).agg(pl.col("launches").sum(), total)
+                for part in (run.moe_totals, run.collectives)
             ]
         )
         counted = counted.drop("launches", "total_ns").join(per_device, on="name_id")

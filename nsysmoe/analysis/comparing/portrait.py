@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.one_trace.timeline import (
+    COLUMNS,
+    Choice,
+    StepKernels,
+    chosen_step,
+    step_kernels,
+)
 from nsysmoe.analysis.one_trace.whatif import whatif
+from nsysmoe.analysis.reading.steps import needed_views, read_step_times
 from nsysmoe.errors import MissingDataError
 from nsysmoe.trace import open_trace
 
@@ -16,14 +24,13 @@ if TYPE_CHECKING:
 
     from nsysmoe.analysis.reading.run import Run
     from nsysmoe.classes import ClassMap
+    from nsysmoe.trace import Trace
 
 Rows = tuple[dict[str, Any], ...]
-Choice = int | Literal["slowest", "median"]
 
 _DEVICE = ["global_pid", "device_id"]
-# What a browser draws without a pause, and a page of a few MB holds.
+# What a browser draws without a pause.
 _MOST_STEPS = 2_000
-_MOST_KERNELS = 4_000
 _BINS_A_DECADE = 20
 # Ten replays of a million take half a minute in Python; as machine code no time, and what they
 # take is memory.
@@ -170,29 +177,46 @@ def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
     Raises:
         MissingDataError: There is no such step.
     """
-    chosen = _chosen(run, choice, phase)
-    during = (chosen["start_ns"], chosen["start_ns"] + chosen["wall_ns"])
-    columns = ("global_pid", "process_id", "device_id", "kind", "function", "start_ns", "dur_ns")
+    if run.step_table is None:
+        raise MissingDataError(f"{run.path} holds no steps")
+    chosen = chosen_step(run.path, run.step_table, run.distorted_steps, choice, phase)
     with open_trace(run.path, class_map=class_map, nsys=nsys) as trace:
-        events = trace.frame("timeline", columns, during)
-    kept = events.sort("dur_ns", descending=True).head(_MOST_KERNELS)
-    rows = (
-        kept.join(_ranks(run), on=_DEVICE, how="left", nulls_equal=True)
-        .sort("start_ns", "rank")
-        .rename({"process_id": "process", "device_id": "device", "function": "name"})
-        .select("rank", "process", "device", "start_ns", "dur_ns", "name", "kind")
+        kernels = step_kernels(trace, chosen, _ranks(run))
+    return _with_step(portrait, choice, chosen, kernels)
+
+
+def step_portrait(trace: Trace, choice: Choice) -> Portrait:
+    """Return the portrait of one step of a trace, and of nothing else.
+
+    Args:
+        trace: The trace, of one file.
+        choice: As ``add_timeline`` takes it.
+
+    Raises:
+        NsysmoeError: The trace cannot be used, or has no such step.
+    """
+    # A step that is asked for by number may be distorted.
+    with_distorted = not isinstance(choice, int)
+    trace.read_ahead(
+        *needed_views(with_distorted=with_distorted), ("moe_ranks", None), ("timeline", COLUMNS)
     )
+    times = read_step_times(trace, with_distorted=with_distorted)
+    chosen = chosen_step(trace.path, times.table, times.distorted, choice)
+    ranks = trace.frame("moe_ranks").select("rank", *_DEVICE)
+    kernels = step_kernels(trace, chosen, ranks)
+    return _with_step(Portrait(str(trace.path), str(trace.path)), choice, chosen, kernels)
+
+
+def _with_step(
+    portrait: Portrait, choice: Choice, chosen: dict[str, Any], kernels: StepKernels
+) -> Portrait:
     why = f"step {choice}" if isinstance(choice, int) else choice
-    note = (
-        f"The timeline shows the {_MOST_KERNELS:,} longest of {events.height:,} kernels and copies "
-        "of its step."
-    )
     return replace(
         portrait,
-        timeline=tuple(rows.iter_rows(named=True)),
+        timeline=kernels.rows,
         timeline_step=chosen["step"],
         timeline_choice=f"{why}, {chosen['phase']}",
-        reduced=portrait.reduced + ((note,) if events.height > _MOST_KERNELS else ()),
+        reduced=portrait.reduced + (() if kernels.reduced is None else (kernels.reduced,)),
     )
 
 
@@ -204,33 +228,6 @@ def most_frequent_phase(runs: Sequence[Run]) -> str | None:
     ]
     shared = set.intersection(*map(set, counts)) - {"idle", "dummy", "unattributed"}
     return max(shared, key=lambda phase: sum(found[phase] for found in counts), default=None)
-
-
-def _chosen(run: Run, choice: Choice, phase: str | None) -> dict[str, Any]:
-    """Return the row of ``step_table`` that a choice means."""
-    import polars as pl  # noqa: PLC0415
-
-    table = run.step_table
-    if table is None or table.is_empty():
-        raise MissingDataError(f"{run.path} holds no steps")
-    if isinstance(choice, int):
-        found = table.filter(pl.col("step") == choice)
-        if found.is_empty():
-            known = [step for step in table["step"] if step is not None]
-            told = f"they go from {min(known)} to {max(known)}" if known else "none is known"
-            raise MissingDataError(f"{run.path} has no step {choice}: {told}")
-        return found.row(0, named=True)
-    usual = table
-    if run.distorted_steps is not None:
-        usual = table.join(run.distorted_steps, on="slice", how="anti")
-    ranked = (usual if usual.height else table).sort("wall_ns")
-    if phase is not None and choice == "median":
-        of_phase = ranked.filter(pl.col("phase") == phase)
-        # Every step of the phase may be distorted.
-        ranked = of_phase if of_phase.height else ranked
-    worked = ranked.filter(pl.col("launches") > 0)
-    ranked = worked if worked.height else ranked
-    return ranked.row(-1 if choice == "slowest" else (ranked.height - 1) // 2, named=True)
 
 
 def _waits(run: Run) -> Rows:

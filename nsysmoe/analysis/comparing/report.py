@@ -7,26 +7,27 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from nsysmoe.analysis.comparing.compare import compare_arms
 from nsysmoe.analysis.comparing.portrait import (
-    Choice,
     Portrait,
     add_timeline,
     add_whatif,
     most_frequent_phase,
     portray,
+    step_portrait,
     without_replay,
 )
 from nsysmoe.analysis.placing.advise import Advice, advise
 from nsysmoe.analysis.reading.arm import read_arms
-from nsysmoe.analysis.reading.run import read_run
 from nsysmoe.analysis.routing.balance import Balance, balance
 from nsysmoe.errors import InputError
 from nsysmoe.metrics.kernel_time.table1 import BASELINE_LABEL, CANDIDATE_LABEL
+from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from nsysmoe.analysis.comparing.comparison import Comparison
+    from nsysmoe.analysis.one_trace.timeline import Choice
     from nsysmoe.analysis.reading.arm import Arm
     from nsysmoe.analysis.reading.gathering import Gathering
     from nsysmoe.classes import ClassMap
@@ -142,11 +143,10 @@ def timeline(
     class_map: ClassMap | None = None,
     nsys: str | None = None,
 ) -> Portrait:
-    """Return the portrait of one trace, with the timeline of a step.
+    """Return the portrait of one step of one trace: its timeline, and nothing else.
 
     Raises:
         NsysmoeError: The input cannot be used, or has no such step.
     """
-    run = read_run(path, class_map=class_map, nsys=nsys, with_schedule=True)
-    portrait = portray(str(run.path), run)
-    return add_timeline(portrait, run, step, class_map=class_map, nsys=nsys)
+    with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        return step_portrait(trace, step)

@@ -31,7 +31,7 @@ def verdict_of(
     same_work = _same_work(baseline, candidate)
     if same_work.answer == "not_comparable":
         return (*bounds, _overall(baseline, candidate, [same_work]), same_work)
-    is_quick = baseline.representative.moe_events is not None and (
+    is_quick = baseline.representative.moe_totals is not None and (
         baseline.representative.schedule is None
     )
     found = [

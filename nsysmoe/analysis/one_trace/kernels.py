@@ -23,6 +23,7 @@ _KEYS: dict[By, tuple[str, ...]] = {
     "class": ("class",),
     "device": ("process", "device"),
 }
+_NAMES = ("name_id", "name", "class")
 # A pid is unique within a VM only: what is shown is less than what tells processes apart.
 _GROUPS: dict[By, tuple[str, ...]] = {
     "name": ("name_id",),
@@ -74,18 +75,24 @@ def _of_trace(
     path: Path, by: By, class_map: ClassMap | None, nsys: str | None
 ) -> tuple[pl.DataFrame, list[Finding]]:
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
-        columns = ("global_pid", "process_id", "device_id") if by == "device" else ("name_id",)
-        events = trace.frame("kernels", (*columns, "dur_ns"))
-        names = trace.frame("kernel_classes", ("name_id", "name", "class"))
+        view = "device_durations" if by == "device" else "kernel_durations"
+        trace.read_ahead((view, None), ("kernel_classes", _NAMES))
+        counts, names = trace.frame(view), trace.frame("kernel_classes", _NAMES)
         findings = trace.findings()
 
-    from nsysmoe.metrics.kernel_time.durations import duration_statistics  # noqa: PLC0415
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.durations import counted_statistics  # noqa: PLC0415
 
     if by == "class":
-        events = events.join(names, on="name_id").select("class", "dur_ns")
+        # A text for each of millions of durations would take more memory than they do.
+        classes = names.select("name_id", pl.col("class").cast(pl.Categorical))
+        counts = counts.join(classes, on="name_id").drop("name_id")
     elif by == "device":
-        events = events.rename({"process_id": "process", "device_id": "device"})
-    statistics = duration_statistics(events, _GROUPS[by])
+        counts = counts.rename({"process_id": "process", "device_id": "device"})
+    statistics = counted_statistics(counts, _GROUPS[by])
+    if by == "class":
+        statistics = statistics.with_columns(pl.col("class").cast(pl.String))
     if by == "name":
         statistics = statistics.join(names, on="name_id", maintain_order="left")
     return statistics, findings

@@ -97,15 +97,16 @@ def _devices(run: Run) -> list[DeviceSummary]:
     import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.kernel_time.communication import communication_totals  # noqa: PLC0415
-    from nsysmoe.metrics.kernel_time.durations import duration_statistics  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.durations import counted_statistics  # noqa: PLC0415
 
-    if run.moe_events is None or run.collectives is None:
+    durations, ranks = run.moe_durations, run.ranks
+    if durations is None or ranks is None or run.collectives is None:
         return []
     keys = ["global_pid", "process_id", "device_id"]
     names = run.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
     found = []
     pairs = (
-        pl.concat([frame.select(keys) for frame in (run.moe_events, run.collectives)])
+        pl.concat([frame.select(keys) for frame in (ranks, run.collectives)])
         .unique()
         .sort(pl.col("global_pid") // (1 << 48), "device_id", "global_pid")
     )
@@ -117,8 +118,8 @@ def _devices(run: Run) -> list[DeviceSummary]:
             .agg(pl.col("dur_ns").sum().alias("total_ns"))
             .join(names, on="name_id")
         )
-        durations = duration_statistics(run.moe_events.filter(here))
-        metrics = _measured(durations, communication_totals(collectives))
+        launched = durations.filter(pl.col("rank").is_in(ranks.filter(here)["rank"].implode()))
+        metrics = _measured(counted_statistics(launched), communication_totals(collectives))
         found.append(DeviceSummary(process, device, metrics, host_of(global_pid, run.hosts)))
     return found
 

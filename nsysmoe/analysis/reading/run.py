@@ -20,6 +20,7 @@ from nsysmoe.analysis.reading.attribution import (
     trusted_steps,
 )
 from nsysmoe.analysis.reading.gathering import RunFiles
+from nsysmoe.analysis.reading.steps import STALLS, read_stalls
 from nsysmoe.classes import MOE_GEMM, ClassMap, default_class_map
 from nsysmoe.errors import MissingDataError
 from nsysmoe.export.files import identify, trace_of
@@ -45,7 +46,6 @@ _ACROSS = (
     ("wait_ledger", ("kernel_id",)),
 )
 _GPUS = ("global_pid", "device_id", "gpu_id")
-_STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
 _SCHEDULE = (
     ("moe_launches", _LAUNCHED),
     ("moe_cells", None),
@@ -59,11 +59,9 @@ _SCHEDULE = (
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
-    ("host_gaps", None),
-    ("device_steps", _STEPS),
+    *STALLS,
     ("wait_causes", None),
     ("idle_causes", None),
-    ("silent_gaps", None),
 )
 
 
@@ -124,8 +122,10 @@ class Run:
         kernels: One row a kernel name: ``name``, ``function``, ``class``, ``backend``, ``role``,
             ``reduction``, ``data_type``, ``launches``, ``total_ns``; from a trace also
             ``name_id``, from a summary also its other statistics.
-        moe_events: One row a launch of an MoE kernel (``name_id``, ``global_pid``,
-            ``process_id``, ``device_id``, ``dur_ns``); None from a summary, which has no events.
+        moe_totals: View ``moe_totals``; None from a summary, which has no events.
+        moe_durations: View ``moe_durations``; None from a summary, and with a schedule, which has
+            every launch.
+        ranks: View ``moe_ranks``; None from a summary.
         collectives: Communication kernels, summed by name and GPU: ``launches``, ``dur_ns``,
             ``wait_ns`` and ``transfer_ns`` beside ``name_id``, ``global_pid``, ``process_id``,
             ``device_id``, ``is_matched`` (view ``collective_totals``, or by phase as well).
@@ -146,7 +146,9 @@ class Run:
 
     path: Path
     kernels: pl.DataFrame
-    moe_events: pl.DataFrame | None = None
+    moe_totals: pl.DataFrame | None = None
+    moe_durations: pl.DataFrame | None = None
+    ranks: pl.DataFrame | None = None
     collectives: pl.DataFrame | None = None
     cells: pl.DataFrame | None = None
     gpus: int | None = None
@@ -162,12 +164,15 @@ class Run:
     def durations(self) -> pl.DataFrame:
         """Statistics of all launches of MoE kernels, one row."""
         from nsysmoe.metrics.kernel_time.durations import (  # noqa: PLC0415 - polars loads beside the trace
+            counted_statistics,
             duration_statistics,
             pooled_statistics,
         )
 
-        if self.moe_events is not None:
-            return duration_statistics(self.moe_events)
+        if self.schedule is not None:
+            return duration_statistics(self.schedule.launches)
+        if self.moe_durations is not None:
+            return counted_statistics(self.moe_durations)
         return pooled_statistics(self.moe_kernels)
 
     @functools.cached_property
@@ -201,12 +206,12 @@ class Run:
         from nsysmoe.metrics.kernel_time.table1 import metric_values  # noqa: PLC0415
 
         found = metric_values(self.durations, self.communication)
-        if self.moe_events is None or self.collectives is None:
+        if self.moe_totals is None or self.collectives is None:
             return {**found, **dict.fromkeys((metric.key for metric in SCHEDULE), None)}
         device_time = None if self.schedule is None else self.schedule.device_time
         return {
             **found,
-            **schedule_values(self.moe_events, self.paired_cells, self.collectives, device_time),
+            **schedule_values(self.moe_totals, self.paired_cells, self.collectives, device_time),
         }
 
     def clock_uncertainty(
@@ -319,9 +324,10 @@ def read_run(
 def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
     """Read from an opened trace what a comparison needs of it."""
     wanted: tuple[tuple[str, tuple[str, ...] | None], ...] = (
-        ("moe_kernels", _EVENTS),
+        ("moe_totals", None),
+        ("moe_ranks", None),
         ("moe_cells", _CELLS),
-        *(() if with_schedule else (("collective_totals", None),)),
+        *(() if with_schedule else (("moe_durations", None), ("collective_totals", None))),
         *(_ACROSS if trace.members else ()),
         ("kernel_classes", None),
         ("graph_launches", ("dur_ns",)),
@@ -329,15 +335,17 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
     )
     trace.read_ahead(*wanted, *(_SCHEDULE if with_schedule else ()))
     schedule = _read_schedule(trace) if with_schedule else None
-    moe_events = schedule.launches if schedule else trace.frame("moe_kernels", _EVENTS)
+    moe_totals, ranks = trace.frame("moe_totals"), trace.frame("moe_ranks")
     launches = trace.frame("graph_launches", ("dur_ns",))
     return Run(
         path=trace.path,
         kernels=trace.frame("kernel_classes"),
-        moe_events=moe_events,
+        moe_totals=moe_totals,
+        moe_durations=None if schedule else trace.frame("moe_durations"),
+        ranks=ranks,
         collectives=schedule.collectives if schedule else trace.frame("collective_totals"),
         cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
-        gpus=_count_gpus(trace, moe_events),
+        gpus=_count_gpus(trace, ranks),
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         schedule=schedule,
         findings=trace.findings(),
@@ -388,7 +396,7 @@ def _read_schedule(trace: Trace) -> Schedule:
         slices=slices,
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
-        stalls=_read_stalls(trace),
+        stalls=read_stalls(trace),
         clocks=known_clocks(trace),
         waits=with_known_phase(trace.frame("wait_causes")),
         gaps=trace.frame("idle_causes"),
@@ -424,27 +432,20 @@ def _paired(cells: pl.DataFrame) -> pl.DataFrame:
     return cells.filter(cells["ranks"] > 1)
 
 
-def _read_stalls(trace: Trace) -> dict[str, pl.DataFrame]:
-    from nsysmoe.metrics.kernel_time.stalls import distorting_events  # noqa: PLC0415 - polars
-
-    idle, steps = trace.frame("silent_gaps"), trace.frame("device_steps", _STEPS)
-    return distorting_events(trace.frame("host_gaps"), idle, steps)
-
-
-def _count_gpus(trace: Trace, moe_events: pl.DataFrame) -> int:
+def _count_gpus(trace: Trace, ranks: pl.DataFrame) -> int:
     """Count the GPUs that ran MoE kernels: those that the export maps ordinals to.
 
     Without a map (before schema 3.17.2) each process and ordinal counts as one: a rank of vLLM's
     is one process on one GPU, and helpers launch no experts.
     """
     gpu_ids = {(pid, device): gpu for pid, device, gpu in trace.frame("devices", _GPUS).iter_rows()}
-    ranks = moe_events.select("global_pid", "device_id").unique().iter_rows()
+    devices = ranks.select("global_pid", "device_id").iter_rows()
     return len(
         {
             (vm, gpu, None)
             if (gpu := gpu_ids.get((pid, device))) is not None
             else (vm, pid, device)
-            for pid, device in ranks
+            for pid, device in devices
             for vm in [None if pid is None else pid >> 48]
         }
     )

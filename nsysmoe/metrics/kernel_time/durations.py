@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import polars as pl
@@ -9,11 +10,12 @@ import polars as pl
 from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 # What nsys's own summary of kernels tells.
 SUMMARY = ("launches", "total_ns", "mean_ns", "median_ns", "min_ns", "max_ns", "stddev_ns")
 STATISTICS = (*SUMMARY, "cv", "max_min_ratio", "p95_ns", "p99_ns")
+_ROWS_AT_ONCE = 500_000
 
 
 def duration_statistics(events: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
@@ -29,21 +31,80 @@ def duration_statistics(events: pl.DataFrame, by: Sequence[str] = ()) -> pl.Data
         (paper, section 4.2); percentiles interpolate linearly between order statistics; a ratio
         with a denominator of 0 is null. Rows are in order of descending total.
     """
-    duration = pl.col("dur_ns")
-    measures = [
-        pl.len().cast(pl.Int64).alias("launches"),
-        duration.sum().alias("total_ns"),
-        duration.mean().alias("mean_ns"),
-        duration.median().alias("median_ns"),
-        duration.min().alias("min_ns"),
-        duration.max().alias("max_ns"),
-        # In order: a sum of floats depends on it, and rows come in any.
-        duration.sort().std(ddof=1).alias("stddev_ns"),
-        duration.quantile(0.95, "linear").alias("p95_ns"),
-        duration.quantile(0.99, "linear").alias("p99_ns"),
+    counts = events.group_by(*by, "dur_ns").agg(pl.len().cast(pl.Int64).alias("launches"))
+    return counted_statistics(counts, by)
+
+
+def counted_statistics(counts: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
+    """Summarise durations of which it is known how often each occurred.
+
+    Durations are multiples of a clock's tick, so a trace has far fewer of them than launches.
+
+    Args:
+        counts: ``dur_ns`` (Int64, ns), ``launches`` (Int64) and the columns of ``by``; a duration
+            may have several rows.
+        by: As ``duration_statistics`` takes it.
+
+    Returns:
+        What ``duration_statistics`` returns. Sums of durations and of their squares are exact:
+        they are integers, of 64 and of 128 bits.
+    """
+    if by:
+        parts = [
+            part.sort("dur_ns").group_by(by).agg(_MEASURES) for part in _some_groups(counts, by)
+        ]
+        frame = pl.concat(parts) if parts else counts.clear().group_by(by).agg(_MEASURES)
+    else:
+        frame = counts.sort("dur_ns").select(_MEASURES)
+    with_spread = frame.with_columns(_deviations(frame))
+    return _with_ratios(with_spread).select(*by, *STATISTICS).sort("total_ns", *by, descending=True)
+
+
+def _at(place: pl.Expr) -> pl.Expr:
+    """Return the duration at a place in the order of launches, from 0; rows come in order."""
+    return pl.col("dur_ns").filter(pl.col("launches").cum_sum() > place).first()
+
+
+def _quantile(part: float) -> pl.Expr:
+    place = (pl.col("launches").sum() - 1) * part
+    low, high = _at(place.floor().cast(pl.Int64)), _at(place.ceil().cast(pl.Int64))
+    return low + (place - place.floor()) * (high - low)
+
+
+_MEASURES = (
+    pl.col("launches").sum(),
+    (pl.col("dur_ns") * pl.col("launches")).sum().alias("total_ns"),
+    # Of durations that add up to 63 bits, the squares add up to 126.
+    (pl.col("launches").cast(pl.Int128) * pl.col("dur_ns") * pl.col("dur_ns"))
+    .sum()
+    .alias("squares"),
+    pl.col("dur_ns").min().alias("min_ns"),
+    pl.col("dur_ns").max().alias("max_ns"),
+    _quantile(0.5).alias("median_ns"),
+    _quantile(0.95).alias("p95_ns"),
+    _quantile(0.99).alias("p99_ns"),
+)
+
+
+def _some_groups(counts: pl.DataFrame, by: Sequence[str]) -> Iterator[pl.DataFrame]:
+    """Yield the rows of some groups at a time: sorted and squared, they take several times more."""
+    sizes = counts.group_by(by).agg(pl.len().alias("rows"))
+    lot = (pl.col("rows").cum_sum() - 1) // _ROWS_AT_ONCE
+    for groups in sizes.with_columns(lot.alias("lot")).partition_by("lot"):
+        yield counts.join(groups.select(by), on=by, how="semi", nulls_equal=True)
+
+
+def _deviations(frame: pl.DataFrame) -> list[pl.Series]:
+    """Return mean and deviation of exact sums: s² = (n Σd² - (Σd)²) / (n (n - 1))."""
+    means, deviations = [], []
+    for n, total, squares in frame.select("launches", "total_ns", "squares").iter_rows():
+        means.append(total / n if n else None)
+        spread = n * squares - total * total
+        deviations.append(math.sqrt(spread / (n * (n - 1))) if n > 1 else None)
+    return [
+        pl.Series("mean_ns", means, pl.Float64),
+        pl.Series("stddev_ns", deviations, pl.Float64),
     ]
-    frame = events.group_by(by).agg(measures) if by else events.select(measures)
-    return _with_ratios(frame).select(*by, *STATISTICS).sort("total_ns", *by, descending=True)
 
 
 def pooled_statistics(rows: pl.DataFrame) -> pl.DataFrame:

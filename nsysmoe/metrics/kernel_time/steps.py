@@ -63,6 +63,41 @@ def launches_by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFram
     )
 
 
+def timed_steps(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+    """Return the slices of a run with the MoE launches of each: of ``step_table`` its lengths.
+
+    Args:
+        cuts: View ``slices``, in order.
+        launches: MoE launches; ``start_ns``.
+
+    Returns:
+        ``cuts`` (phase ``unattributed`` where unknown) with ``launches``.
+    """
+    counted = _by_slice(cuts, launches, [pl.len().cast(pl.Int64).alias("launches")])
+    return (
+        cuts.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
+        .join(counted, on="slice", how="left", maintain_order="left")
+        .with_columns(pl.col("launches").fill_null(0))
+    )
+
+
+def spent_by_slice(cuts: pl.DataFrame, device_time: pl.DataFrame) -> pl.DataFrame:
+    """Return how long the mean device was exposed or idle in each slice.
+
+    Args:
+        cuts: View ``slices``, in order.
+        device_time: View ``device_time``.
+
+    Returns:
+        ``slice``, ``exposed_wait_ns``, ``exposed_transfer_ns``, ``idle_ns``.
+    """
+    devices = device_time.select(_DEVICE).n_unique()
+    exposed = ["exposed_wait_ns", "exposed_transfer_ns", "idle_ns"]
+    # A step begins on one device a little before another: its middle says which slice it is.
+    middles = device_time.with_columns(start_ns=pl.col("start_ns") + pl.col("window_ns") // 2)
+    return _by_slice(cuts, middles, [pl.col(name).sum() / devices for name in exposed])
+
+
 def step_table(
     cuts: pl.DataFrame,
     worked: pl.DataFrame,
@@ -100,13 +135,8 @@ def step_table(
         duration.filter("is_nccl").sum().alias("nccl_total_ns"),
         duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
     )
-    devices = device_time.select(_DEVICE).n_unique()
-    exposed = ["exposed_wait_ns", "exposed_transfer_ns", "idle_ns"]
-    # A step begins on one device a little before another: its middle says which slice it is.
-    middles = device_time.with_columns(start_ns=pl.col("start_ns") + pl.col("window_ns") // 2)
-    spent = _by_slice(cuts, middles, [pl.col(name).sum() / devices for name in exposed])
     table = cuts.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
-    for part in (worked, balanced, communicated, spent):
+    for part in (worked, balanced, communicated, spent_by_slice(cuts, device_time)):
         table = table.join(part, on="slice", how="left", maintain_order="left")
     size = pl.col("blocks").log(2).round().cast(pl.String).fill_null("")
     return table.with_columns(
