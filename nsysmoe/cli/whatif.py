@@ -52,7 +52,8 @@ def command(
       nsysmoe whatif off.sqlite --no-host-delay --balanced-moe
     """
     from nsysmoe.analysis.one_trace.whatif import Change, whatif
+    from nsysmoe.cli.speech import say
     from nsysmoe.reports.pages.one_trace.whatif import whatif_page
 
     change = Change(balanced_moe, no_host_delay, free_transfer, no_stalls, scale)
-    return whatif_page(whatif(trace, change, **reading))
+    return whatif_page(whatif(trace, change, tell=say, **reading))

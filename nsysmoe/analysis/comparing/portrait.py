@@ -12,7 +12,7 @@ from nsysmoe.analysis.one_trace.timeline import (
     chosen_step,
     step_kernels,
 )
-from nsysmoe.analysis.one_trace.whatif import whatif
+from nsysmoe.analysis.one_trace.whatif import MOST_BYTES, replay_bytes, whatif
 from nsysmoe.analysis.reading.steps import needed_views, read_step_times
 from nsysmoe.errors import MissingDataError
 from nsysmoe.trace import open_trace
@@ -32,10 +32,6 @@ _DEVICE = ["global_pid", "device_id"]
 # What a browser draws without a pause.
 _MOST_STEPS = 2_000
 _BINS_A_DECADE = 20
-# Ten replays of a million take half a minute in Python; as machine code no time, and what they
-# take is memory.
-_MOST_REPLAYED = 1_000_000
-_MOST_REPLAYED_FAST = 10_000_000
 
 
 @dataclass(frozen=True)
@@ -142,12 +138,12 @@ def add_whatif(
         class_map: As ``read_run`` took it.
         nsys: As ``read_run`` took it.
     """
-    from nsysmoe.metrics.replay import is_fast  # noqa: PLC0415 - numpy and polars
-
     kernels = int(run.kernels["launches"].sum())
-    if kernels > (_MOST_REPLAYED_FAST if is_fast() else _MOST_REPLAYED):
-        more = "" if is_fast() else ", and this page with nsysmoe[fast] installed"
-        note = f"{kernels:,} kernels were not replayed for this page: `nsysmoe whatif` does{more}."
+    if (size := replay_bytes(kernels)) > MOST_BYTES:
+        note = (
+            f"{kernels:,} kernels were not replayed for this page: `nsysmoe whatif` does, in about "
+            f"{size / 1e9:.1f} GB of memory."
+        )
         return replace(portrait, reduced=(*portrait.reduced, note))
     found = whatif(run.path, class_map=class_map, nsys=nsys)
     alone = [{"kind": "alone", "added": row["change"][0], **row} for row in found.alone]

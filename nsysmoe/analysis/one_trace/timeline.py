@@ -45,14 +45,16 @@ def step_kernels(trace: Trace, step: dict[str, Any], ranks: pl.DataFrame) -> Ste
     Raises:
         NsysmoeError: The trace cannot be used.
     """
+    import polars as pl  # noqa: PLC0415
+
     during = (step["start_ns"], step["start_ns"] + step["wall_ns"])
     events = trace.frame("timeline", COLUMNS, during)
     # Rows come in any order, and several may start at once or take as long.
-    ties = [name for name in COLUMNS if name != "dur_ns"]
-    kept = events.sort("dur_ns", *ties, descending=[True, *[False] * len(ties)]).head(_MOST_KERNELS)
+    ties = ("process_id", *_DEVICE, "kind", "function")
+    kept = events.sort(-pl.col("dur_ns"), "start_ns", *ties).head(_MOST_KERNELS)
     rows = (
         kept.join(ranks, on=_DEVICE, how="left", nulls_equal=True)
-        .sort("start_ns", "rank", *COLUMNS)
+        .sort("start_ns", "rank", *ties, "dur_ns")
         .rename({"process_id": "process", "device_id": "device", "function": "name"})
         .select("rank", "process", "device", "start_ns", "dur_ns", "name", "kind")
     )

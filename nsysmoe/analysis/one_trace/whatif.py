@@ -14,7 +14,7 @@ from nsysmoe.findings import Finding
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     import numpy as np
@@ -39,6 +39,25 @@ _WORK = {
     "kernel_id": "int64",
     "name_id": "int32",
 }
+_COUNTED = ("launches",)
+_FUNCTIONS = ("name_id", "function")
+_NEEDED = (
+    ("replayed_work", tuple(_WORK)),
+    ("replayed_streams", None),
+    ("blocking_calls", None),
+    ("device_steps", None),
+    ("clocks", None),
+    ("moe_cells", None),
+    ("moe_launches", None),
+    ("kernel_classes", _COUNTED),
+    ("kernel_classes", _FUNCTIONS),
+)
+# What every command keeps to; a report leaves out replays that take more.
+MOST_BYTES = 1_000_000_000
+# Measured (docs/performance.md): arrays of what each kernel waited for, none on disk, and all else.
+_BYTES_A_KERNEL, _BYTES_BESIDE = 240, 500_000_000
+# A walk that is not compiled goes through lists, whose numbers are objects.
+_BYTES_A_KERNEL_IN_LISTS = 750
 # An error beyond this says that the trace holds dependencies which the replay does not know.
 _NOTABLE_ERROR = 0.01
 
@@ -118,6 +137,7 @@ def whatif(
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> WhatIf:
     """Replay a trace as it was, and as it would have been.
 
@@ -126,6 +146,8 @@ def whatif(
         change: What to change; where left out, every removal by itself and in order.
         class_map: What each kernel is for; the shipped map where left out.
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
+        tell: Called with a sentence on the memory that this is going to take, where that is more
+            than 1 GB, before it is taken.
 
     Raises:
         MissingDataError: No kernel has the name that is to be scaled; balance is asked for and
@@ -133,6 +155,9 @@ def whatif(
         NsysmoeError: The input cannot be used.
     """
     with open_trace(path, class_map=class_map, nsys=nsys) as trace:
+        trace.read_ahead(*_NEEDED)
+        if tell is not None and (note := _memory_note(trace)) is not None:
+            tell(note)
         replayed = _Replayed(trace)
         findings = trace.findings()
     if not sum(replayed.traced.values()):
@@ -153,6 +178,25 @@ def whatif(
         findings=(),
     )
     return replace(found, findings=(*_inexact(found), *findings))
+
+
+def replay_bytes(kernels: int) -> int:
+    """Return about how much memory the replays of a trace with so many kernels take."""
+    from nsysmoe.metrics.replay import is_fast  # noqa: PLC0415 - numpy and polars
+
+    each = _BYTES_A_KERNEL if is_fast() else _BYTES_A_KERNEL_IN_LISTS
+    return _BYTES_BESIDE + each * kernels
+
+
+def _memory_note(trace: Trace) -> str | None:
+    """Say how much memory a replay takes, where that is more than 1 GB."""
+    kernels = int(trace.frame("kernel_classes", _COUNTED)["launches"].sum())
+    if (size := replay_bytes(kernels)) <= MOST_BYTES:
+        return None
+    return (
+        f"{kernels:,} kernels: their replay takes about {size / 1e9:.1f} GB of "
+        "memory, which --memory-limit does not bound"
+    )
 
 
 def _alone(replayed: _Replayed, base: dict[str, float]) -> Iterable[dict[str, Any]]:
@@ -194,15 +238,6 @@ class _Replayed:
             work_of,
         )
 
-        trace.read_ahead(
-            ("replayed_work", tuple(_WORK)),
-            ("replayed_streams", None),
-            ("blocking_calls", None),
-            ("device_steps", None),
-            ("clocks", None),
-            ("moe_cells", None),
-            ("moe_launches", None),
-        )
         clocks = trace.frame("clocks")
         steps = on_one_clock(trace.frame("device_steps"), clocks, _TIMES)
         blocking_calls = on_one_clock(trace.frame("blocking_calls"), clocks, _TIMES)
@@ -218,7 +253,7 @@ class _Replayed:
         self._cuts: list[Boundaries] = boundaries(work, is_kernel, streams, steps)
         self._cells = trace.frame("moe_cells")
         self._launches = read_launches(trace, ("kernel_id", "ordinal"))
-        self._functions = trace.frame("kernel_classes", ("name_id", "function"))
+        self._functions = trace.frame("kernel_classes", _FUNCTIONS)
         self._path = trace.path
         longest, traced = phase_walls(
             work.start.astype("float64"), work.end.astype("float64"), self._cuts
