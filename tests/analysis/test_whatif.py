@@ -16,6 +16,7 @@ import pytest
 import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.analysis.comparing.comparison import Comparison
+from nsysmoe.analysis.one_trace import whatif as whatif_module
 from nsysmoe.analysis.one_trace.bound import bound
 from nsysmoe.analysis.one_trace.whatif import REMOVALS, Change, whatif
 from nsysmoe.metrics.kernel_time.causes import BOUNDS, TIME_CAUSES
@@ -123,6 +124,20 @@ def test_without_a_change_each_removal_alone_and_all_in_order(path: Path) -> Non
     everything = Change(balanced_moe=True, no_host_delay=True, free_transfer=True, no_stalls=True)
     assert found.order[-1]["whatif_ns"] == whatif(path, everything).whatif_ns
     assert (found.whatif_ns, found.saved_ns) == (found.replayed_ns, 0)
+
+
+def test_memory_is_told_where_a_replay_takes_much(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    whatif(path, tell=told.append)
+    assert told == []
+    monkeypatch.setattr(whatif_module, "MOST_BYTES", 500_000_000)
+    whatif(path, tell=told.append)
+    (note,) = told
+    assert note.endswith("takes about 0.5 GB of memory, which --memory-limit does not bound")
+    assert "of memory" not in run("whatif", path, "--quiet").stderr
+    assert note in run("whatif", path).stderr
 
 
 # --- JSON and other formats -----------------------------------------------------------------------

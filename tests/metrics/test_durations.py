@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import math
 import random
 import statistics
+from collections import Counter
+from fractions import Fraction
 
 import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nsysmoe.metrics.kernel_time.durations import STATISTICS, duration_statistics, pooled_statistics
+from nsysmoe.metrics.kernel_time import durations as durations_module
+from nsysmoe.metrics.kernel_time.durations import (
+    STATISTICS,
+    counted_statistics,
+    duration_statistics,
+    pooled_statistics,
+)
 from tests.oracle import statistics_of
 
 DURATIONS = st.lists(st.integers(0, 10**12), min_size=1, max_size=50)
@@ -21,6 +30,40 @@ def test_equals_plain_python(durations: list[int]) -> None:
     found = duration_statistics(pl.DataFrame({"dur_ns": durations})).row(0, named=True)
     for key, expected in statistics_of(durations).items():
         assert found[key] == (None if expected is None else pytest.approx(expected, rel=1e-9)), key
+
+
+@given(DURATIONS)
+def test_counts_say_what_launches_do(durations: list[int]) -> None:
+    counted = Counter(durations)
+    # One duration may have several rows, as ids of names may share a name.
+    rows = [*((value, 1) for value in counted), *((value, n - 1) for value, n in counted.items())]
+    counts = pl.DataFrame(rows, schema={"dur_ns": pl.Int64, "launches": pl.Int64}, orient="row")
+    launches = pl.DataFrame({"dur_ns": durations})
+    assert counted_statistics(counts).equals(duration_statistics(launches))
+
+
+@given(DURATIONS)
+def test_the_deviation_is_exact(durations: list[int]) -> None:
+    found = duration_statistics(pl.DataFrame({"dur_ns": durations}))["stddev_ns"].item()
+    if len(durations) == 1:
+        assert found is None
+    else:
+        assert found == pytest.approx(
+            math.sqrt(Fraction(statistics.variance(map(Fraction, durations)))), rel=4e-16
+        )
+
+
+def test_groups_beyond_what_is_summed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    chance = random.Random(2)
+    rows = [(chance.choice([None, 1, 2, 3]), chance.randrange(1, 50)) for _ in range(500)]
+    schema = {"device": pl.Int64, "dur_ns": pl.Int64}
+    events = pl.DataFrame(rows, schema=schema, orient="row")
+    whole = duration_statistics(events, ["device"])
+    monkeypatch.setattr(durations_module, "_ROWS_AT_ONCE", 60)
+    assert duration_statistics(events, ["device"]).equals(whole)
+    for row in whole.iter_rows(named=True):
+        mine = [duration for device, duration in rows if device == row["device"]]
+        assert row["stddev_ns"] == pytest.approx(statistics.stdev(mine), rel=1e-12)
 
 
 def test_an_example_to_check_by_eye() -> None:

@@ -71,6 +71,24 @@ def test_communication_by_phase(trace: nsysmoe.Trace) -> None:
     assert rows_of(found, [*keys, "launches", *TIMES]) == summed(events, keys, TIMES)
 
 
+def test_how_many_kernels_took_how_long(trace: nsysmoe.Trace) -> None:
+    events, launches = trace.frame("kernels"), trace.frame("moe_launches")
+    for view, rows, keys in (
+        ("kernel_durations", events, ["name_id", "dur_ns"]),
+        ("device_durations", events, [*DEVICE, "dur_ns"]),
+        ("moe_durations", launches, ["rank", "dur_ns"]),
+    ):
+        assert rows_of(trace.frame(view), [*keys, "launches"]) == summed(rows, keys, []), view
+
+
+def test_moe_kernels_by_name_and_their_ranks(trace: nsysmoe.Trace) -> None:
+    launches, keys = trace.frame("moe_launches"), ["name_id", *DEVICE]
+    found = trace.frame("moe_totals")
+    assert rows_of(found, [*keys, "launches", "dur_ns"]) == summed(launches, keys, ["dur_ns"])
+    ranks = ["rank", *DEVICE]
+    assert rows_of(trace.frame("moe_ranks"), ranks) == set(launches.select(ranks).rows())
+
+
 def test_slices_are_the_steps_of_the_gpu_with_the_longest_window(trace: nsysmoe.Trace) -> None:
     by_device: dict[tuple[object, object], list[tuple[object, ...]]] = {}
     columns = ("step", "phase", "start_ns", "window_ns")
