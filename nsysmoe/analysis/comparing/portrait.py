@@ -15,6 +15,7 @@ from nsysmoe.analysis.one_trace.timeline import (
 from nsysmoe.analysis.one_trace.whatif import MOST_BYTES, replay_bytes, whatif
 from nsysmoe.analysis.reading.steps import needed_views, read_step_times
 from nsysmoe.errors import MissingDataError
+from nsysmoe.resources import resources
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
@@ -176,7 +177,9 @@ def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
     if run.step_table is None:
         raise MissingDataError(f"{run.path} holds no steps")
     chosen = chosen_step(run.path, run.step_table, run.distorted_steps, choice, phase)
-    with open_trace(run.path, class_map=class_map, nsys=nsys) as trace:
+    # Beside what was read of both arms: the share that each of them had.
+    memory = resources().limits().shared(2).memory_bytes
+    with open_trace(run.path, class_map=class_map, nsys=nsys, memory_bytes=memory) as trace:
         kernels = step_kernels(trace, chosen, _ranks(run))
     return _with_step(portrait, choice, chosen, kernels)
 
