@@ -138,7 +138,15 @@ def varied_settings(frame: pl.DataFrame) -> list[str]:
     if not settings:
         return []
     most = frame.group_by(ROUTING).agg(pl.col(settings).n_unique()).select(pl.col(settings).max())
-    return [name for name in settings if most[name].item() > 1]
+    return [name for name in settings if most[name].item() > 1 and not _is_measured(frame[name])]
+
+
+def _is_measured(values: pl.Series) -> bool:
+    """Tell fractions of which each point has its own: nobody set them."""
+    # Means over repeats made decimals of whole numbers, too.
+    if not values.dtype.is_float() or values.n_unique() < values.len():
+        return False
+    return bool((values != values.round()).any())
 
 
 def _listed(names: list[str]) -> str:

@@ -4,10 +4,10 @@ select
     min(step) as step,
     case
         -- A rank without requests keeps step with others that have some.
-        when count(*) filter (where phase != 'dummy') = 0 then min(phase)
+        when count(*) filter (where phase = 'dummy') = count(*) then 'dummy'
         when count(distinct phase) filter (where phase != 'dummy') = 1
             then min(phase) filter (where phase != 'dummy')
-        when count(phase) > 0 then 'mixed'
+        when count(*) filter (where phase != 'dummy') > 0 then 'mixed'
     end as phase,
     min(layer) as layer,
     min(gemm) as gemm

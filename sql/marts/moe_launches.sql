@@ -56,17 +56,38 @@ passes as (
     group by rank, floor(period_ordinal / period)::bigint
 ),
 
--- A rank's passes with requests: what comes before the first may be a step that the capture began
--- in the middle of, and one alone after the last a step that it ended in.
-spans as (
+ranked as (
     select
         rank,
-        min(pass) filter (where not is_outside) as first_pass,
-        max(pass) filter (where not is_outside) as last_pass,
-        max(pass) as highest
-    from passes
+        any_value(global_pid) as global_pid
+    from placed
     group by rank
 ),
+
+-- Where a step with requests has no launch, its launches are among those outside: another thread
+-- made the calls, or they were not recorded.
+incomplete as (
+    select distinct steps.global_pid
+    from main.steps as steps
+    left join placed on steps.global_pid = placed.global_pid and steps.step = placed.step
+    where steps.context_requests + steps.generation_requests > 0 and placed.step is null
+),
+
+spans as (
+    select
+        ranks.rank,
+        min(passes.pass) as lowest,
+        max(passes.pass) as highest,
+        max(passes.pass) filter (where not passes.is_outside) as last_pass
+    from passes
+    inner join ranked as ranks on passes.rank = ranks.rank
+    left join incomplete on ranks.global_pid = incomplete.global_pid
+    where incomplete.global_pid is null
+    group by ranks.rank
+),
+
+-- Of a rank that has ranges at all: its very first pass may be a step that the capture began in the
+-- middle of, and one alone after the last range a step that it ended in.
 
 dummies as (
     select
@@ -76,7 +97,7 @@ dummies as (
     inner join spans on passes.rank = spans.rank
     where
         passes.is_outside
-        and passes.pass > spans.first_pass
+        and passes.pass > spans.lowest
         and (passes.pass < spans.last_pass or spans.highest > spans.last_pass + 1)
 ),
 

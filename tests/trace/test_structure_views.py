@@ -236,8 +236,11 @@ def test_grid_sizes_tell_nothing_beside_ranges(opened: Open) -> None:
     assert found == [("decode", "nvtx"), *[(None, None)] * 3]
 
 
-def four_passes(has_requests: Callable[[int, int], bool]) -> TraceBuilder:
-    """Two ranks make four passes of two layers; those with requests lie in a range."""
+def four_passes(has_requests: Callable[[int, int], bool], from_elsewhere: int = 4) -> TraceBuilder:
+    """Two ranks make four passes of two layers; those with requests lie in a range.
+
+    Those from ``from_elsewhere`` on are launched by another thread of the process.
+    """
     build = TraceBuilder()
     for device, pid in ((0, 1000), (1, 2000)):
         for number in range(4):
@@ -247,7 +250,8 @@ def four_passes(has_requests: Callable[[int, int], bool]) -> TraceBuilder:
                 at = 100 * number + 10 * place
                 correlation = 10 * number + place
                 build.kernel(name, at, 5, device=device, pid=pid, correlation=correlation)
-                build.call(at + 1, 1, pid=pid, correlation=correlation)
+                tid = pid + 7 if number >= from_elsewhere else pid
+                build.call(at + 1, 1, pid=pid, tid=tid, correlation=correlation)
     return build
 
 
@@ -284,7 +288,7 @@ def test_a_pass_outside_any_range_is_counted_and_cut_off(opened: Open) -> None:
         ((1, 2), [None, "decode", "decode", None]),
         ((0, 1), ["decode", "decode", "dummy", "dummy"]),
         ((0, 3), ["decode", "dummy", "dummy", "decode"]),
-        ((2, 3), [None, None, "decode", "decode"]),
+        ((2, 3), [None, "dummy", "decode", "decode"]),
     ],
 )
 def test_passes_outside_ranges_are_dummies_unless_the_capture_may_have_cut_a_range(
@@ -298,6 +302,23 @@ def test_passes_outside_ranges_are_dummies_unless_the_capture_may_have_cut_a_ran
     assert all(row["phase_source"] == sources[row["phase"]] for row in launches)
     cells = rows(trace, "moe_cell_places", "cell")
     assert [row["phase"] for row in cells] == [phase for phase in phases for _ in range(4)]
+
+
+def test_passes_that_another_thread_launches_are_not_taken_for_dummies(opened: Open) -> None:
+    """The third step has its range, and its launches are among those outside."""
+    trace = opened(four_passes(lambda _, number: number < 3, from_elsewhere=2))
+    launches = rows(trace, "moe_launches", "ordinal")
+    assert {(row["pass"], row["phase"]) for row in launches} == {
+        (0, "decode"), (1, "decode"), (2, None), (3, None),
+    }  # fmt: skip
+
+
+def test_a_cell_of_a_dummy_and_an_unknown_rank_is_unknown(opened: Open) -> None:
+    """Rank 0 makes two passes after its last range; rank 1 one, which may be a cut step."""
+    build = four_passes(lambda device, number: number < (2 if device == 0 else 3))
+    cells = rows(opened(build), "moe_cell_places", "cell")
+    phases = [row["phase"] for row in cells]
+    assert phases == ["decode"] * 12 + [None] * 4
 
 
 def test_collectives_of_dummy_passes_are_theirs(opened: Open) -> None:

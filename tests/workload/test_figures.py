@@ -99,9 +99,20 @@ def test_means_over_different_settings_are_named_such(tmp_path: Path) -> None:
     pl.DataFrame(rows).write_parquet(path)
     found = figures(path)
     assert [one["y"] for one in found.figures[1].panels[0].rows] == [0.004, 0.008]
-    (finding,) = found.findings
-    assert finding.code == "unpaired_settings"
-    assert finding.evidence == {"x": ["max_num_batched_tokens", "max_num_seqs"]}
+    assert [(one.code, one.evidence) for one in found.findings] == [
+        ("unpaired_settings", {"x": x, "others": [other]})
+        for x, other in (
+            ("max_num_seqs", "max_num_batched_tokens"), ("max_num_batched_tokens", "max_num_seqs")
+        )
+    ]  # fmt: skip
+
+
+def test_what_somebody_measured_besides_is_no_setting(table: Path, tmp_path: Path) -> None:
+    """Watts of each point differ, and say nothing about which points belong together."""
+    frame = pl.read_parquet(table)
+    watts = frame.with_columns(power_w=pl.int_range(frame.height) * 0.3)
+    watts.write_parquet(tmp_path / "watts.parquet")
+    assert figures(tmp_path / "watts.parquet").figures == figures(table).figures
 
 
 def test_the_recorded_sweep_draws_what_it_ran() -> None:

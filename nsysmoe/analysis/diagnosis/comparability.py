@@ -164,7 +164,7 @@ def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
         return Finding(
             "representative_run",
             "info",
-            "values of the tables are means over runs; findings, causes and pictures show "
+            "values of the tables are means over runs; findings, causes and most pictures show "
             f"the run of median MoE total of each arm: {' and '.join(shown.values())}",
             {**counts, "shown": shown},
         )

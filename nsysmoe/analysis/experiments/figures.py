@@ -45,13 +45,15 @@ class Panel:
         rows: ``routing``, ``x``, ``y``, ``low``, ``high`` (of the points that y is the mean of),
             ``points``, ``kept`` (False where the IQR rule drops it).
         unpaired: Points that are in no row, since other values of x were not run beside them.
-        is_paired: Whether all rows are means over the same other settings.
+        others: Settings beside x and routing that differ between points.
+        is_paired: Whether all rows are means over the same values of those.
     """
 
     x: str
     y: str
     rows: tuple[dict[str, Any], ...]
     unpaired: int = 0
+    others: tuple[str, ...] = ()
     is_paired: bool = True
 
     @property
@@ -123,20 +125,21 @@ def _panel(frame: pl.DataFrame, x: str, y: str, iqr: bool) -> Panel | None:
         return None
     if x in _IMBALANCE:
         return Panel(x, y, tuple(_scattered(known, x, y, iqr)))
-    paired = _paired(known, x)
-    # Where no setting was run with every value, means over different ones are all there is.
+    others = tuple(name for name in varied_settings(known) if name != x)
+    paired = _paired(known, x, others)
+    # Where none was run with every value, means over different ones are all there is.
     shown = paired if paired.height else known
-    return Panel(x, y, tuple(_means(shown, x, y)), known.height - shown.height, paired.height > 0)
+    rows = tuple(_means(shown, x, y))
+    return Panel(x, y, rows, known.height - shown.height, others, paired.height > 0)
 
 
-def _paired(frame: pl.DataFrame, x: str) -> pl.DataFrame:
+def _paired(frame: pl.DataFrame, x: str, others: Sequence[str]) -> pl.DataFrame:
     """Return the points whose other settings were run with every value of x and routing.
 
     Means over other settings would else differ because the settings do.
     """
     import polars as pl  # noqa: PLC0415
 
-    others = [name for name in varied_settings(frame) if name != x]
     if not others:
         return frame
     cells = frame.select(ROUTING, x).n_unique()
@@ -200,12 +203,13 @@ def _incomplete(found: Sequence[Figure]) -> Iterator[Finding]:
             f"and routing are left out ({named}), since means would compare different settings"
         )
         yield Finding("incomplete_grid", "warning", message, dict(left))
-    if unpaired := sorted({panel.x for panel in panels if not panel.is_paired}):
+    unpaired = {panel.x: list(panel.others) for panel in panels if not panel.is_paired}
+    for x, others in unpaired.items():
         message = (
-            f"means by {' and '.join(unpaired)} are over different settings each: no other "
-            "setting was run with every value and routing"
+            f"means by {x} are over different settings each: no {' with '.join(others)} was run "
+            "with every value and routing"
         )
-        yield Finding("unpaired_settings", "warning", message, {"x": unpaired})
+        yield Finding("unpaired_settings", "warning", message, {"x": x, "others": others})
 
 
 def _outliers(found: Sequence[Figure]) -> Iterator[Finding]:

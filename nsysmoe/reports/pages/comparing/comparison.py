@@ -171,11 +171,13 @@ def latency_tables(comparison: Comparison) -> list[Table]:
         return []
     labels = comparison.baseline.label, comparison.candidate.label
     columns = [Column("Metric", "left")]
-    has_intervals = any(row.get("interval") for row in comparison.latency)
+    has_intervals = any(
+        row.get(f"interval{which}") for row in comparison.latency for which in ("", "_unprofiled")
+    )
     for which in ("", ", not profiled"):
         columns += [Column(f"{label}{which}") for label in labels]
         columns.append(Column(f"Change{which}"))
-        columns += [Column("95% interval, runs")] if has_intervals else []
+        columns += [Column(f"95% interval{which}")] if has_intervals else []
     rows = [_latency_row(row, has_intervals=has_intervals) for row in comparison.latency]
     runs = comparison.latency[0]
     caption = (
