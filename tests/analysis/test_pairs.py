@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from contextlib import closing
 from statistics import fmean, median
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe import Comparison
+    from nsysmoe.analysis.comparing.comparison import Change
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +96,31 @@ def test_phases_are_means_over_runs_with_intervals(pairs: Comparison, arm: str, 
         assert getattr(change, side) == pytest.approx(fmean(expected))
         assert change.interval is not None
         assert change.interval.over == "runs"
+
+
+def test_a_phase_that_a_run_lacks_is_the_mean_of_those_that_have_it(tmp_path: Path) -> None:
+    """Steps with a prompt of one run of three are called decode; the others keep theirs."""
+    for folder in runs("off"):
+        shutil.copytree(folder, tmp_path / folder.name)
+    with closing(sqlite3.connect(tmp_path / "run-2" / "trace.sqlite")) as database:
+        for table, column in (("NVTX_EVENTS", "text"), ("StringIds", "value")):
+            database.execute(
+                f"UPDATE {table} SET {column} = 'execute_context_0(0)_generation_16(16)' "
+                f"WHERE {column} GLOB 'execute_context_[1-9]*_generation_[1-9]*'"
+            )
+        database.commit()
+    found = nsysmoe.compare(tmp_path, PAIRS / "on")
+    whole = nsysmoe.compare(PAIRS / "off", PAIRS / "on")
+    for metric in ("total_time_ns", "critical_moe_ns", "wall_time_ns"):
+        change, all_ = (_mixed(one, metric) for one in (found, whole))
+        assert change.baseline_values == (all_.baseline_values[0], all_.baseline_values[2]), metric
+        assert change.baseline == pytest.approx(fmean(v or 0 for v in change.baseline_values))
+        assert change.interval is None, "two runs have no interval"
+
+
+def _mixed(found: Comparison, metric: str) -> Change:
+    part = next(part for part in found.parts if part.key == "mixed")
+    return next(change for change in part.metrics if change.metric == metric)
 
 
 def test_each_run_has_its_own_values(pairs: Comparison) -> None:

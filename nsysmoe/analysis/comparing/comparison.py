@@ -63,7 +63,7 @@ class Change:
     change is within ``uncertainty_ns``), not_comparable, or None where a value is not known.
     ``uncertainty_ns`` is how far candidate - baseline may be off by what clocks of files agree to;
     None where the metric needs one clock alone. ``baseline_values`` and ``candidate_values`` are of
-    each run, in the order of the arm's sources.
+    each run, in the order of the arm's sources; of a part, of the runs that have it.
     """
 
     group: str

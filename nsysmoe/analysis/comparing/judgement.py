@@ -113,10 +113,22 @@ def judge_parts(baseline: Arm, candidate: Arm) -> tuple[Part, ...]:
 
 
 def _phase_changes(arms: Sequence[Arm], phase: str) -> tuple[Change, ...]:
+    """Return a phase's metrics, means over the runs that have it; one without it where none has."""
     condition = _is_phase(phase)
-    values = [[_part_values(run, condition) for run in arm.runs] for arm in arms]
-    unsure = [[run.clock_uncertainty(condition) for run in arm.runs] for arm in arms]
+    having = [
+        [run for run in arm.runs if _has_part(run, condition)] or [arm.representative]
+        for arm in arms
+    ]
+    values = [[_part_values(run, condition) for run in runs] for runs in having]
+    unsure = [[run.clock_uncertainty(condition) for run in runs] for runs in having]
     return _part_changes(values, unsure)
+
+
+def _has_part(run: Run, condition: pl.Expr) -> bool:
+    schedule = run.schedule
+    assert schedule is not None  # noqa: S101 - judge_parts asks
+    frames = (schedule.launches, schedule.collectives, schedule.device_time)
+    return any(not frame.filter(condition).is_empty() for frame in frames)
 
 
 def _rank_changes(arms: Sequence[Arm], rank: int) -> tuple[Change, ...]:
