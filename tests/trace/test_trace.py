@@ -107,6 +107,35 @@ def test_serialised_pids(written: Write) -> None:
     assert found["global_pid"].to_list() == [None, global_pid(0xABCDEF, hardware=0x7F, vm=3)]
 
 
+def test_hardware_whose_ids_are_negative_numbers(tmp_path: Path) -> None:
+    """Ids are 64 bits, the hardware's on top: from 128 on SQLite shows them below zero."""
+    top = -(1 << 63)
+    path = Path(shutil.copy(OFF, tmp_path / "high.sqlite"))
+    with closing(sqlite3.connect(path)) as database:
+        columns = database.execute(
+            "select tables.name, columns.name from sqlite_master as tables, "
+            "pragma_table_info(tables.name) as columns where tables.type = 'table' "
+            "and columns.name in ('globalPid', 'globalTid', 'vmId')"
+        ).fetchall()
+        for table, column in columns:
+            database.execute(f'update "{table}" set {column} = {column} | ?', (top,))
+        database.commit()
+    with nsysmoe.open(OFF) as low, nsysmoe.open(path) as high:
+        for view in catalogue().views():
+            if view.name == "export_info":
+                continue
+            expected, found = low.frame(view.name), high.frame(view.name)
+            ids = [
+                name
+                for name in found.columns
+                if name.endswith(("global_pid", "global_tid", "vm_id"))
+            ]
+            assert all((found[name].drop_nulls() < 0).all() for name in ids), view.name
+            assert_frame_equal(
+                found.with_columns(pl.col(ids) - top), expected, check_row_order=False
+            )
+
+
 def test_shifted_and_negative_times(written: Write) -> None:
     build = TraceBuilder()
     build.kernel("k", 1_795_302_237_418_429_892, 3)
