@@ -20,6 +20,7 @@ from nsysmoe.export.sqlite import SqliteExport
 from nsysmoe.resources import using
 from nsysmoe.trace import catalogue
 from tests.conftest import DP2
+from tests.hardware import on_hardware_128
 from tests.oracle import kernel_durations
 
 if TYPE_CHECKING:
@@ -110,16 +111,7 @@ def test_serialised_pids(written: Write) -> None:
 def test_hardware_whose_ids_are_negative_numbers(tmp_path: Path) -> None:
     """Ids are 64 bits, the hardware's on top: from 128 on SQLite shows them below zero."""
     top = -(1 << 63)
-    path = Path(shutil.copy(OFF, tmp_path / "high.sqlite"))
-    with closing(sqlite3.connect(path)) as database:
-        columns = database.execute(
-            "select tables.name, columns.name from sqlite_master as tables, "
-            "pragma_table_info(tables.name) as columns where tables.type = 'table' "
-            "and columns.name in ('globalPid', 'globalTid', 'vmId')"
-        ).fetchall()
-        for table, column in columns:
-            database.execute(f'update "{table}" set {column} = {column} | ?', (top,))
-        database.commit()
+    path = on_hardware_128(Path(shutil.copy(OFF, tmp_path / "high.sqlite")))
     with nsysmoe.open(OFF) as low, nsysmoe.open(path) as high:
         for view in catalogue().views():
             if view.name == "export_info":
