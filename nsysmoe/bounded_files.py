@@ -6,8 +6,11 @@ import json
 import os
 import stat
 import sys
+from contextlib import contextmanager
+from functools import partial
 from importlib import resources
-from typing import TYPE_CHECKING, Any, TypedDict
+from io import TextIOWrapper
+from typing import TYPE_CHECKING, Any, AnyStr, TypedDict
 
 from nsysmoe.errors import InputError, NsysmoeError
 
@@ -17,7 +20,8 @@ else:
     import tomli as tomllib
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from io import BufferedReader
     from pathlib import Path
 
     from typing_extensions import Unpack
@@ -70,17 +74,49 @@ def read_lines(
     Raises:
         NsysmoeError: It cannot be read, or a line is longer than it may be.
     """
-    number = 0
+    with _opened(path, how) as file:
+        yield from _bounded(partial(file.readline, longest + 1), path, longest, how)
+
+
+def read_table_lines(
+    path: Path, longest: int = LONGEST_LINE, **how: Unpack[ReadOptions]
+) -> Iterator[str]:
+    """Read a table of any size line by line, as a CSV reader takes it.
+
+    A line ends with a line feed, a carriage return, or both, and keeps its end.
+
+    Args:
+        path: The file, in UTF-8, with a byte order mark or without.
+        longest: Characters that a line may have, with its end.
+        how: As for other files; it may have any size.
+
+    Raises:
+        NsysmoeError: As ``read_lines``.
+        UnicodeDecodeError: It is not UTF-8.
+    """
+    with _opened(path, how) as file, TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        yield from _bounded(partial(text.readline, longest + 1), path, longest, how)
+
+
+@contextmanager
+def _opened(path: Path, how: ReadOptions) -> Iterator[BufferedReader]:
     try:
         with path.open("rb") as file:
-            while line := file.readline(longest + 1):
-                number += 1
-                if len(line) > longest:
-                    what = f"has more than {longest >> 20} MiB in line {number:,}"
-                    raise _refusal(path, what, how)
-                yield line
+            yield file
     except OSError as error:
         raise _refusal(path, f"cannot be read ({error.strerror})", how) from error
+
+
+def _bounded(
+    read: Callable[[], AnyStr], path: Path, longest: int, how: ReadOptions
+) -> Iterator[AnyStr]:
+    number = 0
+    while line := read():
+        number += 1
+        if len(line) > longest:
+            what = f"has more than {longest >> 20} MiB in line {number:,}"
+            raise _refusal(path, what, how)
+        yield line
 
 
 def read_text(path: Path, **how: Unpack[ReadOptions]) -> str:

@@ -40,12 +40,15 @@ class Meetings:
             computed was of no request.
         by: How engines were told apart: ``pid`` (the record's process ids), ``steps`` (lengths and
             labels allow one way), or ``order`` (they allow several; taken is the order of GPUs).
+        is_refuted: Whether the record knows processes of the trace by their ids, but gives them
+            ranks that they cannot all have; ``by`` is then another way.
     """
 
     slices: pl.DataFrame
     left: int
     done: frozenset[int]
     by: str
+    is_refuted: bool = False
 
 
 def replay_engines(launches: pl.DataFrame, steps: pl.DataFrame, run: RunRecord) -> Meetings:
@@ -78,7 +81,9 @@ def replay_engines(launches: pl.DataFrame, steps: pl.DataFrame, run: RunRecord) 
     left = [count for _, count in replays]
     open_ = {table for table, count in zip(chosen, left, strict=True) if count}
     done = frozenset(pid for pid, table in tables.items() if table not in open_)
-    return Meetings(pl.concat(parts), sum(left), done, by)
+    # Ids of which the record knows none are of another host, or of a container: they say nothing.
+    is_refuted = by != "pid" and any(process_id in run.workers for process_id, _ in each.values())
+    return Meetings(pl.concat(parts), sum(left), done, by, is_refuted)
 
 
 class _Fits:

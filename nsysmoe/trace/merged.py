@@ -526,7 +526,8 @@ def _expression(part: str, name: str, kind: str) -> str:
     }
     if name in {"global_pid", "global_tid", "vm_id"}:
         low = f"coalesce(parts.{name}, (parts.file::bigint + 1) << 24) & {(1 << 48) - 1}"
-        return f"(coalesce(machines.machine, files.machine) << 48) | ({low})"
+        # Not shifted left: ids of hardware 128 and more are negative.
+        return f"(coalesce(machines.machine, files.machine) * {1 << 48}) | ({low})"
     if name in {"start_ns", "first_start_ns"}:
         return _on_one_clock(f"parts.{name}")
     if name in _WITH:

@@ -13,13 +13,13 @@ from array import array
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeGuard
 
-from nsysmoe.bounded_files import read_json, read_lines
+from nsysmoe.bounded_files import read_json, read_lines, read_table_lines
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.traffic.forms import BadRowError, answer_of, request_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from nsysmoe.traffic.request import Request
@@ -224,7 +224,7 @@ def _benchmark(row: dict[str, Any]) -> list[Any]:
 
 def _table(path: Path) -> Iterator[Any]:
     try:
-        reader = csv.DictReader(_decoded(read_lines(path)))
+        reader = csv.DictReader(read_table_lines(path))
         names = {name: _COLUMNS[name] for name in reader.fieldnames or () if name in _COLUMNS}
         if not {"input_length", "timestamp"} <= set(names.values()):
             raise InputError(
@@ -235,12 +235,6 @@ def _table(path: Path) -> Iterator[Any]:
             yield {ours: _number(row[theirs]) for theirs, ours in names.items()}
     except (UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} is no CSV that can be read ({error})") from error
-
-
-def _decoded(lines: Iterable[bytes]) -> Iterator[str]:
-    """Return the lines as text, the first without a byte order mark."""
-    for number, line in enumerate(lines):
-        yield line.decode("utf-8" if number else "utf-8-sig")
 
 
 def _number(text: str | None) -> Any:

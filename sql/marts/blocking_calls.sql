@@ -1,7 +1,7 @@
 create view main.blocking_calls as
 select
     global_tid,
-    (global_tid >> 24) << 24 as global_pid,
+    global_tid - (global_tid & 16777215) as global_pid,
     start_ns,
     end_ns,
     end_ns - start_ns as dur_ns

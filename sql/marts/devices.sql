@@ -34,7 +34,9 @@ left join staging.stg_cuda_devices as mapped
     on used.process_id = mapped.process_id and used.device_id = mapped.device_id
 -- A process and its GPUs are of one VM: bits 48 to 63 of both ids.
 left join staging.stg_gpus as gpus
-    on mapped.gpu_id = gpus.gpu_id and (used.global_pid >> 48) << 48 = gpus.vm_id
+    on
+        mapped.gpu_id = gpus.gpu_id
+        and used.global_pid - (used.global_pid & 281474976710655) = gpus.vm_id
 left join only_model on true;
 
 comment on view main.devices is

@@ -1,6 +1,6 @@
 create view staging.stg_api_calls as
 select
-    (global_tid >> 24) << 24 as global_pid,
+    global_tid - (global_tid & 16777215) as global_pid,
     correlation_id,
     -- A runtime call and the driver call inside it may share the id: the outer one comes first.
     arg_min(global_tid, start_ns) as global_tid,

@@ -23,7 +23,7 @@ events as (
     left join staging.stg_pageable_copies as copies
         on
             calls.correlationId = copies.correlation_id
-            and (calls.globalTid >> 24) << 24 = copies.global_pid
+            and calls.globalTid - (calls.globalTid & 16777215) = copies.global_pid
     union all
     select
         global_tid,

@@ -1,7 +1,7 @@
 create view staging.stg_code_loads as
 select
     calls.globalTid as global_tid,
-    (calls.globalTid >> 24) << 24 as global_pid,
+    calls.globalTid - (calls.globalTid & 16777215) as global_pid,
     names.name as call,
     calls.start as start_ns,
     calls."end" as end_ns,

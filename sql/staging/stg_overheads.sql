@@ -19,7 +19,7 @@ with rows_of_both as (
 
 select
     overheads.global_tid,
-    (overheads.global_tid >> 24) << 24 as global_pid,
+    overheads.global_tid - (overheads.global_tid & 16777215) as global_pid,
     (overheads.global_tid >> 24) & 16777215 as process_id,
     coalesce(names.value, '?') as kind,
     -- ENUM_CUPTI_OVERHEAD_TYPE: driver compiler, module and function loading, full command buffer.

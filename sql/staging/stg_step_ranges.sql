@@ -2,7 +2,7 @@ create view staging.stg_step_ranges as
 with labelled as (
     select
         events.globalTid as global_tid,
-        (events.globalTid >> 24) << 24 as global_pid,
+        events.globalTid - (events.globalTid & 16777215) as global_pid,
         events.start as start_ns,
         events."end" as end_ns,
         coalesce(events.text, strings.value) as label

@@ -1,6 +1,6 @@
 create view staging.stg_stepping_processes as
 select
-    (global_tid >> 24) << 24 as global_pid,
+    global_tid - (global_tid & 16777215) as global_pid,
     count(*) as calls
 from staging.stg_calls
 where step_place is not null and correlation_id is not null

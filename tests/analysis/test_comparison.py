@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -150,6 +150,71 @@ def test_what_is_no_saved_comparison(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(InputError):
         nsysmoe.Comparison.load(path)
+
+
+def whole(values: dict[str, Any]) -> dict[str, Any]:
+    """Return a comparison with an interval and what users saw."""
+    known = ("baseline", "candidate", "change")
+    values["metrics"][0]["interval"] = {
+        "low": -0.1, "high": 0.1, "level": 0.95, "over": "runs", "baseline_n": 3, "candidate_n": 3,
+    }  # fmt: skip
+    values["latency"] = [{
+        "metric": "ttft_s", "higher_is_better": False, "baseline_runs": 1, "candidate_runs": 1,
+        **{f"{key}{which}": 1.5 for key in known for which in ("", "_unprofiled")},
+    }]  # fmt: skip
+    return values
+
+
+# Where, which key, and what cannot stand there; ... for a key that is missing.
+WRONG: list[tuple[tuple[str | int, ...], str, list[Any]]] = [
+    (("latency", 0), "baseline_runs", [..., None, "1", 1.5, [], True]),
+    (("latency", 0), "candidate_runs", [..., None, "1", 1.5, [], True]),
+    (("latency", 0), "higher_is_better", [..., None, "1", 1, []]),
+    (("metrics", 0, "interval"), "level", [..., None, "95", [0.95], True]),
+    (("metrics", 0), "group", [..., None, 1, ["moe_kernel"], "moe", ""]),
+    (("metrics", 0), "baseline_values", [[True], ["1"], [1, 2]]),
+    (("metrics", 0), "candidate_values", [[True], ["1"], [1, 2]]),
+    (("metrics", 0), "baseline", [True]),
+    (("baseline", "breakdown", 0), "launches", [True]),
+]
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "wrong"),
+    [(where, key, wrong) for where, key, wrongs in WRONG for wrong in wrongs],
+)
+def test_values_of_another_kind_are_refused(
+    small: Path, tmp_path: Path, where: tuple[str | int, ...], key: str, wrong: Any
+) -> None:
+    values = whole(nsysmoe.compare(small, small).to_dict())
+    path = tmp_path / "c.json"
+    path.write_text(json.dumps(values))
+    assert render(comparison_page(nsysmoe.Comparison.load(path), full=True), "table")
+    found: Any = values
+    for step in where:
+        found = found[step]
+    if wrong is ...:
+        del found[key]
+    else:
+        found[key] = wrong
+    path.write_text(json.dumps(values))
+    with pytest.raises(InputError, match="is not a comparison that nsysmoe saved"):
+        nsysmoe.Comparison.load(path)
+
+
+def test_values_of_runs_are_as_many_as_the_files(small: Path, tmp_path: Path) -> None:
+    values = nsysmoe.compare([small, small], small).to_dict()
+    path = tmp_path / "c.json"
+    # Earlier versions wrote none.
+    for told in ([1, 2], []):
+        values["metrics"][0]["baseline_values"] = told
+        path.write_text(json.dumps(values))
+        assert nsysmoe.Comparison.load(path).metrics[0].baseline_values == tuple(told)
+    for told in ([1], [1, 2, 3]):
+        values["metrics"][0]["baseline_values"] = told
+        path.write_text(json.dumps(values))
+        with pytest.raises(InputError):
+            nsysmoe.Comparison.load(path)
 
 
 def test_no_moe_kernel_is_an_error_not_zeros(small: Path, written: Write) -> None:

@@ -331,6 +331,17 @@ def workers(made: Made, engines: list[int], parts: list[int | None]) -> list[dic
     ]
 
 
+def test_a_record_that_contradicts_the_processes_is_told(plain: Made, tmp_path: Path) -> None:
+    for layout, taken in ((Layout(), "the one way that"), (Layout(seeds=(1, 1)), "order of GPUs")):
+        made = Made(tmp_path / taken.replace(" ", ""), layout)
+        made.record(workers(made, [0, 0], [None, None]))
+        arm = read_arm(made.inputs, CHOICES)
+        told = next(finding for finding in arm.findings if finding.code == "workers_differ")
+        assert taken in told.message
+        assert there(arm) == expected(made)
+    assert "workers_differ" not in codes(read_arm(plain.inputs, CHOICES))
+
+
 def test_the_record_tells_engines_that_steps_do_not(tmp_path: Path) -> None:
     """Both engines serve prompts of the same lengths, one behind the other."""
     made = Made(tmp_path / "made", Layout(seeds=(1, 1)))

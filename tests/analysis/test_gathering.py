@@ -26,6 +26,7 @@ from nsysmoe.metrics.kernel_time.causes import ACROSS_CLOCKS
 from nsysmoe.metrics.kernel_time.waits import CAUSES
 from tests.conftest import DP2, FOUR_GPUS, GRAPHS, PAIRS
 from tests.export.parquet import write_parquetdir
+from tests.hardware import on_hardware_128
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +89,25 @@ def cut(source: Path, folder: Path, **options: Any) -> Path:
 def rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
     kept = frame.select(name for name in frame.columns if "kernel_id" not in name)
     return kept.sort(kept.columns, nulls_last=True).rows()
+
+
+def test_files_of_hardware_whose_ids_are_negative_numbers(tmp_path: Path) -> None:
+    source = DP2 / "eplb_on.sqlite"
+    for name, hosts in (("one", ["n1", "n1"]), ("two", ["n1", "n2"])):
+        low = cut(source, tmp_path / f"{name}-low", hosts=hosts)
+        high = cut(source, tmp_path / f"{name}-high", hosts=hosts)
+        for path in high.glob("*.sqlite"):
+            on_hardware_128(path)
+        with only_run(low).opened() as known, only_run(high).opened() as found:
+            for view in ("moe_launches", "host_gaps", "devices"):
+                there, expected = found.frame(view), known.frame(view)
+                # One host keeps what nsys wrote, several are numbered.
+                if name == "one":
+                    ids = [name for name in there.columns if name in {"global_pid", "global_tid"}]
+                    there = there.with_columns(
+                        there[column] + (1 << 62) + (1 << 62) for column in ids
+                    )
+                assert rows(there) == rows(expected), (name, view)
 
 
 def test_files_of_one_clock_say_what_the_whole_says_to_the_bit(whole: Path, apart: Path) -> None:

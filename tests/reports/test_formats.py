@@ -7,6 +7,7 @@ import io
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -174,6 +175,18 @@ def test_parquet_without_rows_has_the_columns_of_the_table() -> None:
     empty = Document("none", (Table("", (Column("a"), Column("b")), ()),), {}, ())
     frame = pl.read_parquet(io.BytesIO(encode(empty, "parquet")))
     assert (frame.columns, frame.height) == (["a", "b"], 0)
+
+
+def test_parquet_holds_lists_and_objects_as_json() -> None:
+    values: list[Any] = [[1, 2], "text", {}, {"a": [None, "\u202e"]}, (), 1, None]
+    records = tuple({"n": number, "value": value} for number, value in enumerate(values))
+    page = Document("mixed", (Table("", (Column("n"), Column("value")), ()),), {}, records)
+    frame = pl.read_parquet(io.BytesIO(encode(page, "parquet")))
+    assert frame["value"].to_list() == [
+        "[1, 2]", "text", "{}", '{"a": [null, "\\u202e"]}', "[]", "1", None
+    ]  # fmt: skip
+    alone = Document("lists", page.tables, {}, ({"n": 0, "value": {}},))
+    assert pl.read_parquet(io.BytesIO(encode(alone, "parquet"))).rows() == [(0, "{}")]
 
 
 def test_json_holds_hostile_names_exactly(hostile: Path) -> None:

@@ -173,7 +173,17 @@ def test_what_lengths_do_not_tell_process_ids_do() -> None:
     assert fed(told.slices) == really(engines, passes[::-1])
     # Processes of which the trace knows nothing tell nothing.
     others = {1: Worker(1, 1), 2: Worker(0, 0)}
-    assert replay_engines(*there, record(engines, workers=others)).by == "order"
+    unknown = replay_engines(*there, record(engines, workers=others))
+    assert (unknown.by, unknown.is_refuted, told.is_refuted) == ("order", False, False)
+
+
+@pytest.mark.parametrize("ranks", [{100: 0, 101: 0}, {100: 0}, {100: 0, 101: 2}])
+def test_processes_that_contradict_the_run_are_passed_over_and_told(ranks: dict[int, int]) -> None:
+    engines, passes = late()
+    workers = {pid: Worker(rank, None) for pid, rank in ranks.items()}
+    found = replay_engines(*frames(engines, passes), record(engines, workers=workers))
+    assert (found.by, found.is_refuted) == ("order", True)
+    assert fed(found.slices) == really(engines, passes)
 
 
 def test_engines_that_nothing_tells_apart_are_taken_in_the_order_of_gpus() -> None:

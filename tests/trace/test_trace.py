@@ -20,6 +20,7 @@ from nsysmoe.export.sqlite import SqliteExport
 from nsysmoe.resources import using
 from nsysmoe.trace import catalogue
 from tests.conftest import DP2
+from tests.hardware import on_hardware_128
 from tests.oracle import kernel_durations
 
 if TYPE_CHECKING:
@@ -105,6 +106,26 @@ def test_serialised_pids(written: Write) -> None:
         found = trace.frame("kernels").sort("kernel_id")
     assert found["process_id"].to_list() == [None, 0xABCDEF]
     assert found["global_pid"].to_list() == [None, global_pid(0xABCDEF, hardware=0x7F, vm=3)]
+
+
+def test_hardware_whose_ids_are_negative_numbers(tmp_path: Path) -> None:
+    """Ids are 64 bits, the hardware's on top: from 128 on SQLite shows them below zero."""
+    top = -(1 << 63)
+    path = on_hardware_128(Path(shutil.copy(OFF, tmp_path / "high.sqlite")))
+    with nsysmoe.open(OFF) as low, nsysmoe.open(path) as high:
+        for view in catalogue().views():
+            if view.name == "export_info":
+                continue
+            expected, found = low.frame(view.name), high.frame(view.name)
+            ids = [
+                name
+                for name in found.columns
+                if name.endswith(("global_pid", "global_tid", "vm_id"))
+            ]
+            assert all((found[name].drop_nulls() < 0).all() for name in ids), view.name
+            assert_frame_equal(
+                found.with_columns(pl.col(ids) - top), expected, check_row_order=False
+            )
 
 
 def test_shifted_and_negative_times(written: Write) -> None:

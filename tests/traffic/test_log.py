@@ -102,6 +102,17 @@ def test_burstgpts_table(tmp_path: Path) -> None:
     assert log.request(1).output_tokens is None, "a length of 0 is a failure, not a length"
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_a_table_with_the_line_ends_of_any_system(tmp_path: Path, end: str, mark: str) -> None:
+    path = tmp_path / "burst.csv"
+    table = ("Timestamp,Request tokens,Response tokens", "1,2,3", '4,"5",6', "")
+    path.write_bytes((mark + end.join(table)).encode())
+    log = read_log(path)
+    assert list(log.arrivals or ()) == [0.0, 3.0]
+    assert [log.request(number).output_tokens for number in range(len(log))] == [3, 6]
+
+
 @pytest.mark.parametrize(("row", "why"), [
     ({"prompt": ""}, "prompt is neither"), ({"prompt": [1, "2"]}, "prompt is neither"),
     ({"messages": [{"content": "x"}]}, "messages without roles"), ([1], "no JSON object"),

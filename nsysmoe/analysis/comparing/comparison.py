@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError
 from nsysmoe.findings import Finding
+from nsysmoe.metrics.kernel_time.table1 import Group
 from nsysmoe.metrics.statistics.interval import Interval
 from nsysmoe.whole_files import whole_file
 
@@ -24,6 +25,7 @@ SCHEMA_VERSION = 1
 _SAVE = "write one with nsysmoe compare --format json"
 _SEVERITIES = {name: name for name in ("info", "warning", "error")}
 _GROUP_NAMES = {name: name for name in ("moe_kernel", "communication")}
+_METRIC_GROUPS = {name: name for name in get_args(Group)}
 
 
 @dataclass(frozen=True)
@@ -244,7 +246,8 @@ def _row_to_dict(row: Breakdown) -> dict[str, Any]:
 
 
 def _check_types(comparison: Comparison) -> None:
-    """Raise TypeError where a value that was read from JSON is not of its kind."""
+    """Raise TypeError or ValueError where a value read from JSON is not what it must be."""
+    _check_runs(comparison)
     checks = [
         *(
             check
@@ -262,8 +265,27 @@ def _check_types(comparison: Comparison) -> None:
         checks += [(finding.code, (str,)), (finding.message, (str,)), (finding.evidence, (dict,))]
         checks += [(_SEVERITIES[finding.severity], (str,))]
     for value, kinds in checks:
-        if not isinstance(value, kinds) or (isinstance(value, int) and abs(value) >= 2**63):
+        if not _is_of(value, kinds):
             raise TypeError(value)
+
+
+def _is_of(value: object, kinds: tuple[type, ...]) -> bool:
+    if isinstance(value, bool):
+        # To Python it is a whole number, too.
+        return bool in kinds
+    return isinstance(value, kinds) and not (isinstance(value, int) and abs(value) >= 2**63)
+
+
+def _check_runs(comparison: Comparison) -> None:
+    """Raise ValueError where values of runs are not as many as their arm's files."""
+    for change in comparison.metrics:
+        for side, values in (
+            (comparison.baseline, change.baseline_values),
+            (comparison.candidate, change.candidate_values),
+        ):
+            # Earlier versions wrote none.
+            if values and len(values) != len(side.sources):
+                raise ValueError(values)
 
 
 _NUMBER = (int, float, type(None))
@@ -284,12 +306,14 @@ def _of_change(change: Change) -> list[Check]:
     checks: list[Check] = [
         (value, _NUMBER) for value in (change.baseline, change.candidate, change.change)
     ]
+    checks += [(_METRIC_GROUPS[change.group], (str,))]
     checks += [(change.metric, (str,)), (change.verdict, (str, type(None)))]
     checks.append((change.uncertainty_ns, _NUMBER))
     checks += [(value, _NUMBER) for value in (*change.baseline_values, *change.candidate_values)]
-    if change.interval is not None:
-        checks += [(bound, (int, float)) for bound in (change.interval.low, change.interval.high)]
-        checks += [(change.interval.over, (str,))]
+    if (found := change.interval) is not None:
+        checks += [(value, (int, float)) for value in (found.low, found.high, found.level)]
+        checks += [(count, (int,)) for count in (found.baseline_n, found.candidate_n)]
+        checks.append((found.over, (str,)))
     return checks
 
 
@@ -301,6 +325,8 @@ def _of_cause(row: dict[str, Any]) -> list[Check]:
 def _of_latency(row: dict[str, Any]) -> list[Check]:
     keys = [f"{key}{which}" for key in _OF_BOTH for which in ("", "_unprofiled")]
     checks: list[Check] = [(row["metric"], (str,)), *((row[key], _NUMBER) for key in keys)]
+    checks += [(row[key], (int,)) for key in ("baseline_runs", "candidate_runs")]
+    checks.append((row["higher_is_better"], (bool,)))
     # Earlier versions wrote none of these.
     lists = [f"{key}{which}" for key in _OF_RUNS for which in ("", "_unprofiled")]
     checks += [(value, _NUMBER) for key in lists for value in row.get(key, ())]

@@ -38,6 +38,7 @@ class Batches:
         engines: Data-parallel ranks.
         told_by: How engines were told apart (``Meetings.by``); None with one.
         dummies: Launches of passes in which no engine had a request; empty with one engine.
+        is_refuted: Whether the record's processes do not fit the trace's (``Meetings``).
     """
 
     launches: pl.DataFrame
@@ -46,6 +47,7 @@ class Batches:
     engines: int
     told_by: str | None
     dummies: pl.DataFrame
+    is_refuted: bool = False
 
     @property
     def ranks(self) -> int:
@@ -187,6 +189,7 @@ def _met(launches: pl.DataFrame, meetings: Meetings, run: RunRecord, trace: Trac
         engines=run.data_parallel,
         told_by=meetings.by,
         dummies=passes.filter(~is_served),
+        is_refuted=meetings.is_refuted,
     )
 
 

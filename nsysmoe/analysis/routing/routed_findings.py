@@ -50,6 +50,7 @@ class Told:
         return [
             *self._partial(),
             *self._dummies(launches),
+            *self._workers(),
             *self._engines(),
             *([] if is_told_by_grids else self._grids()),
             *self._padding(launches),
@@ -92,6 +93,29 @@ class Told:
                     "passes": passes,
                     "launches": left_out.height,
                     "time_ratio": ratio,
+                },
+            )
+        ]
+
+    def _workers(self) -> list[Finding]:
+        if not self.batches.is_refuted:
+            return []
+        taken = (
+            "the order of GPUs"
+            if self.batches.told_by == "order"
+            else "the one way that lengths and steps allow"
+        )
+        return [
+            Finding(
+                "workers_differ",
+                "warning",
+                f"the processes of {self.record} (`workers`) do not fit those of {self.trace}: "
+                f"they do not give each process its own of {self.batches.engines} data-parallel "
+                f"ranks; taken instead is {taken}",
+                {
+                    "source": str(self.trace),
+                    "engines": self.batches.engines,
+                    "taken": self.batches.told_by,
                 },
             )
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.reports.escape import visible
@@ -12,7 +13,11 @@ if TYPE_CHECKING:
 
 
 def encode(document: Document) -> bytes:
-    """Return the records as a file of Parquet; numbers in a column of texts become texts."""
+    """Return the records as a file of Parquet.
+
+    Numbers in a column of texts become texts. Lists and objects are texts of JSON: Parquet has no
+    column of lists beside texts, and no object without keys.
+    """
     import polars as pl  # noqa: PLC0415 - slow to import
 
     rows = [
@@ -31,4 +36,6 @@ def encode(document: Document) -> bytes:
 
 
 def _plain(value: Any) -> Any:
+    if isinstance(value, (list, tuple, dict)):
+        return json.dumps(value)
     return visible(value) if isinstance(value, str) else value
