@@ -52,7 +52,15 @@ def _after(seconds: float) -> Callable[[], bool]:
 
 def _partial(folder: Path) -> Callable[[], bool]:
     """Tell when the file that is being written has appeared, and has content."""
-    return lambda: any(path.stat().st_size for path in folder.glob(".nsysmoe-*"))
+    return lambda: any(_size(path) for path in folder.glob(".nsysmoe-*"))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        # It was put into its place since the folder was listed.
+        return 0
 
 
 def _is_whole_page(path: Path) -> bool:
