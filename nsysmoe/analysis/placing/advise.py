@@ -37,7 +37,9 @@ class Advice:
 
     Attributes:
         source: The routing log.
-        shape: ``gpus``, XX
+        shape: ``gpus``, ``redundant``, ``experts``, ``layers``, ``steps``, ``unit`` of a step
+            (``step``, ``request`` or ``window``), ``small_steps`` (in which experts have fewer rows
+            than a block, in the mean; None where the log tells no steps).
         loads: One a way to place: ``what`` (``now``; ``eplb``, what turning it on does; ``best``;
             ``active``, which balances what steps cost; ``eplb_plain``, EPLB without redundant
             experts where there are any; ``perfect_balance``, ``uniform_router``), ``critical``

@@ -102,18 +102,16 @@ def _lanes(
     comparison: Comparison, key: str, scale: float, end: str | None = None
 ) -> list[list[float]]:
     """Return the known values of each arm's runs."""
-    return [
-        [value * scale for value in values if value is not None]
-        for place, side in enumerate(_sides(comparison))
-        for values in [
-            [
-                _traced(comparison, key, place, run)
-                if end is None
-                else _served(comparison, key, end, place, run)
-                for run in range(len(side.sources))
-            ]
+    lanes = []
+    for place, side in enumerate(_sides(comparison)):
+        values = [
+            _traced(comparison, key, place, run)
+            if end is None
+            else _served(comparison, key, end, place, run)
+            for run in range(len(side.sources))
         ]
-    ]
+        lanes.append([value * scale for value in values if value is not None])
+    return lanes
 
 
 def _is_known(rows: Sequence[dict[str, Any]], key: str) -> bool:
