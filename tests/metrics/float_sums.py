@@ -19,7 +19,7 @@ from nsysmoe.metrics.kernel_time.durations import duration_statistics, pooled_st
 from nsysmoe.metrics.kernel_time.imbalance import imbalance, slowest_ranks
 from nsysmoe.metrics.kernel_time.rearrangement import rearrangement_effects
 from nsysmoe.metrics.kernel_time.schedule import schedule_values
-from nsysmoe.metrics.kernel_time.steps import SUMS, step_table, undistorted
+from nsysmoe.metrics.kernel_time.steps import SUMS, step_table, undistorted, with_work
 
 CELLS, SLICES = 240_000, 60
 CHANCE = np.random.default_rng(1)
@@ -175,9 +175,10 @@ def answers(order: int) -> dict[str, object]:
         )
     )  # fmt: skip
     sums = {name: CHANCE.integers(1, 10**9, SLICES) for name in SUMS if name not in MADE}
-    worked = pl.DataFrame({"slice": np.arange(SLICES), "blocks": np.full(SLICES, 64), **sums})
+    worked = pl.DataFrame({"slice": np.arange(SLICES), **sums})
+    work = cuts.select("slice", "start_ns", "phase", blocks=pl.lit(64, pl.Int64))
     met = shuffled(collectives())
-    table = step_table(cuts, worked, paired, met, spent)
+    table = step_table(with_work(cuts, work), worked, paired, met, spent)
     causes = time_causes(spent, shuffled(gaps()), shuffled(ledger()))
     residuals, events = [0.0, 1234.567, 4321.987, 2222.111], shuffled(meetings())
     across = waits_across_clocks(events, residuals)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from statistics import median
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,8 @@ from nsysmoe.metrics.kernel_time.steps import (
     launches_by_slice,
     step_table,
     undistorted,
+    with_typical,
+    with_work,
 )
 from nsysmoe.metrics.kernel_time.work import work_difference
 
@@ -71,6 +74,14 @@ LAUNCHES = pl.DataFrame(
         "device_id": [0, 0, 1, 0, 1],
     }
 )
+WORK = pl.DataFrame(
+    {
+        "slice": [0, 1, 2],
+        "start_ns": [0, 10, 110],
+        "phase": [None, "prefill", "decode"],
+        "blocks": [1, 500, 9],
+    }
+)
 CELLS = pl.DataFrame({"start_ns": [20, 112], "slowest_ns": [30, 5], "mean_ns": [20.0, 4.5]})
 COLLECTIVES = pl.DataFrame(
     {
@@ -98,7 +109,7 @@ SLICED = COLLECTIVES.with_columns(slice=pl.Series([1, 1, 2, 2]))
 
 
 def table_of() -> pl.DataFrame:
-    return step_table(CUTS, launches_by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
+    return step_table(with_work(CUTS, WORK), launches_by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
 
 
 def test_what_each_step_holds() -> None:
@@ -161,7 +172,8 @@ def test_steps_add_up_wherever_launches_fall(
     cuts = time.with_row_index("slice").select(
         pl.col("slice").cast(pl.Int64), "step", "phase", "start_ns", wall_ns="window_ns"
     )
-    table = step_table(cuts, launches_by_slice(cuts, frame), CELLS, SLICED, time)
+    work = cuts.select("slice", "start_ns", "phase", blocks=pl.lit(8, pl.Int64))
+    table = step_table(with_work(cuts, work), launches_by_slice(cuts, frame), CELLS, SLICED, time)
     assert table.height == len(windows)
     assert table["wall_ns"].sum() == sum(windows)
     assert table["launches"].sum() == len(launches)
@@ -182,13 +194,17 @@ def test_nothing_paired_is_null_and_not_0() -> None:
 # --- distorted steps -----------------------------------------------------------------------------
 
 
-def walls(*steps: int, phase: str = "decode", idle: int = 0) -> pl.DataFrame:
-    """Steps of one phase, one after the other."""
+def walls(
+    *steps: int, phase: str = "decode", idle: int = 0, blocks: int | None = 32
+) -> pl.DataFrame:
+    """Steps of one phase and one size of grid, one after the other."""
     return pl.DataFrame(
         {
             "slice": range(len(steps)),
             "step": range(len(steps)),
             "phase": [phase] * len(steps),
+            "joint_phase": [phase] * len(steps),
+            "blocks": pl.Series([blocks] * len(steps), dtype=pl.Int64),
             "stratum": [f"{phase} 5"] * len(steps),
             "start_ns": [sum(steps[:number]) for number in range(len(steps))],
             "wall_ns": steps,
@@ -234,6 +250,65 @@ def test_phases_have_medians_of_their_own() -> None:
     prefill = walls(1000, 1000, 1000, 1000, phase="prefill")
     decode = walls(100, 100, 100, 100, 400).with_columns(pl.col("slice") + 4)
     assert causes_of(pl.concat([prefill, decode])) == [(8, "stall")]
+
+
+def joined(*parts: pl.DataFrame) -> pl.DataFrame:
+    """Steps of several kinds, numbered through."""
+    table = pl.concat(parts)
+    return table.with_columns(slice=pl.int_range(table.height))
+
+
+def test_a_step_with_more_to_do_is_not_distorted() -> None:
+    chunks = walls(110, 110, 120, 110, phase="mixed", blocks=5_600)
+    full = walls(440, phase="mixed", blocks=51_296)
+    silent = events((0, 10_000))
+    assert causes_of(joined(chunks, full), silence=silent) == []
+    # One with as little to do as the others is.
+    assert causes_of(joined(chunks, walls(440, phase="mixed", blocks=5_000))) == [(4, "stall")]
+
+
+def test_a_step_that_takes_longer_than_larger_ones_is_distorted() -> None:
+    full = walls(440, 440, 430, 450, phase="mixed", blocks=51_296)
+    chunk = walls(1_400, phase="mixed", blocks=5_600)
+    found = distorted(joined(full, chunk), [])
+    assert found.select("slice", "typical_ns").rows() == [(4, 440.0)]
+
+
+def test_a_rank_that_decodes_is_as_slow_as_the_prompt_that_another_reads() -> None:
+    decode = walls(20, 20, 20, 20)
+    beside = walls(93).with_columns(joint_phase=pl.lit("mixed"))
+    assert causes_of(joined(decode, walls(93))) == [(4, "stall")]
+    assert causes_of(joined(decode, beside)) == []
+
+
+def test_steps_without_moe_kernels_have_others_of_their_phase() -> None:
+    assert causes_of(walls(100, 100, 100, 100, 301, blocks=None)) == [(4, "stall")]
+    # Alone, it is smaller than all of them, and still took longer.
+    few = joined(walls(100, 100, 100, 100), walls(301, blocks=None))
+    assert causes_of(few) == [(4, "stall")]
+
+
+@settings(max_examples=60, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 999), st.sampled_from(["decode", "mixed"]), st.integers(0, 70)),
+        min_size=1,
+        max_size=12,
+    )
+)
+def test_the_usual_length_by_hand(steps: list[tuple[int, str, int]]) -> None:
+    table = joined(
+        *(walls(wall, phase=phase, blocks=size or None) for wall, phase, size in steps),
+    )
+    sizes = [round(math.log2(size)) if size else -1 for _, _, size in steps]
+    for number, (_, phase, _) in enumerate(steps):
+        alike = [n for n, one in enumerate(steps) if one[1] == phase]
+        same = [n for n in alike if sizes[n] == sizes[number]]
+        larger = [n for n in alike if sizes[n] >= sizes[number]]
+        peers = same if len(same) >= 4 else larger
+        others = [steps[n][0] for n in peers if n != number]
+        expected = median(others) if len(peers) >= 4 else None
+        assert with_typical(table)["typical_ns"][number] == expected
 
 
 def test_fewer_than_four_steps_have_no_usual_length() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 import pytest
@@ -100,6 +100,31 @@ def test_slices_are_the_steps_of_the_gpu_with_the_longest_window(trace: nsysmoe.
     slices = trace.frame("slices").sort("slice")
     assert slices["slice"].to_list() == list(range(slices.height))
     assert slices.drop("slice").rows() == by_device[longest]
+
+
+def test_what_all_ranks_had_to_do_in_a_slice(trace: nsysmoe.Trace) -> None:
+    slices = trace.frame("slices").sort("slice").to_dicts()
+    passes: dict[tuple[object, ...], list[dict[str, Any]]] = {}
+    for row in trace.frame("moe_launches").iter_rows(named=True):
+        key = tuple(row[name] for name in ("global_pid", "device_id", "step", "pass", "phase"))
+        passes.setdefault(key, []).append(row)
+    done: dict[int, tuple[set[str | None], list[int]]] = {}
+    for (*_, phase), rows in passes.items():
+        starts = [row["start_ns"] for row in rows]
+        middle = (min(starts) + max(starts)) // 2
+        place = max(sum(cut["start_ns"] <= middle for cut in slices) - 1, 0)
+        phases, blocks = done.setdefault(place, (set(), []))
+        phases.add(phase)  # type: ignore[arg-type]
+        blocks.extend(row["blocks"] for row in rows)
+    expected = []
+    for cut in slices:
+        phases, blocks = done.get(cut["slice"], ({cut["phase"]}, []))
+        real = phases - {"dummy", None}
+        known = real or phases - {None}
+        phase = "mixed" if len(real) > 1 else min(known, default=cut["phase"])
+        expected.append((cut["slice"], cut["start_ns"], phase, max(blocks, default=None)))
+    assert len({row[2] for row in expected}) > 1
+    assert trace.frame("slice_work").sort("slice").rows() == expected
 
 
 def test_communication_by_slice(trace: nsysmoe.Trace) -> None:

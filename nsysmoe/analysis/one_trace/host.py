@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.findings import Finding
 
+_STEPS = ("global_pid", "device_id", "step", "phase", "start_ns", "end_ns", "wall_ns")
+
 
 @dataclass(frozen=True)
 class Host:
@@ -74,11 +76,12 @@ def host(
             ("host_steps", None),
             ("launch_calls", None),
             ("profiler_overhead", None),
-            ("device_steps", ("start_ns", "end_ns")),
+            ("device_steps", _STEPS),
+            ("slice_work", None),
         )
         steps, calls = trace.frame("host_steps"), trace.frame("launch_calls")
         overheads = trace.frame("profiler_overhead")
-        windows = trace.frame("device_steps", ("start_ns", "end_ns"))
+        windows, work = trace.frame("device_steps", _STEPS), trace.frame("slice_work")
         findings = trace.findings()
     if steps.is_empty():
         raise MissingDataError(
@@ -91,9 +94,11 @@ def host(
         anatomy,
         asymmetry,
         launch_costs,
+        launched_work,
         overhead_totals,
     )
 
+    steps = launched_work(steps, windows, work)
     ranks = anatomy(steps)
     launching = steps["global_tid"].unique().to_list()
     return Host(

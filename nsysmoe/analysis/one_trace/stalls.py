@@ -67,21 +67,23 @@ def stalls(
             ("host_gaps", None),
             ("idle_gaps", _IDLE),
             ("device_steps", _STEPS),
+            ("slice_work", None),
             ("rearrangements", None),
             ("steps", _RANGES),
             ("launching_threads", ("is_main",)),
         )
         gaps, idle = trace.frame("host_gaps"), trace.frame("idle_gaps", _IDLE)
         steps, moved = trace.frame("device_steps", _STEPS), trace.frame("rearrangements")
-        ranges = trace.frame("steps", _RANGES)
+        ranges, work = trace.frame("steps", _RANGES), trace.frame("slice_work")
         has_calls = not trace.frame("launching_threads", ("is_main",)).is_empty()
         findings = trace.findings()
 
     import polars as pl  # noqa: PLC0415
 
     from nsysmoe.metrics.kernel_time.stalls import find_stalls, stall_sums  # noqa: PLC0415 - imports polars
+    from nsysmoe.metrics.kernel_time.steps import with_work  # noqa: PLC0415
 
-    found = find_stalls(gaps, idle, steps, moved, ranges)
+    found = find_stalls(gaps, idle, with_work(steps, work), moved, ranges)
     devices = steps.group_by("global_pid", "device_id").agg(
         pl.col("wall_ns").sum(), pl.col("step").is_not_null().sum().alias("steps")
     )

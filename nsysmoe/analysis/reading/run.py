@@ -56,6 +56,7 @@ _SCHEDULE = (
     ("clocks", None),
     ("device_time", None),
     ("slices", None),
+    ("slice_work", None),
     ("steps", None),
     ("rearrangements", None),
     ("code_loads", None),
@@ -82,7 +83,7 @@ class Schedule:
         sliced: View ``collective_slices``.
         arrivals: View ``last_arrivals``.
         device_time: View ``device_time``.
-        slices: View ``slices``.
+        slices: View ``slices`` with what ``metrics.kernel_time.steps.with_work`` adds.
         steps: View ``steps``, no rows where the trace has no ranges.
         rearrangements: View ``rearrangements``.
         code_loads: View ``code_loads``.
@@ -384,10 +385,11 @@ def _read_across(trace: Trace) -> dict[str, pl.DataFrame]:
 
 
 def _read_schedule(trace: Trace) -> Schedule:
-    from nsysmoe.metrics.kernel_time.waits import with_known_phase  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.steps import with_work  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.waits import with_known_phase  # noqa: PLC0415
 
     collectives = trace.frame("collective_phases")
-    slices = trace.frame("slices").sort("slice")
+    slices = with_work(trace.frame("slices").sort("slice"), trace.frame("slice_work"))
     return Schedule(
         collectives=collectives,
         sliced=trace.frame("collective_slices"),

@@ -21,8 +21,7 @@ class StepTimes:
     """When steps were, and which of them are not to be taken for usual.
 
     Attributes:
-        table: View ``slices`` (phase ``unattributed`` where unknown) with ``launches`` of MoE
-            kernels that start in each.
+        table: What ``metrics.kernel_time.steps.timed_steps`` returned.
         distorted: What ``metrics.kernel_time.steps.distorted`` returned; None where it was not
             asked for.
     """
@@ -34,7 +33,7 @@ class StepTimes:
 def needed_views(*, with_distorted: bool) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
     """Return what ``read_step_times`` is going to ask for, as ``Trace.read_ahead`` takes it."""
     causes = _CAUSES if with_distorted else ()
-    return (("slices", None), ("moe_kernels", _LAUNCHED), *causes)
+    return (("slices", None), ("slice_work", None), ("moe_kernels", _LAUNCHED), *causes)
 
 
 def read_step_times(trace: Trace, *, with_distorted: bool) -> StepTimes:
@@ -43,9 +42,9 @@ def read_step_times(trace: Trace, *, with_distorted: bool) -> StepTimes:
     Raises:
         NsysmoeError: The trace cannot be used.
     """
-    from nsysmoe.metrics.kernel_time.steps import timed_steps  # noqa: PLC0415 - polars
+    from nsysmoe.metrics.kernel_time.steps import timed_steps, with_work  # noqa: PLC0415 - polars
 
-    cuts = trace.frame("slices").sort("slice")
+    cuts = with_work(trace.frame("slices").sort("slice"), trace.frame("slice_work"))
     table = timed_steps(cuts, trace.frame("moe_kernels", _LAUNCHED))
     return StepTimes(table, _distorted(trace, cuts, table) if with_distorted else None)
 

@@ -9,7 +9,7 @@ import polars as pl
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 from nsysmoe.metrics.kernel_time.stalls import SLOW_RATIO
-from nsysmoe.metrics.kernel_time.steps import with_typical
+from nsysmoe.metrics.kernel_time.steps import with_typical, with_work
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,13 +20,43 @@ _TIMES = ("wall_ns", "launching_ns", "outside_ns")
 _COUNTS = ("launches", "graph_launches", "calls")
 
 
+def launched_work(
+    steps: pl.DataFrame, device_steps: pl.DataFrame, work: pl.DataFrame
+) -> pl.DataFrame:
+    """Say of the steps of launching threads what all ranks had to do in them.
+
+    Args:
+        steps: View ``host_steps``.
+        device_steps: View ``device_steps``; ``global_pid``, ``device_id``, ``step``, ``phase``,
+            ``start_ns``, ``wall_ns``.
+        work: View ``slice_work``.
+
+    Returns:
+        ``steps`` with ``joint_phase`` and ``blocks``, as ``metrics.kernel_time.steps.with_work``
+        adds them; of a step without a number its own phase, and null.
+    """
+    keys = ["global_pid", "device_id", "step"]
+    launched = with_work(device_steps, work).drop_nulls("step").unique(keys, maintain_order=True)
+    found = launched.select(*keys, "joint_phase", "blocks")
+    # A process that the export does not name is one all the same.
+    return (
+        steps.with_row_index("place")
+        .join(found, on=keys, how="left", nulls_equal=True)
+        .sort("place")
+        .drop("place")
+        .with_columns(
+            pl.coalesce("joint_phase", "phase", pl.lit(UNATTRIBUTED)).alias("joint_phase")
+        )
+    )
+
+
 def usual_steps(steps: pl.DataFrame) -> pl.DataFrame:
-    """Leave out steps of 3 times what the thread's other steps of the phase take.
+    """Leave out steps of 3 times what the thread's other steps with as much to do take.
 
     A step in which code was compiled says nothing about launching.
 
     Args:
-        steps: View ``host_steps``.
+        steps: What ``launched_work`` returned.
 
     Returns:
         ``steps`` with ``phase`` never null (``unattributed``).
@@ -46,7 +76,7 @@ def anatomy(steps: pl.DataFrame) -> pl.DataFrame:
     """Say what each launching thread does in a step, by phase.
 
     Args:
-        steps: View ``host_steps``.
+        steps: What ``launched_work`` returned.
 
     Returns:
         One row a rank and phase, ranks in order: ``global_tid``, ``process_id``, ``device_id``,

@@ -22,12 +22,12 @@ def rearrangement_effects(
 
     Returns:
         One row each: the columns of the view; ``stall_ns`` (wall time of the steps it falls into,
-        less the median of their phase's other steps; null where there are none), ``phase`` (of the
-        stratum of steps with most cell time on both sides: others are other work), ``before`` and
-        ``after`` (Σ slowest / Σ mean of its cells since the last rearrangement and until the
-        next), ``step_mean_ns`` (Σ mean of its cells a step), ``gain_ns`` (a step:
-        (before - after) × step_mean), ``payback_steps`` (stall / gain; null where nothing was
-        gained).
+        less the median of others of their stratum, or else phase; null where there are none),
+        ``phase`` (of the stratum of steps with most cell time on both sides: others are other
+        work), ``before`` and ``after`` (Σ slowest / Σ mean of its cells since the last
+        rearrangement and until the next), ``step_mean_ns`` (Σ mean of its cells a step),
+        ``gain_ns`` (a step: (before - after) × step_mean), ``payback_steps`` (stall / gain; null
+        where nothing was gained).
     """
     edges = rearrangements.sort("start_ns").with_columns(
         pl.col("end_ns").shift(1).alias("since_ns"), pl.col("start_ns").shift(-1).alias("until_ns")
@@ -57,8 +57,14 @@ def rearrangement_effects(
 def _stall(row: dict[str, int], table: pl.DataFrame) -> float | None:
     end = pl.col("start_ns") + pl.col("wall_ns")
     hit = (pl.col("start_ns") < row["end_ns"]) & (end > row["start_ns"])
-    usual = table.filter(~hit).group_by("phase").agg(pl.col("wall_ns").median().alias("usual_ns"))
-    stalled = table.filter(hit).join(usual, on="phase")
+    stalled, others = table.filter(hit), table.filter(~hit)
+    # As much to do, where other steps had; else whatever the phase usually takes.
+    for key in ("stratum", "phase"):
+        usual = others.group_by(key).agg(pl.col("wall_ns").median().alias(f"by_{key}"))
+        stalled = stalled.join(usual, on=key, how="left")
+    stalled = stalled.with_columns(usual_ns=pl.coalesce("by_stratum", "by_phase")).drop_nulls(
+        "usual_ns"
+    )
     if stalled.is_empty():
         return None
     return float((stalled["wall_ns"] - stalled["usual_ns"]).sum())

@@ -55,7 +55,7 @@ def find_stalls(
     Args:
         gaps: View ``host_gaps``.
         idle: View ``idle_gaps``; ``global_pid``, ``device_id``, ``start_ns``, ``end_ns``.
-        device_steps: View ``device_steps``.
+        device_steps: View ``device_steps``, with what ``steps.with_work`` adds.
         rearrangements: View ``rearrangements``.
         ranges: View ``steps``; no rows where the trace has no ranges of vLLM's.
 
@@ -278,8 +278,8 @@ def _slow_steps(
 ) -> list[dict[str, Any]]:
     """Return the steps that took far longer than usual, one row for all GPUs that share one.
 
-    That is 3 times the median of their phase's other steps. A phase of fewer than four steps
-    has no usual length: there a step is slow of which events took more than half.
+    That is 3 times what is usual for as much to do (``with_typical``). Where there is no usual
+    length, a step is slow of which events took more than half.
     """
     pieces = {
         kind: Spans.union(
@@ -301,14 +301,12 @@ def _slow_on(steps: pl.DataFrame, lost: Spans) -> list[dict[str, Any]]:
     """Return the slow steps of one GPU.
 
     Args:
-        steps: Its rows of ``device_steps``.
+        steps: Its rows of ``device_steps``, with what ``with_work`` adds.
         lost: What events took.
     """
     # A key of -1 stands for a process that the export does not name.
     named = steps.with_columns(pl.col("global_pid").replace(-1, None))
-    table = named.sort("start_ns").with_columns(
-        pl.int_range(pl.len()).alias("slice"), pl.col("phase").fill_null(UNATTRIBUTED)
-    )
+    table = named.sort("start_ns").with_columns(pl.int_range(pl.len()).alias("slice"))
     # What runs before the first step is none.
     table = table.filter(pl.col("step").is_not_null() | (pl.col("slice") > 0))
     # Idle steps wait for requests; how long is the workload's.

@@ -36,6 +36,8 @@ _DEVICE = ["global_pid", "device_id"]
 _RATIO_WITH_CAUSE = 1.5
 _RATIO_WITHOUT_CAUSE = 3.0
 _FEWEST_STEPS = 4
+# Grids within a factor of two are of one size.
+_SIZE = pl.col("blocks").log(2).round()
 
 
 def launches_by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
@@ -43,22 +45,20 @@ def launches_by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFram
 
     Args:
         cuts: View ``slices``, in order.
-        launches: MoE launches; ``start_ns``, ``dur_ns``, ``blocks``.
+        launches: MoE launches; ``start_ns``, ``dur_ns``.
 
     Returns:
-        ``slice``, ``launches``, ``total_ns``, ``squares`` (of durations, ns²), ``blocks`` (of the
-        largest).
+        ``slice``, ``launches``, ``total_ns``, ``squares`` (of durations, ns²).
     """
     duration = pl.col("dur_ns")
     return _by_slice(
         cuts,
         # Sorted and joined: of all columns, that would be several times the frame.
-        launches.select("start_ns", "dur_ns", "blocks"),
+        launches.select("start_ns", "dur_ns"),
         [
             pl.len().cast(pl.Int64).alias("launches"),
             duration.sum().alias("total_ns"),
             (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
-            pl.col("blocks").max(),
         ],
     )
 
@@ -67,17 +67,44 @@ def timed_steps(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
     """Return the slices of a run with the MoE launches of each: of ``step_table`` its lengths.
 
     Args:
-        cuts: View ``slices``, in order.
+        cuts: View ``slices``, in order, with what ``with_work`` adds.
         launches: MoE launches; ``start_ns``.
 
     Returns:
-        ``cuts`` (phase ``unattributed`` where unknown) with ``launches``.
+        ``cuts`` with ``launches``.
     """
     counted = _by_slice(cuts, launches, [pl.len().cast(pl.Int64).alias("launches")])
+    return cuts.join(counted, on="slice", how="left", maintain_order="left").with_columns(
+        pl.col("launches").fill_null(0)
+    )
+
+
+def with_work(steps: pl.DataFrame, work: pl.DataFrame) -> pl.DataFrame:
+    """Say of steps what all ranks had to do in them.
+
+    Args:
+        steps: ``phase``, ``start_ns``, ``wall_ns``: of one GPU, or of several.
+        work: View ``slice_work``.
+
+    Returns:
+        ``steps`` (phase ``unattributed`` where unknown) with ``joint_phase`` (of all ranks, their
+        own where no MoE kernel ran) and ``blocks`` (of the largest MoE launch of any rank, null
+        without one), in their order.
+    """
+    shared = work.sort("start_ns").select(
+        pl.col("start_ns").alias("middle_ns"), pl.col("phase").alias("joint_phase"), "blocks"
+    )
+    # A step begins on one device a little before another: its middle says which slice it is.
+    middles = steps.with_row_index("place").with_columns(
+        pl.col("phase").fill_null(UNATTRIBUTED),
+        (pl.col("start_ns") + pl.col("wall_ns") // 2).alias("middle_ns"),
+    )
     return (
-        cuts.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
-        .join(counted, on="slice", how="left", maintain_order="left")
-        .with_columns(pl.col("launches").fill_null(0))
+        middles.sort("middle_ns")
+        .join_asof(shared, on="middle_ns", strategy="backward")
+        .with_columns(pl.col("joint_phase").fill_null(pl.col("phase")))
+        .sort("place")
+        .drop("place", "middle_ns")
     )
 
 
@@ -108,17 +135,17 @@ def step_table(
     """Sum what every slice of a run holds.
 
     Args:
-        cuts: View ``slices``, in order.
+        cuts: View ``slices``, in order, with what ``with_work`` adds.
         worked: What ``launches_by_slice`` returned.
         cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
         collectives: View ``collective_slices`` with ``is_nccl`` and ``is_allreduce``.
         device_time: View ``device_time``.
 
     Returns:
-        ``cuts`` (phase ``unattributed`` where unknown) with ``SUMS`` (times in ns over all
-        devices, ``squares`` in ns², exposed times and idle the mean of devices), ``blocks`` of
-        the largest launch (null without one), ``stratum``: steps of one phase and one
-        size of grid (within a factor of two), which may stand for one another.
+        ``cuts`` with ``SUMS`` (times in ns over all devices,
+        ``squares`` in ns², exposed times and idle the mean of devices) and ``stratum``: steps of
+        one phase of all ranks and one size of grid (within a factor of two), which may stand for
+        one another.
     """
     duration = pl.col("dur_ns")
     balanced = _by_slice(
@@ -135,12 +162,13 @@ def step_table(
         duration.filter("is_nccl").sum().alias("nccl_total_ns"),
         duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
     )
-    table = cuts.with_columns(pl.col("phase").fill_null(UNATTRIBUTED))
+    table = cuts
     for part in (worked, balanced, communicated, spent_by_slice(cuts, device_time)):
         table = table.join(part, on="slice", how="left", maintain_order="left")
-    size = pl.col("blocks").log(2).round().cast(pl.String).fill_null("")
+    size = _SIZE.cast(pl.String).fill_null("")
     return table.with_columns(
-        pl.col(SUMS).fill_null(0), pl.concat_str("phase", size, separator=" ").alias("stratum")
+        pl.col(SUMS).fill_null(0),
+        pl.concat_str("joint_phase", size, separator=" ").alias("stratum"),
     )
 
 
@@ -151,9 +179,9 @@ def distorted(
 ) -> pl.DataFrame:
     """Return the steps whose length something other than the workload explains.
 
-    A step is distorted when it took half as long again as the median of its phase and a cause
-    falls into it, or three times that median without one (``stall``). A phase of fewer than
-    four steps has no usual length: then a cause and a device that idled for half of the step.
+    A step is distorted when it took half as long again as is usual (``with_typical``) and a cause
+    falls into it, or three times that without one (``stall``). Where there is no usual length: a
+    cause and a device that idled for half of the step.
 
     Args:
         table: What ``step_table`` returned.
@@ -163,8 +191,8 @@ def distorted(
             fall into is distorted.
 
     Returns:
-        ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (median of the
-        phase's other steps, null where there are too few), ``cause``.
+        ``slice``, ``step``, ``phase``, ``start_ns``, ``wall_ns``, ``typical_ns`` (null where there
+        are too few to tell), ``cause``.
     """
     judged = with_typical(table).with_columns(
         (pl.col("start_ns") + pl.col("wall_ns")).alias("end_ns"),
@@ -227,18 +255,36 @@ def undistorted(table: pl.DataFrame, steps: pl.DataFrame) -> tuple[pl.DataFrame,
 
 
 def with_typical(table: pl.DataFrame) -> pl.DataFrame:
-    """Add ``typical_ns``: the median wall time of the other steps of the phase."""
+    """Add ``typical_ns``: the median wall time of the other steps with as much to do.
+
+    These are the steps of one phase of all ranks and one size of grid (within a factor of two);
+    where fewer than four are, those of the phase that are as large or larger: a step that takes
+    longer than larger ones do is not of usual length either. Null where these are fewer than four.
+
+    Args:
+        table: ``wall_ns``, ``joint_phase``, ``blocks``; ``slice`` tells the order.
+    """
     parts = [
-        part.with_columns(
-            pl.Series("typical_ns", _medians_of_others(part["wall_ns"].to_numpy()), pl.Float64)
-            if part.height >= _FEWEST_STEPS
-            else pl.lit(None, pl.Float64).alias("typical_ns")
-        )
-        for part in table.partition_by("phase")
+        part.with_columns(_typical(part).alias("typical_ns"))
+        for part in table.partition_by("joint_phase")
     ]
     if not parts:
         return table.with_columns(pl.lit(None, pl.Float64).alias("typical_ns"))
     return pl.concat(parts).sort("slice")
+
+
+def _typical(steps: pl.DataFrame) -> pl.Series:
+    """Return ``typical_ns`` of the steps of one phase, in their order."""
+    walls = steps["wall_ns"].to_numpy()
+    # A step without MoE kernels is smaller than any with them.
+    sizes = steps.select(_SIZE.fill_null(-1.0)).to_series().to_numpy()
+    typical = np.full(walls.size, np.nan)
+    for size in np.unique(sizes):
+        alike = sizes == size
+        peers = alike if alike.sum() >= _FEWEST_STEPS else sizes >= size
+        if peers.sum() >= _FEWEST_STEPS:
+            typical[alike] = _medians_of_others(walls[peers])[alike[peers]]
+    return pl.Series(typical).fill_nan(None)
 
 
 def _medians_of_others(values: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -67,7 +67,7 @@ _ALL_OF_A_KIND = {"launch": "all kernel launches", "graph_launch": "all graph la
 _METRICS = {"tpot": "TPOT", "ttft": "TTFT"}
 _PARTS = (
     "The thread that launches most of a GPU's work, its time cut where the call that launches a "
-    "step's first kernel starts. Steps of 3 times the median of their phase's others are left "
+    "step's first kernel starts. Steps of 3 times the median of others with as much to do are left "
     "out. Counts and times a step are medians; shares are of all time of the steps kept. Outside "
     "calls: Python, waiting for other threads and processes, and whatever else runs on the core."
 )

@@ -28,8 +28,9 @@ _BECAUSE = {
 _MOST_ROWS = 20
 _LOST = (
     "Lost: of a load and a silence, the time in which the GPU was idle meanwhile; of a "
-    "rearrangement, all of it; of a slow step, what it took more than the median of its phase's "
-    "other steps (of fewer than four: what the others took of it). Share is of wall time."
+    "rearrangement, all of it; of a slow step, what it took more than the median of other "
+    "steps with as much to do (of fewer than four: what the others took of it). Share is of "
+    "wall time."
 )
 _ONCE = (
     "Sums by kind hold no moment twice: not that of two ranks, and of a slow step only what no "
