@@ -12,7 +12,7 @@ from hypothesis import settings
 from fixtures.builder import TraceBuilder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Tests say what is right, not how fast: machines are shared.
 settings.register_profile("untimed", deadline=None)
@@ -42,28 +42,23 @@ def pytest_xdist_auto_num_workers() -> int:
     return (os.cpu_count() or 1) + 1
 
 
-@pytest.fixture(scope="session")
-def common_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """One cache of all processes that run tests."""
+@pytest.fixture(scope="session", autouse=True)
+def _kept(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One cache for all tests of all processes, as a user has one: fixtures are read once.
+
+    Of the session, so that what a module shares is kept there too and not in the user's own.
+    What tests write is not kept, being younger than two seconds (``cache.identity``).
+    """
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent
-    return folder / "common-cache"
-
-
-@pytest.fixture(autouse=True)
-def _kept(common_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One cache for all tests, as a user has one: fixtures are read once.
-
-    What tests write is not kept, being younger than two seconds (``cache.identity``).
-    """
-    monkeypatch.setenv("NSYSMOE_CACHE_DIR", str(common_cache))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NSYSMOE_CACHE_DIR", str(folder / "common-cache"))
+        yield
 
 
 @pytest.fixture
-def cache_folder(
-    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch, _kept: None
-) -> Path:
+def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache of the test's own, also for the processes that it starts.
 
     For tests of the cache, and for those that need the reading itself to happen.

@@ -14,7 +14,7 @@ from fixtures.builder import TraceBuilder
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.reports import render
 from nsysmoe.reports.pages.comparing.comparison import comparison_page
-from tests.conftest import TABLE1
+from tests.conftest import DP2, TABLE1
 from tests.oracle import kernel_durations, statistics_of
 
 if TYPE_CHECKING:
@@ -179,17 +179,28 @@ WRONG: list[tuple[tuple[str | int, ...], str, list[Any]]] = [
 ]
 
 
+@pytest.fixture(scope="module")
+def saved() -> str:
+    """A comparison that holds every field, as JSON; it is loaded and shown."""
+    found = nsysmoe.compare(DP2 / "eplb_off.sqlite", DP2 / "eplb_on.sqlite")
+    return json.dumps(whole(found.to_dict()))
+
+
+def test_a_comparison_with_every_field_is_shown(saved: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.json"
+    path.write_text(saved)
+    assert render(comparison_page(nsysmoe.Comparison.load(path), full=True), "table")
+
+
 @pytest.mark.parametrize(
     ("where", "key", "wrong"),
     [(where, key, wrong) for where, key, wrongs in WRONG for wrong in wrongs],
 )
 def test_values_of_another_kind_are_refused(
-    small: Path, tmp_path: Path, where: tuple[str | int, ...], key: str, wrong: Any
+    saved: str, tmp_path: Path, where: tuple[str | int, ...], key: str, wrong: Any
 ) -> None:
-    values = whole(nsysmoe.compare(small, small).to_dict())
+    values = json.loads(saved)
     path = tmp_path / "c.json"
-    path.write_text(json.dumps(values))
-    assert render(comparison_page(nsysmoe.Comparison.load(path), full=True), "table")
     found: Any = values
     for step in where:
         found = found[step]

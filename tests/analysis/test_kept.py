@@ -110,7 +110,7 @@ def test_workers_keep_nothing_where_nothing_is_kept(
     arms: tuple[Path, Path], cache_folder: Path
 ) -> None:
     with using(has_cache=False):
-        compare(*arms, quick=True, gathering=Gathering(engine="processes", workers=2))
+        compare(*arms, quick=True, gathering=Gathering(engine="processes", workers=1))
     assert Cache(cache_folder).entries() == []
 
 

@@ -98,10 +98,16 @@ def test_phases_are_means_over_runs_with_intervals(pairs: Comparison, arm: str, 
         assert change.interval.over == "runs"
 
 
-def test_a_phase_that_a_run_lacks_is_the_mean_of_those_that_have_it(tmp_path: Path) -> None:
+def test_a_phase_that_a_run_lacks_is_the_mean_of_those_that_have_it(
+    pairs: Comparison, tmp_path: Path
+) -> None:
     """Steps with a prompt of one run of three are called decode; the others keep theirs."""
     for folder in runs("off"):
-        shutil.copytree(folder, tmp_path / folder.name)
+        # Only the one that is changed is read anew.
+        if folder.name == "run-2":
+            shutil.copytree(folder, tmp_path / folder.name)
+        else:
+            (tmp_path / folder.name).symlink_to(folder)
     with closing(sqlite3.connect(tmp_path / "run-2" / "trace.sqlite")) as database:
         for table, column in (("NVTX_EVENTS", "text"), ("StringIds", "value")):
             database.execute(
@@ -110,9 +116,8 @@ def test_a_phase_that_a_run_lacks_is_the_mean_of_those_that_have_it(tmp_path: Pa
             )
         database.commit()
     found = nsysmoe.compare(tmp_path, PAIRS / "on")
-    whole = nsysmoe.compare(PAIRS / "off", PAIRS / "on")
     for metric in ("total_time_ns", "critical_moe_ns", "wall_time_ns"):
-        change, all_ = (_mixed(one, metric) for one in (found, whole))
+        change, all_ = (_mixed(one, metric) for one in (found, pairs))
         assert change.baseline_values == (all_.baseline_values[0], all_.baseline_values[2]), metric
         assert change.baseline == pytest.approx(fmean(v or 0 for v in change.baseline_values))
         assert change.interval is None, "two runs have no interval"

@@ -97,7 +97,7 @@ def test_five_runs_an_arm_tell_an_effect_from_noise(runs: Callable[..., Path]) -
 
 
 def test_no_effect_is_within_noise(runs: Callable[..., Path]) -> None:
-    found = nsysmoe.compare(runs("off", 1.0), runs("same", 1.0))
+    found = nsysmoe.compare(runs("off", 1.0), runs("same", 1.0), quick=True)
     assert found.metric("total_time_ns").verdict == "within_noise"
     assert found.metric("launches").verdict == "same"
     assert sentence(found, "balance") == "within_noise"
@@ -106,7 +106,7 @@ def test_no_effect_is_within_noise(runs: Callable[..., Path]) -> None:
 def test_the_value_of_an_arm_is_the_mean_of_its_runs(runs: Callable[..., Path]) -> None:
     folder = runs("off", 1.0, 3)
     alone = [nsysmoe.summarize(path).metrics[0].value for path in runs_of(folder)]
-    found = nsysmoe.compare(folder, runs("same", 1.0, 4))
+    found = nsysmoe.compare(folder, runs("same", 1.0, 4), quick=True)
     assert found.metric("total_time_ns").baseline == pytest.approx(sum(alone) / 3)  # type: ignore[arg-type]
     assert found.metric("launches").baseline == 4 * STEPS
 
@@ -131,7 +131,7 @@ def test_one_run_an_arm_is_judged_over_steps(runs: Callable[..., Path]) -> None:
 
 def test_balance_is_told_apart_from_totals(runs: Callable[..., Path]) -> None:
     """Rank 1 was 40 % slower; balanced, both do 3 % more than the mean: the total is worse."""
-    found = nsysmoe.compare(runs("off", 1.0, 3, slow=1.4), runs("on", 1.236, 3))
+    found = nsysmoe.compare(runs("off", 1.0, 3, slow=1.4), runs("on", 1.236, 3), quick=True)
     assert found.metric("total_time_ns").verdict == "worse"
     assert found.metric("critical_moe_ns").verdict == "better"
     assert sentence(found, "totals") == "mislead"

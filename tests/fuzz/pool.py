@@ -114,8 +114,9 @@ def _work(pipe: Connection[Any, Any], draws: Draws) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     warnings.simplefilter("always", RuntimeWarning)
     with tempfile.TemporaryDirectory(prefix="nsysmoe-fuzz-") as name:
-        # What is kept of one mutant must not be believed of the next.
-        os.environ["NSYSMOE_CACHE_DIR"] = str(Path(name) / "cache")
+        # One for all workers: whole traces are read once. What is kept of one mutant must not be
+        # believed of the next.
+        os.environ["NSYSMOE_CACHE_DIR"] = str(draws.corpus / "cache")
         while True:
             try:
                 number = pipe.recv()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -16,6 +17,9 @@ from tests.fuzz.judge import Outcome, judge
 from tests.fuzz.mutants import Mutant, make, unbroken
 from tests.fuzz.pool import Draws, judged
 from tests.fuzz.seeds import write_corpus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _SEED = 20_250_101
 _MUTANTS = int(os.environ.get("NSYSMOE_FUZZ", "500"))
@@ -27,12 +31,14 @@ _NO_ANSWER = {("routed.npy", "advise")}
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Write the seeds; what is read of them is kept where the workers keep it."""
     folder = tmp_path_factory.mktemp("corpus")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("NSYSMOE_TRACES", raising=False)
+        patch.setenv("NSYSMOE_CACHE_DIR", str(folder / "cache"))
         write_corpus(folder)
-    return folder
+        yield folder
 
 
 def _told(outcomes: list[Outcome]) -> str:

@@ -51,13 +51,19 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def said() -> str:
+    """What the same report says as JSON."""
+    return str(report("--format", "json").stdout)
+
+
 def report(*more: str | Path) -> Any:
     arms = (GRAPHS / "eplb_off.sqlite", GRAPHS / "eplb_on.sqlite")
     beside = ("--routing", GRAPHS / "eplb_off.routed.npz", "--run", GRAPHS / "eplb_off.run.json")
     return CliRunner().invoke(main, ["report", *map(str, (*arms, *beside, *more))])
 
 
-def test_a_report_with_routing_holds_the_advice(page: Path) -> None:
+def test_a_report_with_routing_holds_the_advice(page: Path, said: str) -> None:
     text = page.read_text(encoding="utf-8")
     for part in (
         "By the baseline&#39;s routing: EPLB is",
@@ -69,12 +75,12 @@ def test_a_report_with_routing_holds_the_advice(page: Path) -> None:
         "Over the run the busiest expert of a layer",
     ):
         assert part in text
-    found = json.loads(report("--format", "json").stdout)
+    found = json.loads(said)
     assert found["advice"]["worth"] is True
     assert found["portraits"]
 
 
-def test_python_answers_as_the_command() -> None:
+def test_python_answers_as_the_command(said: str) -> None:
     arms = [GRAPHS / f"eplb_{arm}.sqlite" for arm in ("off", "on")]
     log, record = GRAPHS / "eplb_off.routed.npz", GRAPHS / "eplb_off.run.json"
     found = nsysmoe.report(*arms, routing=log, run=record)
@@ -83,7 +89,7 @@ def test_python_answers_as_the_command() -> None:
     assert found.routed.advice == nsysmoe.advise(log, trace=arms[0], run=record)
     assert found.routed.balance == nsysmoe.routing_balance([log])
     made = render(report_page(found.comparison, found.portraits, found.routed), "json")
-    assert made == report("--format", "json").stdout
+    assert made == said
     assert nsysmoe.report(*arms).routed is None
 
 

@@ -7,6 +7,7 @@ a decode batch looks imbalanced whatever the router does.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -25,6 +26,8 @@ _LARGEST = 1 << 23
 _CHUNK = 1 << 20
 # Batch sizes that are simulated where a log has more; between them lies a line over 1 / sqrt.
 _SIZES = 24
+# Simulations that are held: every measure of a log, and every size of a sweep, asks for the same.
+_HELD = 64
 
 
 def expected_cv(tokens: float, top_k: int, experts: int) -> float | None:
@@ -37,8 +40,9 @@ def expected_cv(tokens: float, top_k: int, experts: int) -> float | None:
     return math.sqrt((experts / top_k - 1) / tokens)
 
 
+@lru_cache(maxsize=_HELD)
 def simulate(tokens: int, top_k: int, experts: int, draws: int = _DRAWS) -> NDArray[np.float64]:
-    """Return loads of a uniform router; shape [draws, experts].
+    """Return loads of a uniform router; shape [draws, experts], read-only.
 
     Exact draws of k different experts a token, or beyond ``_LARGEST`` random numbers the normal
     limit with the same variances and correlations (their sum is fixed). Equal arguments give
@@ -46,14 +50,25 @@ def simulate(tokens: int, top_k: int, experts: int, draws: int = _DRAWS) -> NDAr
     """
     random = np.random.default_rng([tokens, top_k, experts])
     if tokens * experts * draws > _LARGEST:
-        return _normal(tokens, top_k, experts, draws, random)
-    loads = np.zeros((draws, experts))
+        loads = _normal(tokens, top_k, experts, draws, random)
+    else:
+        loads = _exact(tokens, top_k, experts, draws, random)
+    loads.flags.writeable = False
+    return loads
+
+
+def _exact(
+    tokens: int, top_k: int, experts: int, draws: int, random: np.random.Generator
+) -> NDArray[np.float64]:
+    loads = np.zeros(draws * experts)
     for first in range(0, draws * tokens, max(1, _CHUNK // experts)):
         count = min(max(1, _CHUNK // experts), draws * tokens - first)
         chosen = random.random((count, experts)).argpartition(top_k - 1, axis=1)[:, :top_k]
         draw = (first + np.arange(count)) // tokens
-        np.add.at(loads, (draw[:, None], chosen), 1)
-    return loads
+        # Several times as fast as add.at.
+        cell = draw[:, None] * experts + chosen
+        loads += np.bincount(cell.ravel(), minlength=loads.size)
+    return loads.reshape(draws, experts)
 
 
 def baseline(
