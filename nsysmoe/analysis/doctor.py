@@ -160,13 +160,14 @@ def _memory() -> dict[str, int]:
 
 def _place(what: str, path: Path) -> dict[str, Any]:
     """Tell of a folder; where it is not there yet, of the one that it would be made in."""
-    there = next((each for each in (path, *path.parents) if each.is_dir()), None)
+    there = next((each for each in (path, *path.parents) if os.path.lexists(each)), None)
+    folder = there if there is not None and there.is_dir() else None
     return {
         "what": what,
         "path": str(path),
         "exists": there == path,
-        "is_writable": there is not None and os.access(there, os.W_OK | os.X_OK),
-        "free_bytes": None if there is None else shutil.disk_usage(there).free,
+        "is_writable": folder is not None and os.access(folder, os.W_OK | os.X_OK),
+        "free_bytes": None if folder is None else shutil.disk_usage(folder).free,
     }
 
 
@@ -222,7 +223,18 @@ def _little_space(places: tuple[dict[str, Any], ...]) -> list[Finding]:
     if not temporary["is_writable"]:
         message = f"{temporary['path']} cannot be written: set TMPDIR to a folder that can"
         return [Finding("no_temporary_folder", "error", message, {"path": temporary["path"]})]
-    return [
+    unkept = [
+        Finding(
+            "no_cache_folder",
+            "warning",
+            f"{place['path']} cannot be written, so no answer is kept: set NSYSMOE_CACHE_DIR to a "
+            "folder that can",
+            {"path": place["path"]},
+        )
+        for place in places[1:]
+        if not place["is_writable"]
+    ]
+    return unkept + [
         Finding(
             "little_space",
             "warning",

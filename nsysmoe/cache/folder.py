@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.cache.held import LOCK, held_folder, sweep
+from nsysmoe.errors import InputError
 from nsysmoe.resources import bytes_of, resources
 
 if TYPE_CHECKING:
@@ -231,7 +232,10 @@ def open_cache() -> Cache | None:
     if not resources().has_cache or (folder := cache_folder()) is None:
         return None
     size = os.environ.get(SIZE)
-    return Cache(folder, bytes_of(size) if size else _DEFAULT_BYTES)
+    try:
+        return Cache(folder, bytes_of(size) if size else _DEFAULT_BYTES)
+    except InputError as error:
+        raise InputError(f"{SIZE}: {error}; --no-cache keeps nothing") from error
 
 
 def cache_folder() -> Path | None:

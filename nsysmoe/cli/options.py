@@ -15,6 +15,7 @@ from nsysmoe.cli.progress import working
 from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Callable, Iterable
 
     from nsysmoe.analysis.comparing.gates import Gate
@@ -24,7 +25,23 @@ if TYPE_CHECKING:
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
-FILE = click.Path(path_type=Path)
+
+class _File(click.Path):
+    """A path that is one: an empty text, of a variable that was not set, would be this folder."""
+
+    def convert(
+        self,
+        value: str | os.PathLike[str],
+        param: click.Parameter | None,
+        ctx: click.Context | None,
+    ) -> str | bytes | os.PathLike[str]:
+        if value == "":
+            self.fail("the path is empty; name a file or a folder", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+# What cannot be read is said as what does not exist: by the code that opens it.
+FILE = _File(path_type=Path, readable=False)
 
 
 class Reading(TypedDict):

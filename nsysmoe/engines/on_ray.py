@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import socket
 import sys
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,6 +19,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from nsysmoe.resources import Limits
+
+
+# Ray itself asks a cluster that does not answer for a quarter of an hour.
+_PATIENCE_S = 5
+_MOST_PORT = 65535
 
 
 class RayCluster:
@@ -94,15 +101,17 @@ class _Connections:
         with self._lock:
             if not self._users and not ray.is_initialized():
                 self._stdout, sys.stdout = sys.stdout, sys.stderr
+                fix = "start one (ray start --head), or name its address with --ray-address"
                 try:
+                    _knock(address)
+                    if address != "auto":
+                        # Ray reads its token by itself for a cluster that it found by itself.
+                        fix = "if it asks for a token, set RAY_AUTH_MODE=token"
                     ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-                except (ConnectionError, OSError, ValueError, RuntimeError) as error:
+                except (OSError, ValueError, RuntimeError) as error:
                     self._restore()
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-                    raise InputError(
-                        f"no Ray cluster at {address} ({reason}); start one (ray start --head), "
-                        "or name its address with --ray-address"
-                    ) from error
+                    raise InputError(f"no Ray cluster at {address} ({reason}); {fix}") from error
             self._users += 1
 
     def _close(self, ray: Any) -> None:
@@ -118,6 +127,36 @@ class _Connections:
 
 
 _connections = _Connections()
+
+
+def _knock(address: str) -> None:
+    """See that somebody listens where a cluster should be; what is no address is left to Ray.
+
+    Raises:
+        OSError: Nobody does.
+    """
+    named = _found() if address == "auto" else address
+    host, _, port = named.removeprefix("ray://").rpartition(":")
+    if host and port.isdecimal() and int(port) <= _MOST_PORT:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_S).close()
+        except OSError as error:
+            reason = error.strerror or str(error)
+            raise ConnectionError(f"{named} does not answer: {reason}") from error
+
+
+def _found() -> str:
+    """Return the address that ``auto`` stands for: that of a cluster that died may be left."""
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    try:
+        from ray._private.services import (  # noqa: PLC0415 - takes seconds
+            canonicalize_bootstrap_address_or_die,
+        )
+    except ImportError:
+        # Not of Ray's public interface; Ray then finds it alone.
+        return ""
+    return str(canonicalize_bootstrap_address_or_die("auto"))
 
 
 def _reason(error: Exception) -> str:

@@ -72,7 +72,7 @@ def runs_of(source: Source) -> list[Path]:
         return [path for one in source for path in runs_of(one)]
     path = Path(source)
     if path.is_dir() and not is_parquetdir(path):
-        found = _traces(path.iterdir()) or _traces(path.glob("*/*"))
+        found = _traces(_listed(path)) or _traces(path.glob("*/*"))
         if not found:
             raise InputError(
                 f"{path} is a directory without .sqlite exports, folders of nsys's Parquet tables "
@@ -111,6 +111,15 @@ def _traces(paths: Iterable[Path]) -> list[Path]:
     for path in sorted(found, key=lambda path: (_FORMS.index(found[path]), path)):
         best.setdefault(_report_of(path), path)
     return sorted(best.values())
+
+
+def _listed(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be read ({error.strerror}); check the path and its rights"
+        ) from error
 
 
 _FORMS = ("sqlite", "parquetdir", "report")

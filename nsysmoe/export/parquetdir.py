@@ -27,6 +27,9 @@ _BATCH_ROWS = 65536
 # A SQLite file of the same tables is some four times as large.
 _SQLITE_RATIO = 4
 _STRINGS = "StringIds"
+# Of hardware 128 and more they fill 64 bits, which SQLite holds as negative numbers.
+_FULL_IDS = {"globalPid", "globalTid", "globalVid", "vmId"}
+_INT64_MAX = 2**63 - 1
 
 
 class ParquetExport(Tables):
@@ -207,7 +210,7 @@ def _schema(columns: Sequence[str]) -> pa.Schema:
 def _integer(batch: pa.RecordBatch, column: str) -> pa.Array:
     import pyarrow as pa  # noqa: PLC0415
 
-    array = batch.column(column)
+    array = _as_in_sqlite(batch.column(column), column)
     if not (pa.types.is_integer(array.type) or pa.types.is_null(array.type)):
         raise OSError(f"Type mismatch in {column}")
     try:
@@ -216,16 +219,28 @@ def _integer(batch: pa.RecordBatch, column: str) -> pa.Array:
         raise OSError(f"Type mismatch in {column}") from error
 
 
+def _as_in_sqlite(array: pa.Array, column: str) -> pa.Array:
+    """Return an id's 64 bits as SQLite has them, and any other column as it is."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    if column in _FULL_IDS and pa.types.is_uint64(array.type):
+        return array.view(pa.int64())
+    return array
+
+
 def _tuples(batch: pa.RecordBatch, columns: Sequence[str]) -> list[tuple[Any, ...]]:
-    """Return rows; texts as bytes, since they need not be UTF-8."""
+    """Return rows: texts as bytes (they need not be UTF-8), None for what SQLite cannot hold."""
     import pyarrow as pa  # noqa: PLC0415
 
     arrays = []
     for column in columns:
-        array = batch.column(column)
+        array = _as_in_sqlite(batch.column(column), column)
         if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
             array = array.cast(pa.large_binary())
-        arrays.append(array.to_pylist())
+        values = array.to_pylist()
+        if pa.types.is_uint64(array.type):
+            values = [None if value and value > _INT64_MAX else value for value in values]
+        arrays.append(values)
     return list(zip(*arrays, strict=True))
 
 

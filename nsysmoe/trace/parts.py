@@ -6,12 +6,15 @@ alone (``merged.py``), so that only they need all files at once.
 
 from __future__ import annotations
 
+import errno
+import os
 import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.errors import InputError
 from nsysmoe.trace.trace import open_trace
 
 if TYPE_CHECKING:
@@ -137,7 +140,13 @@ def _written(reader: Any, folder: Path) -> str:
     import pyarrow.parquet as pq  # noqa: PLC0415 - with what needs it
 
     target = folder / f"{uuid.uuid4().hex}.parquet"
-    with pq.ParquetWriter(target, reader.schema) as writer:
-        for batch in reader:
-            writer.write_batch(batch)
+    try:
+        with pq.ParquetWriter(target, reader.schema) as writer:
+            for batch in reader:
+                writer.write_batch(batch)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be written ({os.strerror(error.errno or errno.EIO)}); name another "
+            "folder with --scratch"
+        ) from error
     return str(target)

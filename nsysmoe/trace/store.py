@@ -31,6 +31,7 @@ from nsysmoe.trace.catalogue import (
     statement_of,
 )
 from nsysmoe.trace.closed import close_connection
+from nsysmoe.trace.room import out_of_room
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -239,7 +240,7 @@ class Store:
         try:
             self._create_from(table, stream, ", ".join(f'"{column.name}"' for column in present))
         except (duckdb.Error, OSError) as error:
-            raise self._unreadable(name, str(error)) from error
+            raise out_of_room(error) or self._unreadable(name, str(error)) from error
         finally:
             stream.close()
         kinds = self.fetch(f"select column_name, column_type from (describe {_store(table)})")

@@ -26,6 +26,7 @@ from nsysmoe.trace.catalogue import catalogue
 from nsysmoe.trace.closed import check_closed
 from nsysmoe.trace.kept import Oddities, kept_frames
 from nsysmoe.trace.report import report_export
+from nsysmoe.trace.room import out_of_room
 from nsysmoe.trace.store import FUNCTIONS, Store, no_kernels
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ class Trace:
             try:
                 return _frame(_without_times(self._store, query))
             except duckdb.Error as error:
-                raise QueryError(f"the query failed: {error}") from error
+                raise out_of_room(error) or QueryError(f"the query failed: {error}") from error
             except pl.exceptions.DuplicateError as error:
                 raise QueryError(
                     f"two columns share a name ({error}); rename one with AS"
@@ -278,7 +279,8 @@ class Trace:
             try:
                 yield
             except duckdb.Error as error:
-                raise InputError(f"{self.path}: {str(error).splitlines()[0]}") from error
+                refusal = InputError(f"{self.path}: {str(error).splitlines()[0]}")
+                raise out_of_room(error) or refusal from error
 
     # --- what was odd -----------------------------------------------------------------------
 

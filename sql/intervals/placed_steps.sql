@@ -7,7 +7,9 @@ select
     phase,
     start_ns,
     end_ns,
-    row_number() over (order by global_pid, device_id, start_ns) as place
+    row_number() over (
+        order by global_pid, device_id, start_ns, end_ns, step nulls first, phase
+    ) as place
 from main.device_steps;
 
 comment on table intervals.placed_steps is

@@ -91,7 +91,8 @@ closed as (
         coalesce(
             lead(opened.start_ns) over (
                 partition by opened.global_pid, opened.device_id
-                order by opened.start_ns
+                -- Steps that begin at one instant have an order too, or times would change hands.
+                order by opened.start_ns, opened.step nulls first, opened.phase
             ),
             spans.last_ns
         ) as end_ns

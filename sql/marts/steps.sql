@@ -3,7 +3,10 @@ select
     global_pid,
     (global_pid >> 24) & 16777215 as process_id,
     global_tid,
-    row_number() over (partition by global_pid order by start_ns) - 1 as step,
+    row_number() over (
+        partition by global_pid
+        order by start_ns asc, global_tid asc, end_ns desc
+    ) - 1 as step,
     case
         when context_requests > 0 and generation_requests > 0 then 'mixed'
         when context_requests > 0 then 'prefill'

@@ -1,6 +1,6 @@
 create table staging.stg_numbered_steps as
 select
-    (row_number() over (order by global_tid, start_ns))::integer as place,
+    (row_number() over (order by global_tid, start_ns, step))::integer as place,
     global_tid,
     step,
     phase,

@@ -98,3 +98,17 @@ def test_places_that_cannot_be_written_or_are_full(
     assert [finding.code for finding in found.findings] == ["little_space", "little_space"]
     monkeypatch.setattr("os.access", lambda *_, **__: False)
     assert not nsysmoe.doctor(sys.executable).is_well
+
+
+def test_a_cache_where_no_folder_can_be_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "file"
+    file.write_text("no folder")
+    for path in (file, file / "below"):
+        monkeypatch.setenv("NSYSMOE_CACHE_DIR", str(path))
+        found = nsysmoe.doctor(sys.executable)
+        assert not found.places[1]["is_writable"]
+        assert found.places[1]["free_bytes"] is None
+        assert [finding.code for finding in found.findings] == ["no_cache_folder"]
+        assert found.is_well

@@ -229,7 +229,7 @@ def test_the_environment_says_where_and_how_much(
     assert sized is not None
     assert sized.most_bytes == 3 * 2**29
     monkeypatch.setenv("NSYSMOE_CACHE_SIZE", "much")
-    with pytest.raises(InputError, match="no size"):
+    with pytest.raises(InputError, match=r"^NSYSMOE_CACHE_SIZE: 'much' is no size"):
         open_cache()
     with using(has_cache=False):
         assert open_cache() is None

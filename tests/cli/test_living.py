@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import pty
 import re
@@ -208,3 +209,27 @@ def test_completion_scripts_are_what_the_shell_can_read(shell: str) -> None:
     ).stdout  # fmt: skip
     assert "_NSYSMOE_COMPLETE" in script
     subprocess.run([shell, "-n"], input=script, text=True, check=True, timeout=60)
+
+
+def test_an_empty_path_is_no_folder() -> None:
+    """A variable that was not set must not stand for the folder that one happens to be in."""
+    for arguments in (["info", ""], ["compare", "", ""], ["summary", _OFF, "-o", ""]):
+        found = run(*arguments)
+        assert found.exit_code == exits.USAGE
+        assert "the path is empty" in found.stderr
+
+
+def test_rights_are_judged_by_opening(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One line and the code of an input that cannot be used, as for one that is not there."""
+    monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    assert run("summary", _OFF).exit_code == 0
+
+    def denied(self: Path) -> list[Path]:
+        raise PermissionError(errno.EACCES, "Permission denied", str(self))
+
+    monkeypatch.setattr(Path, "iterdir", denied)
+    found = run("summary", tmp_path)
+    assert found.exit_code == exits.REFUSED
+    assert found.stderr == (
+        f"Error: {tmp_path} cannot be read (Permission denied); check the path and its rights\n"
+    )

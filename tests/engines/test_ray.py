@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING, Any
@@ -136,6 +137,33 @@ def test_without_a_cluster_the_message_says_how_to_start_one(
         RayCluster("auto").map(doubled, range(2))
     sys.stdout.write("still here")
     assert capsys.readouterr().out == "still here"
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_a_cluster_that_does_not_answer_is_one_line_at_once(
+    monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        dead = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(InputError, match=r"no Ray cluster at .*does not answer.*ray start"):
+        RayCluster(dead).map(doubled, range(2))
+    # What was started last, and died since.
+    monkeypatch.setenv("RAY_ADDRESS", dead)
+    with pytest.raises(InputError, match=rf"no Ray cluster at auto \({dead} does not answer"):
+        RayCluster("auto").map(doubled, range(2))
+
+
+def test_a_cluster_that_refuses_may_want_a_token(
+    cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused_by(**_: Any) -> None:
+        raise ConnectionError("Failed to connect")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused_by)
+    with pytest.raises(InputError, match="set RAY_AUTH_MODE=token"):
+        RayCluster(cluster).map(doubled, range(2))
 
 
 def test_a_lost_worker_says_nothing_on_stdout(cluster: str, tmp_path: Path) -> None:

@@ -43,7 +43,10 @@ def _write_table(database: sqlite3.Connection, table: str, folder: Path) -> None
 def _array(table: str, column: str, kind: str, values: tuple[Any, ...]) -> pa.Array:
     if re.search("INT", kind.upper()):
         narrow = pa.int32() if (table, column) in _NARROW else pa.int64()
-        return pa.array(values, pa.uint64() if column in _UNSIGNED else narrow)
+        if column in _UNSIGNED:
+            # SQLite shows the 64 bits of an id as a negative number where the highest is set.
+            return pa.array(values, pa.int64()).view(pa.uint64())
+        return pa.array(values, narrow)
     if re.search("REAL|FLOA|DOUB", kind.upper()):
         return pa.array(values, pa.float64())
     # Texts need not be UTF-8; a file says they are.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pyarrow as pa
@@ -15,6 +16,7 @@ from nsysmoe.export.files import identify, is_parquetdir, runs_of
 from nsysmoe.export.parquetdir import open_parquetdir
 from tests.conftest import GRAPHS
 from tests.export.parquet import write_parquetdir
+from tests.hardware import on_hardware_128
 
 
 @pytest.fixture
@@ -31,6 +33,26 @@ def test_every_view_is_that_of_the_sqlite_export(off: Path, folder: Path) -> Non
             assert frame.sort(order).equals(right.sort(order)), view
         assert trace.source_rows() == expected.source_rows()
         assert trace.findings() == expected.findings()
+
+
+def test_ids_that_fill_64_bits_are_those_of_the_sqlite_export(off: Path, tmp_path: Path) -> None:
+    file = on_hardware_128(shutil.copyfile(off, tmp_path / "off.sqlite"))
+    folder = write_parquetdir(file, tmp_path / "off_pqtdir")
+    with nsysmoe.open(file) as expected, nsysmoe.open(folder) as trace:
+        for view in ("kernels", "devices", "steps", "host_gaps", "wait_ledger"):
+            frame, right = trace.frame(view), expected.frame(view)
+            assert frame.sort(right.columns).equals(right.sort(right.columns)), view
+        assert trace.frame("kernels", ("global_pid",))["global_pid"].max() < 0  # type: ignore[operator]
+
+
+def test_a_number_beyond_64_bits_of_sqlite_is_no_crash(folder: Path) -> None:
+    path = folder / "TARGET_INFO_GPU.parquet"
+    table = pq.read_table(path)
+    place = table.column_names.index("totalMemory")
+    huge = pa.array([2**64 - 1] * table.num_rows, pa.uint64())
+    pq.write_table(table.set_column(place, "totalMemory", huge), path)
+    with nsysmoe.open(folder) as trace:
+        assert trace.frame("gpus")["memory_bytes"].null_count() == table.num_rows
 
 
 def test_a_comparison_is_the_same(tmp_path: Path) -> None:

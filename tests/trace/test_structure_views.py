@@ -850,3 +850,17 @@ def test_time_of_gpus_equals_plain_python_ns_by_ns(
             end - start for _, start, end in stretches_of(machine, device) if end > start
         )
         assert sorted(lines.filter(lines["device_id"] == ordinal)["dur_ns"].to_list()) == drawn
+
+
+@pytest.mark.parametrize("is_swapped", [False, True])
+def test_steps_that_begin_at_one_instant_have_an_order(opened: Open, is_swapped: bool) -> None:
+    """Whatever order rows are stored in, the earlier step is the one that holds no time."""
+    builder = TraceBuilder()
+    for step in (1, 0) if is_swapped else (0, 1):
+        builder.range(f"execute_context_0(0)_generation_{step + 1}({step + 1})", 100 * step, 90)
+        builder.call(100 * step + 10, 5, correlation=step + 1)
+        builder.kernel("k", 500, 10 + step, stream=7 + step, correlation=step + 1)
+    trace = opened(builder)
+    found = trace.frame("device_steps").sort("step")
+    assert found.select("step", "start_ns", "wall_ns").rows() == [(0, 500, 0), (1, 500, 11)]
+    assert trace.frame("device_time")["step"].to_list() == [1]

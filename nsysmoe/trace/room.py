@@ -1,0 +1,25 @@
+"""What to say where DuckDB had no room: not the trace is to blame, and there is something to do."""
+
+from __future__ import annotations
+
+import tempfile
+
+import duckdb
+
+from nsysmoe.errors import InputError
+
+_FULL_DISK = ("No space left on device", "Disk quota exceeded", "max_temp_directory_size")
+
+
+def out_of_room(error: Exception) -> InputError | None:
+    """Return the error that names what was full, memory or disk; None where neither was."""
+    reason = str(error)
+    if any(sign in reason for sign in _FULL_DISK):
+        return InputError(
+            f"{tempfile.gettempdir()} is full; make room there, or name another folder by TMPDIR"
+        )
+    if isinstance(error, duckdb.OutOfMemoryException):
+        return InputError(
+            "the answer takes more memory than it may; allow more by --memory-limit, such as 2GB"
+        )
+    return None
