@@ -19,7 +19,8 @@ from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.metrics.routed_load.expert_load import mean_layer_cv
 from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
-from nsysmoe.sweep.table import means_by_point, read_table
+from nsysmoe.sweep.results import MEASURED, read_results
+from nsysmoe.sweep.table import means_by_point, read_table, varied_settings
 
 
 def run(*arguments: str | int | Path) -> Result:
@@ -170,6 +171,20 @@ def record(*, ep: str = "on", digest: str = "d") -> dict[str, Any]:
             {"round": "profiled", "summary": {"wall_s": 9.0}, "requests": slow},
         ],
     }
+
+
+@pytest.mark.parametrize("is_record", [False, True])
+def test_what_is_measured_is_no_setting(tmp_path: Path, *, is_record: bool) -> None:
+    """Whatever the reader writes: columns that the figures may not take for settings."""
+    file = write(tmp_path / "run.json", record() if is_record else bench())
+    (row,) = read_results(file)
+    assert set(row) == {*MEASURED, "routing", "dataset", "settings"}
+    frame = collect([file]).frame
+    runs = pl.concat([frame, frame]).with_columns(
+        *(pl.Series(name, [1, 2]) for name in (*MEASURED, "expected_score", "observed_cv")),
+        max_num_seqs=pl.Series([8, 16]),
+    )
+    assert varied_settings(runs) == ["max_num_seqs"]
 
 
 def test_records_of_captures_without_the_profiler(tmp_path: Path) -> None:
