@@ -13,14 +13,14 @@ from nsysmoe.cli.options import FILE, grouped
 from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from nsysmoe.capture.outcome import Outcome
     from nsysmoe.capture.preflight import Check
     from nsysmoe.capture.run import Capture
     from nsysmoe.capture.spec import Arm, Engine, Spec, Workload
-
+    from nsysmoe.cli.options import F
 
 POSITIVE = click.IntRange(min=1)
 
@@ -208,6 +208,18 @@ dummy_options = grouped(
         "exp(-SKEW e/(n-1)).",
     ),
 )
+
+
+def rearrange_option(default: str, when: str) -> Callable[[F], F]:
+    """Return the option that says where experts are rearranged; ``when`` ends its help."""
+    return click.option(
+        "--rearrange",
+        type=click.Choice(["before", "inside", "any"]),
+        default=default,
+        show_default=True,
+        help=f"Where experts are to be rearranged, {when}.",
+    )
+
 
 how_options = grouped(
     click.option("--nsys", default="nsys", show_default=True, help="The nsys to profile with."),

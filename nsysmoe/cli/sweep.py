@@ -216,13 +216,7 @@ _run_options = grouped(
         is_flag=True,
         help="Profile one more round of each run with nsys, as capture does.",
     ),
-    click.option(
-        "--rearrange",
-        type=click.Choice(["before", "inside", "any"]),
-        default="any",
-        show_default=True,
-        help="Where experts are to be rearranged, in configurations with EPLB.",
-    ),
+    capturing.rearrange_option("any", "in configurations with EPLB"),
     click.option(
         "--routed-experts/--no-routed-experts",
         default=False,
