@@ -11,7 +11,7 @@ import click
 
 from nsysmoe.cli import capturing
 from nsysmoe.cli.capturing import POSITIVE
-from nsysmoe.cli.options import FILE, grouped, output_options
+from nsysmoe.cli.options import FILE, Finite, grouped, output_options
 from nsysmoe.cli.progress import working
 from nsysmoe.cli.speech import say
 
@@ -96,14 +96,14 @@ _grid_options = grouped(
     click.option("--repeats", type=POSITIVE, default=3, show_default=True),
     click.option(
         "--start-seconds",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         default=120.0,
         show_default=True,
         help="What starting vLLM takes, for the cost.",
     ),
     click.option(
         "--run-seconds",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         default=60.0,
         show_default=True,
         help="What the requests of a run take, for the cost.",

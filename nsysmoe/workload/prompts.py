@@ -110,7 +110,7 @@ def read_prompts(path: Path, field_: str = FIELD, max_errors: int = MAX_ERRORS) 
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
     if not rows.texts:
-        why = f": line {rows.bad[0][0]} is {rows.bad[0][1]}" if rows.bad else ""
+        why = f": line {rows.bad[0][0]} ({rows.bad[0][1]})" if rows.bad else ""
         raise MissingDataError(f"{path} holds no prompt{why}; each row needs a text `{field_}`")
     return Prompts(str(path), tuple(rows.texts), tuple(rows.bad))
 
