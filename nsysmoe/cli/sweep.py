@@ -148,10 +148,15 @@ def _grid(given: dict[str, Any]) -> Grid:
         raise click.BadParameter(
             f"{several[0]} has several values; that is an --axis", param_hint="--set"
         )
+    fixed = {name: values[0] for name, values in given["fixed"]}
+    if both := sorted(set(fixed) & set(dict(given["axes"]))):
+        raise click.UsageError(f"{both[0]} is asked for with --axis and with --set; it can be one")
+    # What is set to one value is no axis of the paper's any longer.
+    axes = {name: values for name, values in paper.items() if name not in fixed}
     return Grid(
-        axes={name: tuple(values) for name, values in {**paper, **dict(given["axes"])}.items()},
+        axes={name: tuple(values) for name, values in {**axes, **dict(given["axes"])}.items()},
         routings={name: named[name] for name in (given["routings"] or named)},
-        fixed={**found["fixed"], **{name: values[0] for name, values in given["fixed"]}},
+        fixed={**found["fixed"], **fixed},
         datasets=given["datasets"],
         repeats=given["repeats"],
     )

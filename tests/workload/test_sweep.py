@@ -106,9 +106,30 @@ def test_own_routing_configurations_are_added(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_an_option_that_is_set_is_no_axis_any_longer() -> None:
+    found = plan("--set", "max-num-seqs=3", "--repeats", 1)
+    assert found["points"] == 4 * 2
+    assert {one["settings"]["max-num-seqs"] for one in found["runs"]} == {3}
+
+
+def test_options_of_a_configuration_may_have_underscores(tmp_path: Path) -> None:
+    """As Python's arguments do: an option is planned by its name, however that is written."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        "[axes]\nmax_num_seqs = [2]\n[fixed]\nmax_model_len = 8\n"
+        "[routing.on]\nenable_expert_parallel = true\n"
+    )
+    (one,) = plan("--config", path, "--repeats", 1, "--routing", "on")["runs"]
+    assert one["settings"] == {
+        "max-model-len": 8, "max-num-seqs": 2, "enable-expert-parallel": True
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("[axes]\na = [nan]", "needs a list"),
+        ("[routing.a]\nx = inf", "needs options"),
         ("x = [", "not TOML"),
         ("axes = 3", "is no table"),
         ("[axes]\na = []", "needs a list"),
@@ -129,6 +150,16 @@ def test_plans_that_make_no_sense() -> None:
     assert run("sweep", "plan", "--set", "a=1,2").exit_code == 2
     too_many = run("sweep", "plan", "--repeats", 1_000_000)
     assert (too_many.exit_code, too_many.stderr.count("\n")) == (1, 1)
+    for odd, said in (
+        (["--axis", "max num seqs=1"], "'max num seqs' is no name of an option"),
+        (["--axis", "a\x1b[2J=1"], "is no name of an option"),
+        (["--axis", "a=4,04"], "a has a value twice"),
+        (["--dataset", "x", "--dataset", "x"], "dataset has a value twice"),
+    ):
+        found = run("sweep", "plan", *odd)
+        assert (found.exit_code, said in found.stderr) == (1, True), found.stderr
+    twice = run("sweep", "plan", "--axis", "a=1", "--set", "a=2")
+    assert (twice.exit_code, "a is asked for with --axis and" in twice.stderr) == (2, True)
     both = Grid({"a": (1,)}, {"r": {"a": 2}})
     with pytest.raises(InputError, match="an axis and an option of r"):
         runs_of(both)
