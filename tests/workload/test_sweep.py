@@ -244,6 +244,21 @@ def test_observed_cv_by_hand(tmp_path: Path) -> None:
     balanced = pl.DataFrame({"layer": [0, 0], "expert": [0, 1]})
     assert mean_layer_cv(balanced) == 0
     assert mean_layer_cv(balanced.clear()) is None
+    # A layer has fewer experts than were chosen: another model's number.
+    with pytest.raises(MissingDataError, match=r"routing.npz: expert 1 .* beyond the 1 of a layer"):
+        collect([tmp_path], experts=1)
+
+
+def test_an_observed_cv_is_the_same_to_the_bit_whatever_the_order_of_choices() -> None:
+    random = np.random.default_rng(5)
+    choices = pl.DataFrame(
+        {
+            "layer": random.integers(0, 48, 90_000),
+            "expert": random.integers(0, 128, 90_000) ** 2 // 128,
+        }
+    )
+    found = {mean_layer_cv(choices.sample(fraction=1, shuffle=True, seed=n)) for n in range(20)}
+    assert len(found) == 1
 
 
 def test_expected_scores_by_digest_and_by_file(tmp_path: Path) -> None:

@@ -111,7 +111,11 @@ def _cv(file: Path, experts: int | None) -> float | None:
     from nsysmoe.metrics.routed_load.expert_load import mean_layer_cv  # noqa: PLC0415 - polars
     from nsysmoe.routing.log import read_vllm_log  # noqa: PLC0415
 
-    return mean_layer_cv(read_vllm_log(log).choices, experts)
+    choices = read_vllm_log(log).choices
+    try:
+        return mean_layer_cv(choices, experts)
+    except InputError as error:
+        raise InputError(f"{log}: {error}") from error
 
 
 def _scores(suite: Path | None) -> dict[str, float]:
