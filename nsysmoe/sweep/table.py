@@ -58,7 +58,9 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         frame = reader(path)
     except OSError as error:
-        reason = error.strerror or "not of that format"
+        # Those of pyarrow and polars name no reason.
+        unnamed = "not of that format" if path.exists() else "No such file or directory"
+        reason = error.strerror or unnamed
         raise InputError(f"{path} cannot be read ({reason}); check the path") from error
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
