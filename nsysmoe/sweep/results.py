@@ -18,7 +18,10 @@ _BOOKKEEPING = {
     "failed", "total_input_tokens", "total_output_tokens", "request_throughput",
     "request_goodput", "output_throughput", "total_token_throughput", "run_number",
     "max_output_tokens_per_s", "max_concurrent_requests", "_benchmark_name", "rtfx",
+    "probe_completed", "probe_failed", "total_input_sequences", "input_sequence_throughput",
 }  # fmt: skip
+# How keys begin that it measures of speculative decoding and of diffusion: no two runs agree.
+_MEASURED_BESIDE = ("spec_decode_", "diffusion_")
 _LATENCIES = ("ttft", "tpot")
 # What its statistics are called, and ours.
 _STATISTICS = {"mean": "", "std": "_stddev", "median": "_p50", "p99": "_p99"}
@@ -90,6 +93,7 @@ def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         for key, value in record.items()
         if key not in _BOOKKEEPING
         and not key.endswith("_ms")
+        and not key.startswith(_MEASURED_BESIDE)
         and isinstance(value, str | int | float | bool)
     }
     dataset = settings.pop("dataset", None) or settings.pop("dataset_path", None)

@@ -218,6 +218,21 @@ def test_what_is_measured_is_no_setting(tmp_path: Path, *, is_record: bool) -> N
     assert varied_settings(runs) == ["max_num_seqs"]
 
 
+def test_what_vllm_measures_beside_tells_no_points_apart(tmp_path: Path) -> None:
+    """Speculative decoding, diffusion, probes: repeats differ in them."""
+    for number in range(2):
+        beside: dict[str, Any] = {
+            "spec_decode_acceptance_rate": 60.0 + number, "spec_decode_num_drafts": 900 + number,
+            "diffusion_committed_tokens": 70 + number, "probe_completed": 5 + number,
+            "probe_failed": number, "probe_max_e2el_ms": 3.5 + number, "max_num_seqs": "8",
+        }  # fmt: skip
+        write(tmp_path / f"{number}.json", bench(**beside))
+    frame = collect([tmp_path]).frame
+    assert frame["point"].n_unique() == 1
+    assert frame["repeat"].to_list() == [1, 2]
+    assert not [name for name in frame.columns if name.startswith(("spec", "diff", "probe"))]
+
+
 def test_records_of_captures_without_the_profiler(tmp_path: Path) -> None:
     """TTFT 0.1 to 0.4 s: mean 0.25, deviation √(0.05 / 4); 4 requests in 2 s, 64 tokens."""
     write(tmp_path / "on" / "run-1" / "run.json", record())
