@@ -12,6 +12,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+# How names begin that a kill may leave.
+PARTIAL = ".nsysmoe-"
+
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
@@ -23,7 +26,7 @@ def whole_file(path: Path) -> Iterator[Path]:
     Raises:
         OSError: The folder cannot be written.
     """
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=".nsysmoe-")
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=PARTIAL)
     os.close(handle)
     partial = Path(name)
     try:

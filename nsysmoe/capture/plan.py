@@ -252,7 +252,7 @@ def _ranks(spec: Spec, worker: tuple[str, ...]) -> tuple[Command, ...]:
             (*worker, f"--rank={rank}"),
             (
                 ("VLLM_DP_RANK", str(rank)),
-                ("VLLM_DP_LOCAL_RANK", str(rank)),
+                ("VLLM_DP_RANK_LOCAL", str(rank)),
                 ("VLLM_DP_SIZE", str(size)),
                 ("VLLM_DP_MASTER_IP", "127.0.0.1"),
                 ("VLLM_DP_MASTER_PORT", str(spec.port)),

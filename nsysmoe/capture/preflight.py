@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
+from nsysmoe.capture.engine import options
 from nsysmoe.capture.plan import NSYS_OPTIONS
 from nsysmoe.capture.versions import Version
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
     from nsysmoe.capture.spec import Spec
 
 Status = Literal["ok", "warn", "fail"]
@@ -17,6 +22,8 @@ Status = Literal["ok", "warn", "fail"]
 _IDLE_BYTES = 1 << 30
 # What nsys leaves of one run: report, database, and what it unpacks between them.
 _BYTES_A_RUN = 1 << 30
+# Options that are objects, of which this vLLM's keys are known.
+_OBJECTS = ("eplb_config", "profiler_config")
 _EXPERTS = ("num_local_experts", "num_experts", "n_routed_experts")
 
 
@@ -69,6 +76,9 @@ class Facts:
         free_bytes: Free space where the capture is kept.
         port_is_free: Whether the port can be listened on; None where none is needed.
         model: The model's config.json; None where it is not at hand.
+        vllm_options: Each option of this vLLM, and keys of those that are objects
+            (``eplb_config.policy``), with the values that it may have, None for any; None where
+            its sources do not tell.
     """
 
     nsys: str | None
@@ -79,11 +89,13 @@ class Facts:
     free_bytes: int
     port_is_free: bool | None
     model: dict[str, Any] | None
+    vllm_options: Mapping[str, Sequence[Any] | None] | None = None
 
 
 def judge(spec: Spec, facts: Facts) -> tuple[Check, ...]:
     """Judge every fact that this capture needs."""
-    found = [_vllm(facts), *_gpus(spec, facts), _disk(spec, facts), _multicast(spec)]
+    found = [_vllm(facts), *_options(spec, facts), *_gpus(spec, facts), _disk(spec, facts)]
+    found.append(_multicast(spec))
     if spec.profile == "nsys":
         found.insert(0, _nsys(spec, facts))
     if facts.port_is_free is not None:
@@ -119,6 +131,34 @@ def _vllm(facts: Facts) -> Check:
             "vLLM", "warn", f"{facts.vllm} is newer than the versions that options are known of"
         )
     return Check("vLLM", "ok", facts.vllm)
+
+
+def _options(spec: Spec, facts: Facts) -> list[Check]:
+    """Look for options that this vLLM would refuse, after minutes, in each run anew."""
+    known = facts.vllm_options
+    if known is None:
+        return []
+    found = []
+    for name, value in dict.fromkeys(_asked(spec)):
+        said = f"{facts.vllm} has no option {name}"
+        if name not in known:
+            close = get_close_matches(name, known, 1)
+            fix = f"is it {close[0]}?" if close else "leave it out"
+            # A server takes others, too, for what it does with HTTP.
+            found.append(Check("options", "warn" if spec.mode == "server" else "fail", said, fix))
+        elif (allowed := known[name]) and value not in map(json.dumps, (*allowed, None)):
+            fix = f"choose one of {', '.join(map(str, allowed))}"
+            found.append(Check("options", "fail", f"{name} cannot be {value}", fix))
+    return found or [Check("options", "ok", f"all known to {facts.vllm}")]
+
+
+def _asked(spec: Spec) -> Iterator[tuple[str, str]]:
+    """Yield the options of all arms, and keys of those that are objects, values as JSON."""
+    for arm in spec.arms:
+        for name, value in options(spec.of(arm), arm).items():
+            yield name, json.dumps(value)
+            if name in _OBJECTS and isinstance(value, dict):
+                yield from ((f"{name}.{key}", json.dumps(one)) for key, one in value.items())
 
 
 def _gpus(spec: Spec, facts: Facts) -> list[Check]:

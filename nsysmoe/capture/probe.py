@@ -10,7 +10,7 @@ import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.capture.plan import NSYS_OPTIONS, slots
+from nsysmoe.capture.plan import NODE, NSYS_OPTIONS, slots
 from nsysmoe.capture.preflight import Facts, Gpu
 from nsysmoe.capture.process import ask
 
@@ -45,6 +45,7 @@ def probe(spec: Spec, folder: Path) -> Facts:
         free_bytes=shutil.disk_usage(_existing(folder)).free,
         port_is_free=all(_is_free(slot.port) for slot in slots(spec)) if needs_port else None,
         model=_config(spec.model),
+        vllm_options=_vllm_options(spec.python),
     )
 
 
@@ -53,6 +54,16 @@ def vllm_version(python: str) -> str | None:
     said = ask([python, "-c", _VERSION_OF_VLLM], timeout_s=180.0)
     found = _VERSION.search(said.output) if said and said.status == 0 else None
     return found[1] if found else None
+
+
+def _vllm_options(python: str) -> dict[str, Any] | None:
+    """Return what ``node/nsysmoe_options.py`` reads; None where it cannot."""
+    said = ask([python, str(NODE / "nsysmoe_options.py")])
+    try:
+        found = json.loads(said.output) if said and said.status == 0 else None
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) else None
 
 
 def exports_json(nsys: str) -> bool:

@@ -38,13 +38,7 @@ _own_options = grouped(
         show_default=True,
         help="Unprofiled rounds before the measured one, at least; the last is the control.",
     ),
-    click.option(
-        "--rearrange",
-        type=click.Choice(["before", "inside", "any"]),
-        default="before",
-        show_default=True,
-        help="Where experts are to be rearranged, by the measured part.",
-    ),
+    capturing.rearrange_option("before", "by the measured part"),
     click.option(
         "--routed-experts/--no-routed-experts",
         default=None,

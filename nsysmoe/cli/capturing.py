@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nsysmoe.cli.exits import INTERRUPTED, REFUSED
-from nsysmoe.cli.options import FILE, grouped
+from nsysmoe.cli.options import FILE, Finite, grouped
 from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from nsysmoe.capture.outcome import Outcome
     from nsysmoe.capture.preflight import Check
     from nsysmoe.capture.run import Capture
     from nsysmoe.capture.spec import Arm, Engine, Spec, Workload
-
+    from nsysmoe.cli.options import F
 
 POSITIVE = click.IntRange(min=1)
 
@@ -96,7 +96,7 @@ workload_options = grouped(
     click.option("--seed", type=int, default=0, show_default=True, help="Of prompts and of vLLM."),
     click.option(
         "--request-rate",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True, or_infinite=True),
         default=float("inf"),
         show_default=True,
         help="Requests a second, arriving as a Poisson process; inf: all at once. For servers.",
@@ -134,7 +134,7 @@ engine_options = grouped(
     click.option("--eager", is_flag=True, help="No CUDA graphs."),
     click.option(
         "--gpu-memory-utilization",
-        type=click.FloatRange(0, 1, min_open=True),
+        type=Finite(0, 1, min_open=True),
         default=0.9,
         show_default=True,
         help="Share of a GPU's memory that vLLM may take.",
@@ -198,16 +198,28 @@ eplb_options = grouped(
 dummy_options = grouped(
     click.option(
         "--dummy-weights-std",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True),
         help="For experiments without weights: draw them normal, with this deviation.",
     ),
     click.option(
         "--router-skew",
-        type=click.FloatRange(0),
+        type=Finite(0),
         help="For experiments without weights: scale row e of n of each router by "
         "exp(-SKEW e/(n-1)).",
     ),
 )
+
+
+def rearrange_option(default: str, when: str) -> Callable[[F], F]:
+    """Return the option that says where experts are rearranged; ``when`` ends its help."""
+    return click.option(
+        "--rearrange",
+        type=click.Choice(["before", "inside", "any"]),
+        default=default,
+        show_default=True,
+        help=f"Where experts are to be rearranged, {when}.",
+    )
+
 
 how_options = grouped(
     click.option("--nsys", default="nsys", show_default=True, help="The nsys to profile with."),
@@ -224,21 +236,21 @@ how_options = grouped(
     ),
     click.option(
         "--start-timeout",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True),
         default=900,
         show_default=True,
         help="Seconds until a server must answer.",
     ),
     click.option(
         "--run-timeout",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True),
         default=1800,
         show_default=True,
         help="Seconds that one run may take.",
     ),
     click.option(
         "--end-timeout",
-        type=click.FloatRange(0, min_open=True),
+        type=Finite(0, min_open=True),
         default=10,
         show_default=True,
         help="Seconds that a program may take to end once it was asked to; then it is killed.",

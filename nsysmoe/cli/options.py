@@ -354,6 +354,23 @@ def grouped(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
+class Finite(click.FloatRange):
+    """A range of numbers proper: NaN lies in every range of click's, and ∞ in those without end."""
+
+    def __init__(self, *args: Any, or_infinite: bool = False, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._or_infinite = or_infinite
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Return the number, or refuse what is none."""
+        number: float = super().convert(value, param, ctx)
+        if math.isnan(number) or (math.isinf(number) and not self._or_infinite):
+            self.fail(f"{value!r} is no number that can be used", param, ctx)
+        return number
+
+
 # Generic in newer versions of click only.
 class _Step(click.ParamType):  # type: ignore[type-arg,unused-ignore]
     """A step's number, or the word for one that is picked."""

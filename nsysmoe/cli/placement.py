@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.options import FILE, Finite, output_options
 from nsysmoe.cli.progress import working
 from nsysmoe.placement.cluster import ALGORITHMS, ROUTED_ALGORITHMS
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.placement.cluster import Algorithm, RoutedAlgorithm
 
 _COUNT = click.IntRange(min=1)
-_AMOUNT = click.FloatRange(min=0, min_open=True)
+_AMOUNT = Finite(min=0, min_open=True)
 _nodes = click.option("--nodes", type=_COUNT, default=1, show_default=True, help="Servers.")
 _token_size = click.option(
     "--token-bytes",
@@ -50,7 +50,7 @@ def command() -> None:
 @click.option("--slots", type=_COUNT, help="Physical experts of a layer over all GPUs.")
 @click.option(
     "--memory-budget",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     metavar="GB",
     help="In place of --slots: what redundant experts may take of each GPU, over all layers.",
 )

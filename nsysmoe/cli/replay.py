@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsysmoe.cli.options import FILE, Printer
+from nsysmoe.cli.options import FILE, Finite, Printer
 from nsysmoe.cli.speech import speech
 from nsysmoe.reports.formats import TEXT_FORMATS
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 _MEASURES = {"ttft": "ttft", "tpot": "tpot", "e2e": "e2e", "e2el": "e2e"}
-_POSITIVE = click.FloatRange(min=0, min_open=True)
+_POSITIVE = Finite(min=0, min_open=True)
 _COUNT = click.IntRange(min=1)
 _SAY_EVERY_S = 1.0
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from nsysmoe.cli.one_trace import trace_command
-from nsysmoe.cli.options import FILE, routed_options
+from nsysmoe.cli.options import FILE, Finite, routed_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nsysmoe.reports import Document
 
 _SIZE = click.IntRange(min=1)
-_RATE = click.FloatRange(min=0, min_open=True)
+_RATE = Finite(min=0, min_open=True)
 
 
 @trace_command(

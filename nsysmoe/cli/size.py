@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsysmoe.cli.options import FILE, grouped, output_options
+from nsysmoe.cli.options import FILE, Finite, grouped, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def sizing_options(*, is_required: bool) -> Callable[[F], F]:
         ),
         click.option(
             "--expert-share",
-            type=click.FloatRange(0, 1),
+            type=Finite(0, 1),
             help="Share of a step that follows the experts' loads, from a capture.",
         ),
     )

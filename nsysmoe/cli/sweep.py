@@ -11,7 +11,7 @@ import click
 
 from nsysmoe.cli import capturing
 from nsysmoe.cli.capturing import POSITIVE
-from nsysmoe.cli.options import FILE, grouped, output_options
+from nsysmoe.cli.options import FILE, Finite, grouped, output_options
 from nsysmoe.cli.progress import working
 from nsysmoe.cli.speech import say
 
@@ -96,14 +96,14 @@ _grid_options = grouped(
     click.option("--repeats", type=POSITIVE, default=3, show_default=True),
     click.option(
         "--start-seconds",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         default=120.0,
         show_default=True,
         help="What starting vLLM takes, for the cost.",
     ),
     click.option(
         "--run-seconds",
-        type=click.FloatRange(min=0),
+        type=Finite(min=0),
         default=60.0,
         show_default=True,
         help="What the requests of a run take, for the cost.",
@@ -148,10 +148,15 @@ def _grid(given: dict[str, Any]) -> Grid:
         raise click.BadParameter(
             f"{several[0]} has several values; that is an --axis", param_hint="--set"
         )
+    fixed = {name: values[0] for name, values in given["fixed"]}
+    if both := sorted(set(fixed) & set(dict(given["axes"]))):
+        raise click.UsageError(f"{both[0]} is asked for with --axis and with --set; it can be one")
+    # What is set to one value is no axis of the paper's any longer.
+    axes = {name: values for name, values in paper.items() if name not in fixed}
     return Grid(
-        axes={name: tuple(values) for name, values in {**paper, **dict(given["axes"])}.items()},
+        axes={name: tuple(values) for name, values in {**axes, **dict(given["axes"])}.items()},
         routings={name: named[name] for name in (given["routings"] or named)},
-        fixed={**found["fixed"], **{name: values[0] for name, values in given["fixed"]}},
+        fixed={**found["fixed"], **fixed},
         datasets=given["datasets"],
         repeats=given["repeats"],
     )
@@ -216,13 +221,7 @@ _run_options = grouped(
         is_flag=True,
         help="Profile one more round of each run with nsys, as capture does.",
     ),
-    click.option(
-        "--rearrange",
-        type=click.Choice(["before", "inside", "any"]),
-        default="any",
-        show_default=True,
-        help="Where experts are to be rearranged, in configurations with EPLB.",
-    ),
+    capturing.rearrange_option("any", "in configurations with EPLB"),
     click.option(
         "--routed-experts/--no-routed-experts",
         default=False,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.options import FILE, Finite, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class _Address(click.ParamType):  # type: ignore[type-arg,unused-ignore]
 @click.option("--map", "map_", type=FILE, help="Where experts live.  [default: in order]")
 @click.option(
     "--capacity",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Finite(min=0, min_open=True),
     default=1.25,
     show_default=True,
     help="Capacity factor that overflow is counted against.",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nsysmoe.cli.options import FILE, output_options
+from nsysmoe.cli.options import FILE, Finite, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def score(
     "--dial",
     "dials",
     multiple=True,
-    type=click.FloatRange(0, 1),
+    type=Finite(0, 1),
     help="Where each family's dial stands: 0 various, 1 concentrated; may be repeated.  "
     "[default: 0, 0.25, 0.5, 0.75, 1]",
 )
@@ -119,7 +119,7 @@ def score(
 )
 @click.option(
     "--spread",
-    type=click.FloatRange(min=0, max=3),
+    type=Finite(min=0, max=3),
     default=0.0,
     show_default=True,
     help="Deviation of the logarithm of lengths: 0 for equal ones, 0.7 as of exam questions.",

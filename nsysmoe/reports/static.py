@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import OutputError
+from nsysmoe.reports.formats.as_csv import as_csv
 from nsysmoe.reports.output import write
 from nsysmoe.whole_files import whole_file
 
@@ -24,11 +23,7 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    write(buffer.getvalue().encode(), path)
+    write(as_csv(list(rows[0]), (row.values() for row in rows)).encode(), path)
 
 
 def write_image(figure: Any, path: Path) -> None:

@@ -21,7 +21,7 @@ import numpy as np
 
 from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError, OutputError
-from nsysmoe.whole_files import whole_file
+from nsysmoe.whole_files import PARTIAL, whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -97,7 +97,7 @@ def new_folder(target: Path) -> Iterator[Path]:
         if target.exists() and (not target.is_dir() or any(target.iterdir())):
             raise OutputError(f"{target} holds something already; name a new folder")
         target.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=".nsysmoe-"))
+        partial = Path(tempfile.mkdtemp(dir=target.parent, prefix=PARTIAL))
     except OSError as error:
         raise OutputError(f"{target} cannot be a folder ({error.strerror})") from error
     try:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
-from itertools import product
-from math import ceil
+from itertools import chain, product
+from math import ceil, isfinite
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.bounded_files import read_toml, shipped_toml
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Value = str | int | float | bool
+# As vllm serve has it: letters, digits, and dots in front of a key of an object.
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9._-]*")
 # So many runs are no plan but a slip of a finger.
 _MOST_RUNS = 100_000
 
@@ -123,6 +126,7 @@ def paper_grid(config: Path | None = None) -> dict[str, Any]:
         return found
     own = read_toml(config, fix="check --config")
     _check(own, str(config))
+    own = _with_dashes(own)
     # Routing configurations are added; axes are a whole.
     routing = {**found["routing"], **own.get("routing", {})}
     return {**found, **own, "routing": routing}
@@ -135,14 +139,26 @@ def runs_of(grid: Grid) -> list[Run]:
     right after the other.
 
     Raises:
-        InputError: There are more runs than anybody could want, or an option is set twice.
+        InputError: There are more runs than anybody could want, an option is set twice or no
+            name of one, or an axis has a value twice.
     """
-    for routing, options in grid.routings.items():
-        if both := sorted(set(options) & set(grid.axes)):
-            raise InputError(f"{both[0]} is an axis and an option of {routing}; it can be one")
+    _check_options(grid)
     if grid.points * grid.repeats > _MOST_RUNS:
         raise InputError(f"the plan has over {_MOST_RUNS:,} runs; name fewer values for the axes")
     return list(_runs(grid))
+
+
+def _check_options(grid: Grid) -> None:
+    for routing, options in grid.routings.items():
+        if both := sorted(set(options) & set(grid.axes)):
+            raise InputError(f"{both[0]} is an axis and an option of {routing}; it can be one")
+    for name in (*grid.axes, *grid.fixed, *chain.from_iterable(grid.routings.values())):
+        if not _NAME.fullmatch(name):
+            raise InputError(f"{name!r} is no name of an option, such as max-num-seqs")
+    for name, values in {**grid.axes, "dataset": grid.datasets}.items():
+        # To Python, true is 1.
+        if len({str(value) for value in values}) < len(values):
+            raise InputError(f"{name} has a value twice")
 
 
 def _runs(grid: Grid) -> Iterator[Run]:
@@ -163,6 +179,17 @@ def _point(routing: str, chosen: dict[str, Value], dataset: str | None) -> str:
     return ",".join([*parts, dataset] if dataset else parts)
 
 
+def _with_dashes(own: dict[str, Any]) -> dict[str, Any]:
+    """Return options by their names on the command line: underscores are Python's."""
+
+    def dashed(options: dict[str, Any]) -> dict[str, Any]:
+        return {name.replace("_", "-"): value for name, value in options.items()}
+
+    routing = {name: dashed(options) for name, options in own.get("routing", {}).items()}
+    tables: dict[str, Any] = {name: dashed(own[name]) for name in ("axes", "fixed") if name in own}
+    return {**own, **tables, **({"routing": routing} if routing else {})}
+
+
 def _check(own: dict[str, Any], where: str) -> None:
     for name in ("axes", "fixed", "routing"):
         if not isinstance(own.get(name, {}), dict):
@@ -177,4 +204,6 @@ def _check(own: dict[str, Any], where: str) -> None:
 
 
 def _is_value(value: Any) -> bool:
-    return isinstance(value, str | int | float | bool)
+    return isinstance(value, str | int | float | bool) and not (
+        isinstance(value, float) and not isfinite(value)
+    )

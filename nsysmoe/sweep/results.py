@@ -18,13 +18,25 @@ _BOOKKEEPING = {
     "failed", "total_input_tokens", "total_output_tokens", "request_throughput",
     "request_goodput", "output_throughput", "total_token_throughput", "run_number",
     "max_output_tokens_per_s", "max_concurrent_requests", "_benchmark_name", "rtfx",
+    "probe_completed", "probe_failed", "total_input_sequences", "input_sequence_throughput",
 }  # fmt: skip
+# How keys begin that it measures of speculative decoding and of diffusion: no two runs agree.
+_MEASURED_BESIDE = ("spec_decode_", "diffusion_")
+_LATENCIES = ("ttft", "tpot")
 # What its statistics are called, and ours.
 _STATISTICS = {"mean": "", "std": "_stddev", "median": "_p50", "p99": "_p99"}
 _THROUGHPUTS = {
     "request_throughput": "requests_per_s",
     "output_throughput": "output_tokens_per_s",
 }
+_LONGEST = "longest_round_over_median"
+# What a row tells of a measurement, beside routing, data set and settings.
+MEASURED = (
+    "source", "digest", "rounds", "requests", "failed",
+    *(f"{measure}{end}_s" for measure in _LATENCIES for end in _STATISTICS.values()),
+    *(f"{measure}{end}" for measure in _THROUGHPUTS.values() for end in ("", "_stddev")),
+    _LONGEST,
+)  # fmt: skip
 # How vLLM's sweep numbers the run that only warms up.
 _WARMUP = -1
 # Rounds that no profiler slowed down: beside a profiled one, or all of a run.
@@ -81,6 +93,7 @@ def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         for key, value in record.items()
         if key not in _BOOKKEEPING
         and not key.endswith("_ms")
+        and not key.startswith(_MEASURED_BESIDE)
         and isinstance(value, str | int | float | bool)
     }
     dataset = settings.pop("dataset", None) or settings.pop("dataset_path", None)
@@ -93,13 +106,13 @@ def _benchmark(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "requests": _number(path, record, "completed"),
         "failed": _number(path, record, "failed"),
     }
-    for measure in ("ttft", "tpot"):
+    for measure in _LATENCIES:
         for theirs, ours in _STATISTICS.items():
             value = _number(path, record, f"{theirs}_{measure}_ms")
             row[f"{measure}{ours}_s"] = None if value is None else value / 1e3
     for theirs, ours in _THROUGHPUTS.items():
         row |= {ours: _number(path, record, theirs), f"{ours}_stddev": None}
-    return {**row, "longest_round_over_median": None, "settings": settings}
+    return {**row, _LONGEST: None, "settings": settings}
 
 
 def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -124,7 +137,7 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
         "requests": len(requests),
         "failed": sum(_number(path, one, "failed") or 0 for one in chosen),
     }
-    for measure in ("ttft", "tpot"):
+    for measure in _LATENCIES:
         values = [_number(path, one, f"{measure}_s") for one in requests]
         row.update(_spread(measure, [value for value in values if value is not None]))
     row.update(_throughput(path, chosen))
@@ -133,7 +146,7 @@ def _captured(path: Path, record: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _throughput(path: Path, rounds: Sequence[dict[str, Any]]) -> dict[str, float | None]:
     """Return means over rounds, their deviation, and how far the longest one stands out."""
-    found: dict[str, list[float]] = {"requests_per_s": [], "output_tokens_per_s": []}
+    found: dict[str, list[float]] = {name: [] for name in _THROUGHPUTS.values()}
     walls: list[float] = []
     for one in rounds:
         summary, rows = one.get("summary"), one.get("requests")
@@ -149,7 +162,7 @@ def _throughput(path: Path, rounds: Sequence[dict[str, Any]]) -> dict[str, float
         row[name] = fmean(values) if values else None
         row[f"{name}_stddev"] = pstdev(values) if len(values) > 1 else None
     is_told = len(walls) >= _FEWEST_ROUNDS
-    row["longest_round_over_median"] = max(walls) / median(walls) if is_told else None
+    row[_LONGEST] = max(walls) / median(walls) if is_told else None
     return row
 
 
@@ -162,7 +175,7 @@ def _digest(record: dict[str, Any]) -> str | None:
 
 
 def _spread(measure: str, values: Sequence[float]) -> dict[str, float | None]:
-    names = (f"{measure}_s", *(f"{measure}_{end}_s" for end in ("stddev", "p50", "p99")))
+    names = [f"{measure}{end}_s" for end in _STATISTICS.values()]
     if not values:
         return dict.fromkeys(names)
     # One value has all of its quantiles; quantiles() asks for two.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError, MissingDataError, OutputError
+from nsysmoe.sweep.results import MEASURED
 from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
@@ -32,14 +33,6 @@ EXPECTED_SCORE = "expected_score"
 OBSERVED_CV = "observed_cv"
 ROUTING = "routing"
 UNKNOWN = "unknown"
-# Columns that are neither settings nor what tells runs apart: what read_results measured.
-_MEASURED = {
-    "source", "digest", "rounds", "requests", "failed", "longest_round_over_median",
-    EXPECTED_SCORE, OBSERVED_CV,
-    *(f"{name}{end}_s" for name in ("ttft", "tpot") for end in ("", "_stddev", "_p50", "_p99")),
-    *(f"{name}{end}" for name in ("requests_per_s", "output_tokens_per_s")
-      for end in ("", "_stddev")),
-}  # fmt: skip
 POINT = "point"
 RUNS = "runs"
 
@@ -65,7 +58,9 @@ def read_table(path: Path) -> pl.DataFrame:
     try:
         frame = reader(path)
     except OSError as error:
-        reason = error.strerror or "not of that format"
+        # Those of pyarrow and polars name no reason.
+        unnamed = "not of that format" if path.exists() else "No such file or directory"
+        reason = error.strerror or unnamed
         raise InputError(f"{path} cannot be read ({reason}); check the path") from error
     except pl.exceptions.PolarsError as error:
         reason = str(error).splitlines()[0]
@@ -133,7 +128,7 @@ def varied_settings(frame: pl.DataFrame) -> list[str]:
     """Return the settings that differ between points of one routing, ``dataset`` among them."""
     import polars as pl  # noqa: PLC0415
 
-    apart = {*_MEASURED, ROUTING, POINT, RUNS, "repeat"}
+    apart = {*MEASURED, EXPECTED_SCORE, OBSERVED_CV, ROUTING, POINT, RUNS, "repeat"}
     settings = [name for name in frame.columns if name not in apart]
     if not settings:
         return []

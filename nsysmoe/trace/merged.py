@@ -67,7 +67,7 @@ where
     and names.role in ('all_reduce', 'all_gather', 'reduce_scatter', 'all_to_all')
 """
 _MEETING_VIEWS = ("staging.stg_collective_arrivals", "main.kernel_classes")
-# The row numbers of a file's kernels, and the number of the file above them.
+# The row numbers of a file's kernels and graphs, and the number of the file above them.
 FILE_BITS = 40
 # Columns that mean nothing without others of their row.
 _WITH = {"end_ns": "start_ns", "last_end_ns": "first_start_ns", "global_tid": "global_pid"}
@@ -520,7 +520,10 @@ def _reader(schema: Any, batches: Iterable[Any]) -> Any:
 def _expression(part: str, name: str, kind: str) -> str:
     """Return what a column of a part is over all files."""
     numbered = {
-        "kernel_id": f"parts.kernel_id + (parts.file::bigint << {FILE_BITS})",
+        **{
+            row: f"parts.{row} + (parts.file::bigint << {FILE_BITS})"
+            for row in ("kernel_id", "graph_launch_id")
+        },
         "nccl_communicator": "communicators.overall",
         **({"name_id": "names.number"} if part in NAMED else {}),
     }

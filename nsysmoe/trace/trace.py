@@ -384,12 +384,15 @@ def _without_times(store: Store, query: str) -> duckdb.DuckDBPyRelation:
     DuckDB's reach beyond those of Arrow and polars, which end the process over some of them.
     """
     relation = store.relation(query)
-    kinds = [str(kind) for kind in relation.types]
-    if not any(part in kind for kind in kinds for part in ("DATE", "TIME", "INTERVAL")):
+    are_times = [
+        any(part in str(kind) for part in ("DATE", "TIME", "INTERVAL")) for kind in relation.types
+    ]
+    if not any(are_times):
         return relation
+    names = [f'"{name.replace(chr(34), chr(34) * 2)}"' for name in relation.columns]
     columns = ", ".join(
-        f'"{name.replace(chr(34), chr(34) * 2)}"::varchar as "{name.replace(chr(34), chr(34) * 2)}"'
-        for name in relation.columns
+        f"{name}::varchar as {name}" if is_time else name
+        for name, is_time in zip(names, are_times, strict=True)
     )
     inner = query.strip().rstrip(";")
     return store.connection.sql(f"select {columns} from (\n{inner}\n)")

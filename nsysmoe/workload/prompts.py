@@ -108,9 +108,11 @@ def read_prompts(path: Path, field_: str = FIELD, max_errors: int = MAX_ERRORS) 
         else:
             _read_json(path, field_, rows)
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); check the path") from error
+        # Of a pipe the system gives no reason: nothing went wrong, it only cannot go back.
+        why = error.strerror or "it is a pipe; write it to a file"
+        raise InputError(f"{path} cannot be read ({why}); check the path") from error
     if not rows.texts:
-        why = f": line {rows.bad[0][0]} is {rows.bad[0][1]}" if rows.bad else ""
+        why = f": line {rows.bad[0][0]} ({rows.bad[0][1]})" if rows.bad else ""
         raise MissingDataError(f"{path} holds no prompt{why}; each row needs a text `{field_}`")
     return Prompts(str(path), tuple(rows.texts), tuple(rows.bad))
 

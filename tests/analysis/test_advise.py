@@ -21,21 +21,10 @@ from nsysmoe.metrics.routed_load.held_out import saved, step_cube
 from nsysmoe.metrics.routed_load.routing_loads import count_choices
 from nsysmoe.metrics.statistics.single_runs import between_runs, pair_interval
 from tests.conftest import GRAPHS
+from tests.routing.counted import logged
 
 ROUTED = GRAPHS / "eplb_off.routed.npz"
 TRACE: dict[str, Any] = {"trace": GRAPHS / "eplb_off.sqlite", "run": GRAPHS / "eplb_off.run.json"}
-
-
-def logged(path: Path, loads: Any) -> Path:
-    """Write counts [steps, layers, experts] as a table."""
-    rows = [
-        f"{step},{layer},{expert},{count}"
-        for step, layers in enumerate(loads)
-        for layer, experts in enumerate(layers)
-        for expert, count in enumerate(experts)
-    ]
-    path.write_text("step,layer,expert,tokens\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return path
 
 
 def by_what(found: Any) -> dict[str, dict[str, Any]]:

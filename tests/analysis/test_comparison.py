@@ -155,12 +155,14 @@ def test_what_is_no_saved_comparison(tmp_path: Path, text: str) -> None:
 def whole(values: dict[str, Any]) -> dict[str, Any]:
     """Return a comparison with an interval and what users saw."""
     known = ("baseline", "candidate", "change")
-    values["metrics"][0]["interval"] = {
+    interval = {
         "low": -0.1, "high": 0.1, "level": 0.95, "over": "runs", "baseline_n": 3, "candidate_n": 3,
     }  # fmt: skip
+    values["metrics"][0]["interval"] = dict(interval)
     values["latency"] = [{
         "metric": "ttft_s", "higher_is_better": False, "baseline_runs": 1, "candidate_runs": 1,
         **{f"{key}{which}": 1.5 for key in known for which in ("", "_unprofiled")},
+        "interval": None, "interval_unprofiled": dict(interval),
     }]  # fmt: skip
     return values
 
@@ -170,7 +172,18 @@ WRONG: list[tuple[tuple[str | int, ...], str, list[Any]]] = [
     (("latency", 0), "baseline_runs", [..., None, "1", 1.5, [], True]),
     (("latency", 0), "candidate_runs", [..., None, "1", 1.5, [], True]),
     (("latency", 0), "higher_is_better", [..., None, "1", 1, []]),
-    (("metrics", 0, "interval"), "level", [..., None, "95", [0.95], True]),
+    *(
+        check
+        for where in (("metrics", 0, "interval"), ("latency", 0, "interval_unprofiled"))
+        for check in (
+            (where, "low", [..., None, "0"]),
+            (where, "level", [..., None, "95", [0.95], True]),
+            (where, "over", [..., None, 1]),
+            (where, "baseline_n", [..., None, 1.5]),
+        )
+    ),
+    (("metrics", 0), "interval", [{}, [], 0, "", False]),
+    (("latency", 0), "interval", [{}, [], 0, "", False]),
     (("metrics", 0), "group", [..., None, 1, ["moe_kernel"], "moe", ""]),
     (("metrics", 0), "baseline_values", [[True], ["1"], [1, 2]]),
     (("metrics", 0), "candidate_values", [[True], ["1"], [1, 2]]),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import sqlite3
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -84,6 +86,18 @@ def cut(source: Path, folder: Path, **options: Any) -> Path:
     }
     split(source, [folder / f"{name}.sqlite" for name in names], **options)
     return folder
+
+
+def with_graphs(path: Path, launches: int) -> None:
+    """Add launches of CUDA graphs that were recorded as a whole, of the file's first kernel."""
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(
+            "create table CUPTI_ACTIVITY_KIND_GRAPH_TRACE as select start, end, deviceId, "
+            "contextId, streamId, correlationId, globalPid, 1 as graphId, 2 as graphExecId "
+            "from CUPTI_ACTIVITY_KIND_KERNEL order by start limit ?",
+            [launches],
+        )
+        database.commit()
 
 
 def rows(frame: pl.DataFrame) -> list[tuple[Any, ...]]:
@@ -220,6 +234,36 @@ def test_one_process_id_on_two_hosts_stays_two(tmp_path: Path) -> None:
     told = describe(tmp_path)
     assert [(row["host"], row["process_id"]) for row in told.devices] == [("n1", 77), ("n2", 77)]
     assert [row["residual_ns"] is not None for row in told.files] == [True, True]
+
+
+def test_every_process_of_every_view_is_told_by_its_host(tmp_path: Path) -> None:
+    """Processes with one id on two hosts, wherever a view names one: whoever was late, too."""
+    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, pid=77)
+    with only_run(tmp_path).opened() as merged:
+        known = set(merged.frame("devices")["global_pid"])
+        assert len(known) == 2
+        for view in VIEWS:
+            frame = merged.frame(view)
+            for name in (name for name in frame.columns if name.endswith("global_pid")):
+                assert set(frame[name].drop_nulls()) <= known, (view, name)
+        ledger = merged.frame("wait_ledger")
+        met = merged.frame("matched_collectives", ("kernel_id", "global_pid", "device_id"))
+    assert set(ledger["late_global_pid"]) == known
+    late = ledger.join(met, left_on="late_kernel_id", right_on="kernel_id", suffix="_met")
+    assert late.height == ledger.height > 0
+    assert late["late_global_pid"].to_list() == late["global_pid_met"].to_list()
+    assert late["late_device_id"].to_list() == late["device_id_met"].to_list()
+
+
+def test_row_numbers_of_several_files_are_one_numbering(tmp_path: Path) -> None:
+    """Launches of whole graphs: each file numbers its own from 1."""
+    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS)
+    for path in tmp_path.glob("*.sqlite"):
+        with_graphs(path, 3)
+    with only_run(tmp_path).opened() as merged:
+        launches = merged.frame("graph_launches")
+    assert launches.height == 6
+    assert launches["graph_launch_id"].n_unique() == 6
 
 
 def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:

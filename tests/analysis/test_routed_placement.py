@@ -15,6 +15,7 @@ from nsysmoe.analysis.placing.routed_placement import evaluate_routed, plan_rout
 from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError, PlacementError
 from nsysmoe.placement.cluster import Cluster
+from tests.routing.counted import logged
 
 CONFIG = '{"hidden_size": 100, "moe_intermediate_size": 50, "torch_dtype": "bfloat16"}'
 
@@ -78,21 +79,10 @@ def test_where_all_requests_are_alike_nothing_is_promised(tmp_path: Path) -> Non
     assert row["low"] < 0.05
 
 
-def steps(path: Path, loads: Any) -> Path:
-    rows = [
-        f"{step},{layer},{expert},{count}"
-        for step, layers in enumerate(loads)
-        for layer, experts in enumerate(layers)
-        for expert, count in enumerate(experts)
-    ]
-    path.write_text("step,layer,expert,tokens\n" + "\n".join(rows) + "\n", encoding="utf-8")
-    return path
-
-
 def test_experts_that_are_active_together_are_parted(tmp_path: Path) -> None:
     together = [[1, 1, 0, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0, 1, 1]]
     order = np.random.default_rng(0).integers(0, 2, 40)
-    path = steps(tmp_path / "a.csv", [[together[kind]] for kind in order])
+    path = logged(tmp_path / "a.csv", [[together[kind]] for kind in order])
     found = plan_routed(path, Cluster(4, 8), "active")
     rows = {row["what"]: row for row in found.activity}
     assert rows["contiguous"]["blocks"] == 2
@@ -111,14 +101,14 @@ def test_decode_is_planned_for_by_its_own_steps(tmp_path: Path) -> None:
 
 def test_loads_are_judged_on_steps_of_the_other_half(tmp_path: Path) -> None:
     """The pairs that balance even steps (0 with 3, 1 with 2) do not balance odd ones."""
-    path = steps(tmp_path / "a.csv", [[[4, 3, 2, 1]], [[4, 1, 2, 3]]] * 6)
+    path = logged(tmp_path / "a.csv", [[[4, 3, 2, 1]], [[4, 1, 2, 3]]] * 6)
     found = plan_routed(path, Cluster(2, 4), "best")
     assert found.layers[0]["max_load"] == 72
     assert found.held_out[0]["device_loads"] == [84, 36]
 
 
 def test_a_memory_budget_decides_the_slots(tmp_path: Path) -> None:
-    path = steps(tmp_path / "a.csv", np.tile([30, 10, 10, 10], (6, 2, 1)))
+    path = logged(tmp_path / "a.csv", np.tile([30, 10, 10, 10], (6, 2, 1)))
     # A slot a GPU costs 2 layers x 5 bytes.
     found = plan_routed(path, Cluster(2, 2), "eplb", memory=Memory(20, 5))
     assert [len(layer["physical_to_logical_map"]) for layer in found.layers] == [8, 8]
@@ -140,7 +130,7 @@ def written(path: Path, map_: list[list[int]]) -> Path:
 
 def test_a_map_is_judged_on_a_log_by_what_decode_reads(tmp_path: Path) -> None:
     together = [[1, 1, 0, 0, 1, 1, 0, 0], [0, 0, 17, 1, 0, 0, 1, 1]]
-    log = steps(tmp_path / "a.csv", [[together[kind]] for kind in (0, 1, 1)])
+    log = logged(tmp_path / "a.csv", [[together[kind]] for kind in (0, 1, 1)])
     found = evaluate_routed(written(tmp_path / "m.json", [[0, 2, 1, 3, 4, 6, 5, 7]]), log, 4)
     rows = {row["what"]: row for row in found.activity}
     # Neighbours are active together; 17 rows of one expert are two blocks.
@@ -170,7 +160,7 @@ def test_a_map_is_judged_on_a_log_by_what_leaves_a_node(tmp_path: Path) -> None:
 
 
 def test_a_map_may_hold_experts_that_the_log_never_names(tmp_path: Path) -> None:
-    log = steps(tmp_path / "a.csv", [[[3, 1]]])
+    log = logged(tmp_path / "a.csv", [[[3, 1]]])
     found = evaluate_routed(written(tmp_path / "m.json", [[0, 3, 1, 2]]), log, 2)
     assert found.layers[0]["device_loads"] == [3, 1]
     with pytest.raises(PlacementError, match="2 layers"):
@@ -178,13 +168,13 @@ def test_a_map_may_hold_experts_that_the_log_never_names(tmp_path: Path) -> None
 
 
 def test_what_cannot_be_answered_says_why(tmp_path: Path) -> None:
-    counts = steps(tmp_path / "a.csv", [[[1, 2]]] * 3)
+    counts = logged(tmp_path / "a.csv", [[[1, 2]]] * 3)
     with pytest.raises(InputError, match="counts"):
         plan_routed(counts, Cluster(2, 2, nodes=2), "locality")
     with pytest.raises(PlacementError, match="--nodes"):
         plan_routed(counts, Cluster(2, 2), "locality")
     with pytest.raises(MissingDataError, match="one step"):
-        plan_routed(steps(tmp_path / "b.csv", [[[1, 2]]]), Cluster(2, 2), "best")
+        plan_routed(logged(tmp_path / "b.csv", [[[1, 2]]]), Cluster(2, 2), "best")
     # Nodes are nothing to a plan from counts.
     assert plan_routed(counts, Cluster(2, 2, nodes=2), "best").traffic == ()
 

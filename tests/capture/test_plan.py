@@ -305,4 +305,5 @@ def test_scripts_ship_with_the_package() -> None:
         "nsysmoe_bench.py",
         "nsysmoe_extension.py",
         "nsysmoe_workload.py",
+        "nsysmoe_options.py",
     }

@@ -6,6 +6,8 @@ import csv
 import io
 import json
 import re
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -177,14 +179,21 @@ def test_parquet_without_rows_has_the_columns_of_the_table() -> None:
     assert (frame.columns, frame.height) == (["a", "b"], 0)
 
 
-def test_parquet_holds_lists_and_objects_as_json() -> None:
-    values: list[Any] = [[1, 2], "text", {}, {"a": [None, "\u202e"]}, (), 1, None]
+def test_csv_and_parquet_hold_lists_and_objects_as_json() -> None:
+    """Another program reads them; of numbers that JSON lacks, as the JSON output has them."""
+    values: list[Any] = [
+        [1, 2], "text", {}, {"a": [None, "\u202e"]}, (), 1, None,
+        [True, "it's", float("nan"), Decimal("1.50"), Decimal(7), date(2026, 1, 2)],
+    ]  # fmt: skip
     records = tuple({"n": number, "value": value} for number, value in enumerate(values))
     page = Document("mixed", (Table("", (Column("n"), Column("value")), ()),), {}, records)
     frame = pl.read_parquet(io.BytesIO(encode(page, "parquet")))
     assert frame["value"].to_list() == [
-        "[1, 2]", "text", "{}", '{"a": [null, "\\u202e"]}', "[]", "1", None
+        "[1, 2]", "text", "{}", '{"a": [null, "\\u202e"]}', "[]", "1", None,
+        '[true, "it\'s", null, 1.5, 7, "2026-01-02"]',
     ]  # fmt: skip
+    rows = list(csv.DictReader(io.StringIO(render(page, "csv"))))
+    assert [row["value"] or None for row in rows] == frame["value"].to_list()
     alone = Document("lists", page.tables, {}, ({"n": 0, "value": {}},))
     assert pl.read_parquet(io.BytesIO(encode(alone, "parquet"))).rows() == [(0, "{}")]
 

@@ -52,6 +52,12 @@ def test_times_come_as_text(small: Path, query: str, expected: str) -> None:
         assert trace.ask(query).item() == expected
 
 
+def test_columns_beside_times_keep_their_type(small: Path) -> None:
+    with nsysmoe.open(small) as trace:
+        found = trace.ask('select 1 as "a""b", interval 2 day as i, true as t, 1.5::double as d')
+    assert found.row(0) == (1, "2 days", True, 1.5)
+
+
 @pytest.mark.parametrize(
     "query",
     [

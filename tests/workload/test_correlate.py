@@ -119,4 +119,4 @@ def test_tables_that_cannot_be_used(tmp_path: Path, name: str, content: str, mes
 def test_a_table_that_is_not_there(tmp_path: Path) -> None:
     found = run(tmp_path / "none.parquet")
     assert found.exit_code == 1
-    assert "cannot be read" in found.stderr
+    assert "cannot be read (No such file" in found.stderr

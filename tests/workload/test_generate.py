@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from nsysmoe.analysis.experiments import workload_suite
 from nsysmoe.analysis.experiments.workload_score import score_texts
 from nsysmoe.analysis.experiments.workload_suite import Plan, generate
 from nsysmoe.cli import main
@@ -206,7 +207,7 @@ def test_bad_rows_of_real_prompts_are_counted(tmp_path: Path) -> None:
     found = run(tmp_path / "t", *arguments, "--max-errors", "1")
     assert found.exit_code == 1
     assert "more than 1 bad rows, the last in line 11" in found.stderr
-    assert not list((tmp_path / "t").glob("*.jsonl"))
+    assert not (tmp_path / "t").exists()
 
 
 def test_token_ids_are_those_of_the_text(tmp_path: Path) -> None:
@@ -229,8 +230,53 @@ def test_a_folder_of_something_else_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match=r"holds something else \(thesis.txt\)"):
         generate(tmp_path, SMALL, "whitespace")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+    # Many programs write one; a suite's lists its sets.
+    (tmp_path / "manifest.json").write_text('{"runs": [{"file": "thesis.txt"}]}')
+    with pytest.raises(OutputError, match="holds something else"):
+        generate(tmp_path, SMALL, "whitespace")
     file = tmp_path / "thesis.txt"
     assert run(file, "--tokenizer", "whitespace").exit_code == 1
+
+
+def test_a_suite_takes_the_place_of_an_earlier_one(tmp_path: Path) -> None:
+    generate(tmp_path / "s", Plan(("structure",), (0.0, 1.0), 1, 3, 9), "whitespace")
+    manifest = tmp_path / "s" / "manifest.json"
+    other = tmp_path / "s" / "notes.txt"
+    other.write_text("mine")
+    hostile = json.loads(manifest.read_text())
+    hostile["sets"] += [{"file": "notes.txt"}, {"file": "../kept.jsonl"}, 3]
+    manifest.write_text(json.dumps(hostile))
+    (tmp_path / "kept.jsonl").write_text("mine")
+    (tmp_path / "s" / ".nsysmoe-of-a-kill").mkdir()
+    generate(tmp_path / "s", Plan(("structure",), (1.0,), 0, 3, 9), "whitespace")
+    assert {path.name for path in (tmp_path / "s").iterdir()} == {
+        "manifest.json", "structure-1000.jsonl", "notes.txt", ".nsysmoe-of-a-kill",
+    }  # fmt: skip
+    assert (tmp_path / "kept.jsonl").exists()
+
+
+@pytest.mark.parametrize("is_new", [True, False])
+def test_a_suite_that_fails_half_way_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, is_new: bool
+) -> None:
+    folder = tmp_path / "s"
+    if not is_new:
+        generate(folder, SMALL, "whitespace")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()} if not is_new else {}
+    calls = []
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return score_texts(*args, **kwargs)
+
+    monkeypatch.setattr(workload_suite, "score_texts", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        generate(folder, replace(SMALL, seed=9), "whitespace")
+    assert folder.exists() is not is_new
+    after = {path.name: path.read_bytes() for path in folder.iterdir()} if not is_new else {}
+    assert after == before
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import threading
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -270,6 +272,16 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     refused = run("score", tmp_path / "none.jsonl", "--tokenizer", "whitespace")
     assert refused.exit_code == 1
     assert "cannot be read" in refused.stderr
+
+
+def test_a_pipe_is_refused_with_the_reason(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=pipe.write_text, args=('{"prompt": "a b"}\n',))
+    writer.start()
+    with pytest.raises(InputError, match="it is a pipe"):
+        read_prompts(pipe)
+    writer.join()
 
 
 def test_conversations_and_parquet(tmp_path: Path) -> None:

@@ -19,7 +19,8 @@ from nsysmoe.cli import main
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.metrics.routed_load.expert_load import mean_layer_cv
 from nsysmoe.sweep.grid import Cost, Grid, paper_grid, runs_of
-from nsysmoe.sweep.table import means_by_point, read_table
+from nsysmoe.sweep.results import MEASURED, read_results
+from nsysmoe.sweep.table import means_by_point, read_table, varied_settings
 
 
 def run(*arguments: str | int | Path) -> Result:
@@ -105,9 +106,30 @@ def test_own_routing_configurations_are_added(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_an_option_that_is_set_is_no_axis_any_longer() -> None:
+    found = plan("--set", "max-num-seqs=3", "--repeats", 1)
+    assert found["points"] == 4 * 2
+    assert {one["settings"]["max-num-seqs"] for one in found["runs"]} == {3}
+
+
+def test_options_of_a_configuration_may_have_underscores(tmp_path: Path) -> None:
+    """As Python's arguments do: an option is planned by its name, however that is written."""
+    path = tmp_path / "own.toml"
+    path.write_text(
+        "[axes]\nmax_num_seqs = [2]\n[fixed]\nmax_model_len = 8\n"
+        "[routing.on]\nenable_expert_parallel = true\n"
+    )
+    (one,) = plan("--config", path, "--repeats", 1, "--routing", "on")["runs"]
+    assert one["settings"] == {
+        "max-model-len": 8, "max-num-seqs": 2, "enable-expert-parallel": True
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("[axes]\na = [nan]", "needs a list"),
+        ("[routing.a]\nx = inf", "needs options"),
         ("x = [", "not TOML"),
         ("axes = 3", "is no table"),
         ("[axes]\na = []", "needs a list"),
@@ -128,6 +150,16 @@ def test_plans_that_make_no_sense() -> None:
     assert run("sweep", "plan", "--set", "a=1,2").exit_code == 2
     too_many = run("sweep", "plan", "--repeats", 1_000_000)
     assert (too_many.exit_code, too_many.stderr.count("\n")) == (1, 1)
+    for odd, said in (
+        (["--axis", "max num seqs=1"], "'max num seqs' is no name of an option"),
+        (["--axis", "a\x1b[2J=1"], "is no name of an option"),
+        (["--axis", "a=4,04"], "a has a value twice"),
+        (["--dataset", "x", "--dataset", "x"], "dataset has a value twice"),
+    ):
+        found = run("sweep", "plan", *odd)
+        assert (found.exit_code, said in found.stderr) == (1, True), found.stderr
+    twice = run("sweep", "plan", "--axis", "a=1", "--set", "a=2")
+    assert (twice.exit_code, "a is asked for with --axis and" in twice.stderr) == (2, True)
     both = Grid({"a": (1,)}, {"r": {"a": 2}})
     with pytest.raises(InputError, match="an axis and an option of r"):
         runs_of(both)
@@ -172,6 +204,35 @@ def record(*, ep: str = "on", digest: str = "d") -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("is_record", [False, True])
+def test_what_is_measured_is_no_setting(tmp_path: Path, *, is_record: bool) -> None:
+    """Whatever the reader writes: columns that the figures may not take for settings."""
+    file = write(tmp_path / "run.json", record() if is_record else bench())
+    (row,) = read_results(file)
+    assert set(row) == {*MEASURED, "routing", "dataset", "settings"}
+    frame = collect([file]).frame
+    runs = pl.concat([frame, frame]).with_columns(
+        *(pl.Series(name, [1, 2]) for name in (*MEASURED, "expected_score", "observed_cv")),
+        max_num_seqs=pl.Series([8, 16]),
+    )
+    assert varied_settings(runs) == ["max_num_seqs"]
+
+
+def test_what_vllm_measures_beside_tells_no_points_apart(tmp_path: Path) -> None:
+    """Speculative decoding, diffusion, probes: repeats differ in them."""
+    for number in range(2):
+        beside: dict[str, Any] = {
+            "spec_decode_acceptance_rate": 60.0 + number, "spec_decode_num_drafts": 900 + number,
+            "diffusion_committed_tokens": 70 + number, "probe_completed": 5 + number,
+            "probe_failed": number, "probe_max_e2el_ms": 3.5 + number, "max_num_seqs": "8",
+        }  # fmt: skip
+        write(tmp_path / f"{number}.json", bench(**beside))
+    frame = collect([tmp_path]).frame
+    assert frame["point"].n_unique() == 1
+    assert frame["repeat"].to_list() == [1, 2]
+    assert not [name for name in frame.columns if name.startswith(("spec", "diff", "probe"))]
+
+
 def test_records_of_captures_without_the_profiler(tmp_path: Path) -> None:
     """TTFT 0.1 to 0.4 s: mean 0.25, deviation √(0.05 / 4); 4 requests in 2 s, 64 tokens."""
     write(tmp_path / "on" / "run-1" / "run.json", record())
@@ -198,6 +259,21 @@ def test_observed_cv_by_hand(tmp_path: Path) -> None:
     balanced = pl.DataFrame({"layer": [0, 0], "expert": [0, 1]})
     assert mean_layer_cv(balanced) == 0
     assert mean_layer_cv(balanced.clear()) is None
+    # A layer has fewer experts than were chosen: another model's number.
+    with pytest.raises(MissingDataError, match=r"routing.npz: expert 1 .* beyond the 1 of a layer"):
+        collect([tmp_path], experts=1)
+
+
+def test_an_observed_cv_is_the_same_to_the_bit_whatever_the_order_of_choices() -> None:
+    random = np.random.default_rng(5)
+    choices = pl.DataFrame(
+        {
+            "layer": random.integers(0, 48, 90_000),
+            "expert": random.integers(0, 128, 90_000) ** 2 // 128,
+        }
+    )
+    found = {mean_layer_cv(choices.sample(fraction=1, shuffle=True, seed=n)) for n in range(20)}
+    assert len(found) == 1
 
 
 def test_expected_scores_by_digest_and_by_file(tmp_path: Path) -> None:

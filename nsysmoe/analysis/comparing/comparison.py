@@ -310,11 +310,15 @@ def _of_change(change: Change) -> list[Check]:
     checks += [(change.metric, (str,)), (change.verdict, (str, type(None)))]
     checks.append((change.uncertainty_ns, _NUMBER))
     checks += [(value, _NUMBER) for value in (*change.baseline_values, *change.candidate_values)]
-    if (found := change.interval) is not None:
-        checks += [(value, (int, float)) for value in (found.low, found.high, found.level)]
-        checks += [(count, (int,)) for count in (found.baseline_n, found.candidate_n)]
-        checks.append((found.over, (str,)))
-    return checks
+    return checks + _of_interval(change.interval)
+
+
+def _of_interval(found: Interval | None) -> list[Check]:
+    if found is None:
+        return []
+    checks: list[Check] = [(value, (int, float)) for value in (found.low, found.high, found.level)]
+    checks += [(count, (int,)) for count in (found.baseline_n, found.candidate_n)]
+    return [*checks, (found.over, (str,))]
 
 
 def _of_cause(row: dict[str, Any]) -> list[Check]:
@@ -330,8 +334,8 @@ def _of_latency(row: dict[str, Any]) -> list[Check]:
     # Earlier versions wrote none of these.
     lists = [f"{key}{which}" for key in _OF_RUNS for which in ("", "_unprofiled")]
     checks += [(value, _NUMBER) for key in lists for value in row.get(key, ())]
-    intervals = [row[key] for which in ("", "_unprofiled") if row.get(key := f"interval{which}")]
-    return checks + [(one[end], (int, float)) for one in intervals for end in ("low", "high")]
+    intervals = [_interval_from(row.get(f"interval{which}")) for which in ("", "_unprofiled")]
+    return [*checks, *(check for one in intervals for check in _of_interval(one))]
 
 
 def _all_changes(comparison: Comparison) -> list[Change]:
@@ -345,13 +349,16 @@ def _changes_from(values: Iterable[dict[str, Any]]) -> tuple[Change, ...]:
             Change,
             {
                 **row,
-                "interval": interval and _known(Interval, interval),
+                "interval": _interval_from(row.get("interval")),
                 **{key: tuple(row.get(key, ())) for key in _OF_RUNS},
             },
         )
         for row in values
-        for interval in [row.get("interval")]
     )
+
+
+def _interval_from(values: dict[str, Any] | None) -> Interval | None:
+    return None if values is None else _known(Interval, values)
 
 
 def _known(kind: type[T], values: dict[str, Any]) -> T:

@@ -10,6 +10,7 @@ from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.sweep.results import read_results
+from nsysmoe.sweep.table import EXPECTED_SCORE, OBSERVED_CV
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -68,7 +69,7 @@ def collect(
             failed.append(str(file))
             continue
         try:
-            rows += [{**row, "observed_cv": _cv(file, experts)} for row in read_results(file)]
+            rows += [{**row, OBSERVED_CV: _cv(file, experts)} for row in read_results(file)]
         except InputError as error:
             damaged.append(str(error))
     if not rows:
@@ -78,7 +79,7 @@ def collect(
             f"vllm bench{why}"
         )
     scores = _scores(Path(suite) if suite else None)
-    frame = _frame({**row, "expected_score": _score(row, scores)} for row in rows)
+    frame = _frame({**row, EXPECTED_SCORE: _score(row, scores)} for row in rows)
     return Collected(frame, (*_left_out(damaged, failed), *_uneven(frame)))
 
 
@@ -110,7 +111,11 @@ def _cv(file: Path, experts: int | None) -> float | None:
     from nsysmoe.metrics.routed_load.expert_load import mean_layer_cv  # noqa: PLC0415 - polars
     from nsysmoe.routing.log import read_vllm_log  # noqa: PLC0415
 
-    return mean_layer_cv(read_vllm_log(log).choices, experts)
+    choices = read_vllm_log(log).choices
+    try:
+        return mean_layer_cv(choices, experts)
+    except InputError as error:
+        raise InputError(f"{log}: {error}") from error
 
 
 def _scores(suite: Path | None) -> dict[str, float]:

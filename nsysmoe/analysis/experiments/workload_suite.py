@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
+import tempfile
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -13,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from nsysmoe.analysis.experiments.workload_score import choose_tokenizer, score_texts
+from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError, MissingDataError, OutputError
 from nsysmoe.findings import Finding
-from nsysmoe.whole_files import whole_file
+from nsysmoe.whole_files import PARTIAL, whole_file
 from nsysmoe.workload.generate.material import Real, templates, written
 from nsysmoe.workload.generate.recipe import FAMILIES, SEMANTIC, recipes
 from nsysmoe.workload.generate.texts import Measure, prompts_of
@@ -23,13 +27,14 @@ from nsysmoe.workload.prompts import FIELD, MAX_ERRORS, read_prompts
 from nsysmoe.workload.tokenizers import WHITESPACE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from nsysmoe.workload.generate.material import Material
     from nsysmoe.workload.generate.recipe import Recipe
     from nsysmoe.workload.tokenizers import Tokenizer
 
 MANIFEST = "manifest.json"
+_SUFFIX = ".jsonl"
 SCHEMA_VERSION = 1
 DIALS = (0.0, 0.25, 0.5, 0.75, 1.0)
 MIXTURES = 5
@@ -105,7 +110,7 @@ def generate(  # noqa: PLR0913 - where sentences come from, by keyword
         NsysmoeError: An input cannot be used, or the folder not be written.
     """
     folder, plan = Path(folder), plan or Plan()
-    _check_folder(folder)
+    others = _check_folder(folder)
     chosen, findings = choose_tokenizer(tokenizer)
     if plan.token_ids and chosen.name == WHITESPACE:
         raise InputError("words have no token ids; name a --tokenizer, such as mixtral")
@@ -120,30 +125,63 @@ def generate(  # noqa: PLR0913 - where sentences come from, by keyword
     if len({recipe.name for recipe in wanted}) < len(wanted):
         raise InputError("two sets are alike; name each --family and --dial once")
     measure = Measure(chosen)
-    sets = [_written(folder, recipe, material, plan, chosen, measure) for recipe in wanted]
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "seed": plan.seed,
-        "tokenizer": chosen.name,
-        "prompts": plan.count,
-        "tokens_per_prompt": plan.tokens,
-        "spread": plan.spread,
-        "material": str(real or domains or "shipped"),
-        "domains": list(material.domains),
-        "sets": sets,
-    }
-    _write(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+    with _together(folder, others) as work:
+        sets = [_written(work, recipe, material, plan, chosen, measure) for recipe in wanted]
+        manifest = {
+            "schema_version": SCHEMA_VERSION,
+            "seed": plan.seed,
+            "tokenizer": chosen.name,
+            "prompts": plan.count,
+            "tokens_per_prompt": plan.tokens,
+            "spread": plan.spread,
+            "material": str(real or domains or "shipped"),
+            "domains": list(material.domains),
+            "sets": sets,
+        }
+        _write(work / MANIFEST, json.dumps(manifest, indent=2) + "\n")
     return Suite(str(folder), manifest, (*findings, *read, *_range_findings(sets)))
 
 
-def _check_folder(folder: Path) -> None:
+def _check_folder(folder: Path) -> list[str]:
+    """Return the sets of an earlier suite there; nothing is made yet."""
     try:
         others = sorted(entry.name for entry in folder.iterdir()) if folder.exists() else []
-        folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder} cannot be a folder ({error.strerror})") from error
-    if others and MANIFEST not in others:
+    # What a kill left of writing is no one's.
+    others = [name for name in others if not name.startswith(PARTIAL)]
+    if not others:
+        return []
+    sets = read_json_object(folder / MANIFEST).get("sets") if MANIFEST in others else None
+    if not isinstance(sets, list):
         raise OutputError(f"{folder} holds something else ({others[0]}); name a new folder")
+    named = [one.get("file") for one in sets if isinstance(one, dict)]
+    return [name for name in others if name in named and name.endswith(_SUFFIX)]
+
+
+@contextmanager
+def _together(folder: Path, others: Sequence[str]) -> Iterator[Path]:
+    """Yield a folder whose files come into ``folder`` when all are written, for ``others``."""
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        work = Path(tempfile.mkdtemp(dir=folder, prefix=PARTIAL))
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror})") from error
+    try:
+        yield work
+        # The manifest first: with it, a folder that a kill left half moved is made anew.
+        names = sorted((path.name for path in work.iterdir()), key=lambda name: name != MANIFEST)
+        for name in names:
+            (work / name).replace(folder / name)
+        for name in set(others) - set(names):
+            (folder / name).unlink()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error.strerror})") from error
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+        if is_new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _material(
@@ -171,7 +209,7 @@ def _written(  # noqa: PLR0913, PLR0917 - what a set is made of
         for row, own in zip(rows, ids, strict=True):
             row["prompt_token_ids"] = own.tolist()
     lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    file = f"{recipe.name}.jsonl"
+    file = recipe.name + _SUFFIX
     _write(folder / file, lines)
     found = score_texts(texts, tokenizer, source=file)
     lengths = encoded.lengths.tolist()
@@ -200,7 +238,7 @@ def _token_statistics(lengths: Sequence[int]) -> dict[str, Any]:
 def _range_findings(sets: Sequence[dict[str, Any]]) -> tuple[Finding, ...]:
     scores = [one["score"] for one in sets]
     found = []
-    if max(scores) - min(scores) < _NARROW:
+    if len(scores) > 1 and max(scores) - min(scores) < _NARROW:
         message = (
             f"scores lie between {min(scores):.3f} and {max(scores):.3f}: a range so narrow (the "
             "paper's was 0.40 to 0.56) shows little of what depends on it"

@@ -266,7 +266,7 @@ def _launch(options: argparse.Namespace) -> int:
     for rank in range(size):
         ranked = {
             "VLLM_DP_RANK": str(rank),
-            "VLLM_DP_LOCAL_RANK": str(rank),
+            "VLLM_DP_RANK_LOCAL": str(rank),
             "VLLM_DP_SIZE": str(size),
             "VLLM_DP_MASTER_IP": "127.0.0.1",
             _PORT_OF_RANKS: str(options.port),

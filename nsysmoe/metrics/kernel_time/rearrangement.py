@@ -5,7 +5,7 @@ from __future__ import annotations
 import polars as pl
 
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
-from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
+from nsysmoe.metrics.statistics.ordered_sum import column_sum, ordered_sum
 
 _COLUMNS = ("rearrangement", "start_ns", "end_ns", "ranks", "transfers", "total_ns", "moving_ns")
 
@@ -110,8 +110,7 @@ def _gain(
     before = side["slowest_ns_is_before"] / side["mean_ns_is_before"]
     after = side["slowest_ns_is_after"] / side["mean_ns_is_after"]
     steps = table.filter(pl.col("stratum") == side["stratum"])
-    total = float(steps.select(ordered_sum(pl.col("mean_ns"))).item())
-    step_mean = total / max(steps.height, 1)
+    step_mean = column_sum(steps, "mean_ns") / max(steps.height, 1)
     return {
         "phase": side["phase"],
         "before": before,

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 
 from nsysmoe.metrics.kernel_time.table1 import Metric, Value
-from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
+from nsysmoe.metrics.statistics.ordered_sum import column_sum
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -58,7 +58,7 @@ def schedule_values(
     critical = int(cells["slowest_ns"].sum()) if cells.height else None
     return {
         "critical_moe_ns": critical,
-        "excess_moe_ns": None if critical is None else critical - _sum(cells),
+        "excess_moe_ns": None if critical is None else critical - column_sum(cells, "mean_ns"),
         "busiest_rank_ns": _largest(ranks),
         "wait_ns": int(matched["wait_ns"].sum()) if matched.height else None,
         "transfer_ns": int(matched["transfer_ns"].sum()) if matched.height else None,
@@ -97,10 +97,6 @@ def resampled_values(totals: dict[str, Floats]) -> dict[str, Floats]:
             "transfer_ns": totals["transfer_ns"],
             **{name: totals[name] for name in _MEAN_OF_DEVICES},
         }
-
-
-def _sum(cells: pl.DataFrame) -> float:
-    return float(cells.select(ordered_sum(pl.col("mean_ns"))).item())
 
 
 def _largest(values: pl.Series) -> int | None:

@@ -199,10 +199,10 @@ def _compiled() -> Callable[[_Traced, _Moved], None] | None:
 
 
 def _walk(traced: _Traced, moved: _Moved) -> None:  # noqa: C901, PLR0912, PLR0915
-    """Walk through the trace's events in their order, and move each in time.
-
-    One loop over local names: handed on to functions, so many arrays cost more than the work.
-    """
+    """Walk through the trace's events in their order, and move each in time."""
+    # One loop over local names. A function for each kind of event was tried: as machine code ten
+    # times as slow (6,060,000 events in 1.45 s, not 0.14: numba counts references to each array
+    # that is handed on), in plain Python up to a tenth.
     (has_host, has_stalls, kinds, numbers, traced_start, traced_duration, duration, streams, calls,
      meetings, first_member, members, gap, latency, dependency, dependency_gap, call_start,
      call_thread, block_start, block_end, block_thread, awaited, awaited_end, wakes, hand_overs,

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import polars as pl
+import polars as pl
 
 
 def ordered_sum(values: pl.Expr) -> pl.Expr:
@@ -15,3 +12,8 @@ def ordered_sum(values: pl.Expr) -> pl.Expr:
     in: as many as threads that filtered or joined the rows. Sums of integers need none of this.
     """
     return values.sort().sum()
+
+
+def column_sum(frame: pl.DataFrame, name: str) -> float:
+    """Return the sum of a column of floats; 0 of none."""
+    return float(frame.select(ordered_sum(pl.col(name))).item())

@@ -16,6 +16,11 @@ def render(document: Document) -> str:
     return json.dumps(_plain(document.data), indent=2, allow_nan=False) + "\n"
 
 
+def compact(value: Any) -> str:
+    """Return a value on one line: what a field of a table holds."""
+    return json.dumps(_plain(value), allow_nan=False)
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {str(key): _plain(item) for key, item in value.items()}

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
-import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from nsysmoe.reports.escape import visible
+from nsysmoe.reports.formats.as_csv import field
 
 if TYPE_CHECKING:
     from nsysmoe.reports.document import Document
@@ -21,7 +21,7 @@ def encode(document: Document) -> bytes:
     import polars as pl  # noqa: PLC0415 - slow to import
 
     rows = [
-        {visible(str(name)): _plain(value) for name, value in record.items()}
+        {visible(str(name)): field(value) for name, value in record.items()}
         for record in document.records
     ]
     titles = [column.title for column in document.tables[0].columns]
@@ -33,9 +33,3 @@ def encode(document: Document) -> bytes:
     buffer = io.BytesIO()
     frame.write_parquet(buffer)
     return buffer.getvalue()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, (list, tuple, dict)):
-        return json.dumps(value)
-    return visible(value) if isinstance(value, str) else value
