@@ -257,6 +257,25 @@ def test_an_output_thread_hands_the_token_on_and_the_main_thread_goes_on() -> No
                     Simulation(threads, Costs(scale={"k": 0.5})))  # fmt: skip
 
 
+@pytest.mark.parametrize("factor", [0.25, 0.5, 3.0])
+def test_steps_launched_ahead_are_waited_for_one_after_the_other(factor: float) -> None:
+    """Asynchronous scheduling: the output thread has the next step at hand while it waits."""
+    main: list[Any] = [Launch("first", 20 * US)]
+    output: list[Any] = []
+    for step in range(6):
+        cost = 4_000 * US if step == 2 else 400 * US
+        main += [Think(30 * US), Launch("k", cost), Launch("k", cost, label=f"launched{step}")]
+        output += [Until(f"launched{step}"), Think(5 * US), Sync(f"launched{step}", f"out{step}")]
+        if step:
+            main += [Until(f"out{step - 1}"), Think(20 * US)]
+    threads = [Thread(0, main), Thread(0, output)]
+    traced = Simulation(threads)
+    model = Model(*traced.arrays())
+    assert rows(replay(model)) == as_traced(model)
+    assert_predicts(traced, model, Scenario(scaled_by_name(traced, model, {"k": factor})),
+                    Simulation(threads, Costs(scale={"k": factor})))  # fmt: skip
+
+
 def test_a_copy_that_waits_for_a_kernel_of_another_stream() -> None:
     """Launched in time, it starts 2 us after the kernel; on its own stream it has been 95 us."""
     model = trace(

@@ -6,7 +6,7 @@ its launch (and the latency of that launch). A collective ends on each rank as l
 arrival as it did. A host thread does what it did as long after what went before as it did, except
 where it waited: a synchronising call returns after the work that it waited for, a thread that sat
 still until another's synchronisation returned wakes after that, and a thread that launches nothing
-wakes after the last launch of its process.
+begins to wait after the last launch of its process and its own wait before.
 
 Gaps, latencies and think times are the trace's own, so the replay of an unchanged trace repeats it
 wherever these dependencies hold; the error of that replay says where they do not.

@@ -291,7 +291,9 @@ def _walk(traced: _Traced, moved: _Moved) -> None:  # noqa: C901, PLR0912, PLR09
                 # What lies between is another's work: done by then, a thread goes on at once.
                 by = max(could, returned[wake] + at - block_end[wake]) - at
             elif hand_over != NONE:
-                by = max(could, called[hand_over] + at - call_start[hand_over]) - at
+                # It begins as long after it was given that, and was free for it, as it did.
+                since = max(still_from[anchor], call_start[hand_over])
+                by = max(could, called[hand_over]) - since
             elif not has_stalls:
                 by -= stall[anchor]
             threads[thread] = by
