@@ -141,6 +141,32 @@ def test_passes_without_a_request_are_told_apart(written: Write) -> None:
     assert (rows["dummy"]["critical_ns"], rows["dummy"]["tokens"]) == (240, 0)
 
 
+def beside_a_prompt(at: int | None) -> TraceBuilder:
+    """Two ranks, six steps of two layers, 100 apart; rank 1 reads a prompt in step ``at``."""
+    build = TraceBuilder()
+    for device, pid in ((0, 1000), (1, 2000)):
+        for number in range(6):
+            reads = device == 1 and number == at
+            name = f"execute_context_{'1(64)' if reads else '0(0)'}_generation_2(2)"
+            build.range(name, 100 * number, 50, pid=pid)
+            for place, kernel in enumerate(("embedding", *["fused_moe_kernel"] * 4)):
+                correlation = 10 * number + place
+                build.kernel(kernel, 100 * number + 20 * place, 10, device=device, pid=pid,
+                             correlation=correlation)  # fmt: skip
+                build.call(100 * number + place, 1, pid=pid, correlation=correlation)
+    return build
+
+
+def test_ranks_in_different_phases_are_told(written: Write) -> None:
+    beside, alike = written(beside_a_prompt(2)), written(beside_a_prompt(None))
+    (found,) = (f for f in nsysmoe.compare(beside, alike).findings if f.code == "phases_apart")
+    # Step 2 of rank 0 takes 100; of two GPUs.
+    assert found.evidence["baseline"] == {"steps": 1, "wall_ns": 50.0, "phases": {"decode": 50.0}}
+    assert found.evidence["candidate"] == {"steps": 0, "wall_ns": 0.0, "phases": {}}
+    codes = {finding.code for finding in nsysmoe.compare(alike, alike).findings}
+    assert "phases_apart" not in codes
+
+
 def test_renaming_ranks_changes_only_their_names(written: Write) -> None:
     here, there = written(two_ranks()), written(two_ranks(swap=True))
     assert imbalance(here).rows == imbalance(there).rows

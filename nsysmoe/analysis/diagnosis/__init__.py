@@ -36,6 +36,7 @@ RULES = (
     comparability.unequal_work,
     comparability.attributed,
     wall.dummy_passes,
+    wall.phases_apart,
     wall.distorted_steps,
     wall.idle_devices,
     communication.other_allreduce,

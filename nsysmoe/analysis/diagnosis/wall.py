@@ -8,6 +8,7 @@ import polars as pl
 
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.kernel_time.phases import DUMMY
+from nsysmoe.metrics.kernel_time.steps import with_work
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.reading.run import Run
@@ -17,6 +18,7 @@ _CAUSES = {
     "silence": "the host fell silent",
     "stall": "no cause in the trace",
 }
+_WITH_REQUESTS = ("prefill", "decode", "mixed")
 # Below this share of the window dummy passes change no conclusion.
 _NOTABLE_DUMMY = 0.05
 # Below this share of the window idle time is what any launch leaves.
@@ -97,6 +99,48 @@ def _dummy(run: Run) -> dict[str, Any]:
         "wall_ns": float(spent["dummy"].sum()) / spent.height,
         "wall_ratio": float(spent["dummy"].sum()) / whole if whole else 0.0,
         "critical_ns": int(cells["slowest_ns"].sum()),
+    }
+
+
+def phases_apart(baseline: Run, candidate: Run) -> Finding | None:
+    """Steps of a rank in another phase than the ranks that it meets in every layer."""
+    parts = {"baseline": _apart(baseline), "candidate": _apart(candidate)}
+    if not any(part["steps"] for part in parts.values()):
+        return None
+    steps, ms = (
+        " and ".join(f"{part[key] / scale:,.{digits}f}" for part in parts.values())
+        for key, scale, digits in (("steps", 1, 0), ("wall_ns", 1e6, 1))
+    )
+    phases = ", ".join(sorted({phase for part in parts.values() for phase in part["phases"]}))
+    return Finding(
+        "phases_apart",
+        "info",
+        f"ranks that meet in every layer were in different phases in {steps} steps of a rank: "
+        f"{ms} ms of a GPU's wall time count to that rank's own phase ({phases}), while what "
+        "others had to do set the pace; MoE cells of such steps count as mixed, and a change of "
+        "one phase may be a shift between phases",
+        parts,
+    ).explaining(max(part["wall_ns"] for part in parts.values()))
+
+
+def _apart(run: Run) -> dict[str, Any]:
+    """Return the steps whose phase is not that of all ranks, and their wall time.
+
+    Times are means over GPUs; ``phases`` splits them by the phase of the step's own rank.
+    """
+    if run.schedule is None or run.step_table is None or run.schedule.device_time.is_empty():
+        return {"steps": 0, "wall_ns": 0.0, "phases": {}}
+    work = run.step_table.select("start_ns", pl.col("joint_phase").alias("phase"), "blocks")
+    spent = run.schedule.device_time.rename({"window_ns": "wall_ns"})
+    devices = spent.select("global_pid", "device_id").n_unique()
+    met = with_work(spent, work).filter(
+        (pl.col("phase") != pl.col("joint_phase")) & pl.col("phase").is_in(_WITH_REQUESTS)
+    )
+    by_phase = met.group_by("phase").agg(pl.col("wall_ns").sum() / devices).sort("phase")
+    return {
+        "steps": met.height,
+        "wall_ns": float(met["wall_ns"].sum()) / devices,
+        "phases": dict(by_phase.iter_rows()),
     }
 
 
