@@ -26,6 +26,8 @@ from nsysmoe.trace.catalogue import (
     Catalogue,
     Column,
     Demand,
+    Script,
+    body_of,
     catalogue,
     empty_table,
     statement_of,
@@ -456,11 +458,26 @@ def make(  # noqa: PLR0913, PLR0917 - what a store knows
         if name in empty:
             connection.execute(empty_table(name, known.column_types(name)))
         elif name in kept if script.is_kept else script.references <= made:
-            # What follows is documentation, which nobody reads here.
-            connection.execute(statement_of(script)).fetchall()
+            make_one(connection, script)
         else:
             continue
         made.add(name)
+
+
+def make_one(connection: duckdb.DuckDBPyConnection, script: Script) -> None:
+    """Make a view, or fill a kept table, range by range where its script names them."""
+    if script.parts is None:
+        # What follows is documentation, which nobody reads here.
+        connection.execute(statement_of(script)).fetchall()
+        return
+    ranges = connection.execute(f"select low, high from {script.parts}").fetchall()
+    for number, bounds in enumerate(ranges):
+        for name, value in zip(("low", "high"), bounds, strict=True):
+            number_of = "null" if value is None else int(value)
+            connection.execute(f"set variable {name} = ({number_of})::bigint")
+        body = body_of(script)
+        verb = f"insert into {script.name} {body}" if number else statement_of(script)
+        connection.execute(verb).fetchall()
 
 
 def no_kernels(path: Path, export: Export) -> MissingDataError:
