@@ -105,9 +105,17 @@ class Store:
         self._place = ExitStack()
         # A trace that nobody closes goes with its process, and so does its folder.
         weakref.finalize(self, self._place.close)
-        folder = self._place.enter_context(own_folder())
-        self.connection = connected(limits, folder, export.size)
+        self._limits = limits
+        self._folder = self._place.enter_context(own_folder())
+        self.connection = connected(limits, self._folder, export.size)
         self._create_sources()
+
+    def free_memory(self) -> None:
+        """Give memory back until something is asked again: tables on disk stay as they are."""
+        if self._export.size >= _SMALL_BYTES:
+            self.connection.execute("checkpoint")
+            self.connection.close()
+            self.connection = connected(self._limits, self._folder, self._export.size)
 
     def close(self) -> None:
         """Free memory and disk."""

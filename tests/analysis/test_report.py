@@ -9,7 +9,7 @@ import pytest
 
 from nsysmoe.analysis.comparing.report import report
 from nsysmoe.resources import using
-from nsysmoe.trace import open_trace, trace
+from nsysmoe.trace import Trace, open_trace, store, trace
 from nsysmoe.trace.store import Store
 
 if TYPE_CHECKING:
@@ -36,25 +36,25 @@ def stores(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Store]]:
 
 def test_each_trace_is_read_once_and_closed(stores: list[Store]) -> None:
     found = report(OFF, ON)
-    assert sorted(store.path for store in stores) == [OFF, ON]
+    assert sorted(one.path for one in stores) == [OFF, ON]
     assert all(portrait.timeline and portrait.removals for portrait in found.portraits)
-    for store in stores:
+    for one in stores:
         with pytest.raises(Exception, match="Connection"):
-            store.fetch("select 1")
+            one.fetch("select 1")
 
 
 def test_a_report_that_is_refused_leaves_nothing_open(stores: list[Store]) -> None:
     with pytest.raises(Exception, match="has no step 99999"):
         report(OFF, ON, step=99_999)
-    for store in stores:
+    for one in stores:
         with pytest.raises(Exception, match="Connection"):
-            store.fetch("select 1")
+            one.fetch("select 1")
 
 
 def test_of_several_runs_one_is_opened_again(stores: list[Store]) -> None:
     found = report(*(FIXTURES / "pairs" / arm for arm in ("off", "on")))
     shown = [Path(portrait.source) for portrait in found.portraits]
-    assert [store.path for store in stores[-2:]] == shown
+    assert [one.path for one in stores[-2:]] == shown
 
 
 def test_the_step_is_that_of_the_trace_opened_anew(stores: list[Store]) -> None:
@@ -67,3 +67,25 @@ def test_the_step_is_that_of_the_trace_opened_anew(stores: list[Store]) -> None:
         alone = add_timeline(portray("again", run), run, again, "slowest")
     assert alone.timeline == found.timeline
     assert len(stores) == 4
+
+
+def test_a_large_trace_that_rests_holds_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one whose tables are on disk: what has been read and made is there again."""
+    monkeypatch.setattr(store, "_SMALL_BYTES", 0)
+    with using(has_cache=False), open_trace(ON) as rested, open_trace(ON) as other:
+        first = rested.frame("device_time")
+        before = rested._store.connection
+        rested.free_memory()
+        assert rested._store.connection is not before
+        held = "select sum(memory_usage_bytes) from duckdb_memory()"
+        assert rested._store.fetch(held)[0][0] < other_bytes(other, held)
+        assert sorted(rested.frame("device_time").rows()) == sorted(first.rows())
+        for view in ("timeline", "wait_causes", "host_steps"):
+            assert sorted(map(str, rested.frame(view).rows())) == sorted(
+                map(str, other.frame(view).rows())
+            )
+
+
+def other_bytes(other: Trace, held: str) -> int:
+    other.frame("device_time")
+    return int(other._store.fetch(held)[0][0])

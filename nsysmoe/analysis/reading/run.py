@@ -302,7 +302,8 @@ class OpenTraces(ExitStack):
         self._traces: list[tuple[Run, Trace]] = []
 
     def keep(self, run: Run, trace: Trace, opened: ExitStack) -> None:
-        """Close what opened a run's trace with this block."""
+        """Close what opened a run's trace with this block; it holds no memory until asked."""
+        trace.free_memory()
         self.callback(opened.close)
         self._traces.append((run, trace))
 
