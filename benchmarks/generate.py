@@ -3,7 +3,9 @@
     python -m benchmarks.generate benchmarks/data/off.sqlite --kernels 1000000 --seed 1
 
 Of ten kernels one is the experts', two communicate, seven are the rest of a model, under the
-64 names of a real vLLM run; one API call a kernel, one NVTX range for every five.
+64 names of a real vLLM run; one API call a kernel, one NVTX range for every five. Collectives
+pair: all ranks launch the same ones in the same order, come one after the other, and leave
+together.
 """
 
 from __future__ import annotations
@@ -56,18 +58,43 @@ def _kernels(names: list[str], count: int, seed: int) -> Iterator[tuple[object, 
     nccl = [n for n, name in enumerate(names) if name.startswith("nccl")]
     others = [n for n in range(len(names) - 1) if n != moe and n not in nccl]
     start = 0
-    for number in range(count):
-        start += chance.randrange(500, 3000)
-        place = number // _GPUS % 10
-        name = moe if place == 0 else chance.choice(nccl if place < 3 else others)
-        longest = 400_000 if place < 3 else 30_000
-        end = start + chance.randrange(1000, longest)
-        gpu = number % _GPUS
-        yield (
-            start, end, gpu, 1, None, 7, number, global_pid(1000 + gpu), name, name, name,
-            0, 0, 32, chance.randrange(1, 9999), 1, 1, 256, 1, 1, 0, 65536, 0, 0, number, 65536,
-            None, 0,
-        )  # fmt: skip
+    for first in range(0, count, _GPUS):
+        numbers = range(first, min(first + _GPUS, count))
+        starts = []
+        for _ in numbers:
+            start += chance.randrange(500, 3000)
+            starts.append(start)
+        # No GPU is always the last.
+        gpus = chance.sample(range(len(numbers)), len(numbers))
+        place = first // _GPUS % 10
+        # Collectives are of all ranks: a last round without some of them has none.
+        if place in {1, 2} and len(numbers) == _GPUS:
+            drawn = _meeting(chance, nccl, starts)
+        else:
+            drawn = [_alone(chance, moe if place == 0 else None, others, at) for at in starts]
+        for gpu, began, (name, end) in zip(gpus, starts, drawn, strict=True):
+            number = first + gpu
+            yield (
+                began, end, gpu, 1, None, 7, number, global_pid(1000 + gpu), name, name, name,
+                0, 0, 32, chance.randrange(1, 9999), 1, 1, 256, 1, 1, 0, 65536, 0, 0, number, 65536,
+                None, 0,
+            )  # fmt: skip
+
+
+def _meeting(chance: random.Random, names: list[int], starts: list[int]) -> list[tuple[int, int]]:
+    """Return name and end of a collective on each rank: it ends when the last has had its share."""
+    name = chance.choice(names)
+    end = starts[-1] + chance.randrange(1000, 400_000)
+    return [(name, end + chance.randrange(200)) for _ in starts]
+
+
+def _alone(
+    chance: random.Random, name: int | None, others: list[int], start: int
+) -> tuple[int, int]:
+    """Return name and end of a kernel that waits for no other: of no name, one of the others."""
+    if name is None:
+        return chance.choice(others), start + chance.randrange(1000, 30_000)
+    return name, start + chance.randrange(1000, 400_000)
 
 
 def _calls(name: int, count: int) -> Iterator[tuple[object, ...]]:

@@ -34,7 +34,9 @@ _REFERENCE = re.compile(
 
 # The first statement ends at the first semicolon that ends a line.
 _KEPT = re.compile(
-    r"(?:-- led by (?P<leader>\S+)\n)?create table \S+ as\n(?P<body>.*?);\n", re.DOTALL
+    r"(?:-- led by (?P<leader>\S+)\n)?(?:-- in parts of (?P<parts>\S+)\n)?"
+    r"create table \S+ as\n(?P<body>.*?);\n",
+    re.DOTALL,
 )
 
 
@@ -77,7 +79,9 @@ class Script:
 
     ``is_kept`` where it creates a table from a query: worked out once a trace, since several
     views stand on it, while a view is worked out again by each of them. ``leader`` is a source
-    without whose rows a kept table has none: nothing else is then read for it.
+    without whose rows a kept table has none: nothing else is then read for it. ``parts`` is a view
+    of ranges (``low``, ``high``) for each of which a kept table's query is asked on its own, the
+    variables ``low`` and ``high`` set: joins of one range stay in memory.
     """
 
     name: str
@@ -85,6 +89,7 @@ class Script:
     is_source: bool
     is_kept: bool
     leader: str | None
+    parts: str | None
     references: frozenset[str]
 
 
@@ -360,7 +365,9 @@ def empty_table(name: str, columns: dict[str, str]) -> str:
 def _as_source(name: str, columns: dict[str, str]) -> Script:
     """Return the script of an empty table with the columns of a view."""
     text = empty_table(name, columns)
-    return Script(name, text, is_source=True, is_kept=False, leader=None, references=frozenset())
+    return Script(
+        name, text, is_source=True, is_kept=False, leader=None, parts=None, references=frozenset()
+    )
 
 
 def _scripts() -> dict[str, str]:
@@ -382,16 +389,20 @@ def _object_name(layer: str, file: Traversable) -> str:
 
 
 def _ordered(texts: dict[str, str]) -> list[Script]:
+    kept = {name: _KEPT.match(text) for name, text in texts.items()}
+    parts = {name: found and found["parts"] for name, found in kept.items()}
     references = {
-        name: frozenset(_REFERENCE.findall(text)) & texts.keys() for name, text in texts.items()
+        name: frozenset([*_REFERENCE.findall(text), parts[name]]) & texts.keys()
+        for name, text in texts.items()
     }
     return [
         Script(
             name,
             texts[name],
             is_source=name.startswith(("nsys.", "nsysmoe.")),
-            is_kept=(kept := _KEPT.match(texts[name])) is not None,
-            leader=kept and kept["leader"],
+            is_kept=(found := kept[name]) is not None,
+            leader=found and found["leader"],
+            parts=parts[name],
             references=references[name],
         )
         for name in TopologicalSorter(references).static_order()

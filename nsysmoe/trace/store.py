@@ -26,6 +26,8 @@ from nsysmoe.trace.catalogue import (
     Catalogue,
     Column,
     Demand,
+    Script,
+    body_of,
     catalogue,
     empty_table,
     statement_of,
@@ -103,9 +105,17 @@ class Store:
         self._place = ExitStack()
         # A trace that nobody closes goes with its process, and so does its folder.
         weakref.finalize(self, self._place.close)
-        folder = self._place.enter_context(own_folder())
-        self.connection = connected(limits, folder, export.size)
+        self._limits = limits
+        self._folder = self._place.enter_context(own_folder())
+        self.connection = connected(limits, self._folder, export.size)
         self._create_sources()
+
+    def free_memory(self) -> None:
+        """Give memory back until something is asked again: tables on disk stay as they are."""
+        if self._export.size >= _SMALL_BYTES:
+            self.connection.execute("checkpoint")
+            self.connection.close()
+            self.connection = connected(self._limits, self._folder, self._export.size)
 
     def close(self) -> None:
         """Free memory and disk."""
@@ -456,11 +466,26 @@ def make(  # noqa: PLR0913, PLR0917 - what a store knows
         if name in empty:
             connection.execute(empty_table(name, known.column_types(name)))
         elif name in kept if script.is_kept else script.references <= made:
-            # What follows is documentation, which nobody reads here.
-            connection.execute(statement_of(script)).fetchall()
+            make_one(connection, script)
         else:
             continue
         made.add(name)
+
+
+def make_one(connection: duckdb.DuckDBPyConnection, script: Script) -> None:
+    """Make a view, or fill a kept table, range by range where its script names them."""
+    if script.parts is None:
+        # What follows is documentation, which nobody reads here.
+        connection.execute(statement_of(script)).fetchall()
+        return
+    ranges = connection.execute(f"select low, high from {script.parts}").fetchall()
+    for number, bounds in enumerate(ranges):
+        for name, value in zip(("low", "high"), bounds, strict=True):
+            number_of = "null" if value is None else int(value)
+            connection.execute(f"set variable {name} = ({number_of})::bigint")
+        body = body_of(script)
+        verb = f"insert into {script.name} {body}" if number else statement_of(script)
+        connection.execute(verb).fetchall()
 
 
 def no_kernels(path: Path, export: Export) -> MissingDataError:

@@ -112,6 +112,12 @@ class Trace:
                 if "_export" in self.__dict__:
                     self._export.close()
 
+    def free_memory(self) -> None:
+        """Give memory back until something is asked again; what has been read stays read."""
+        if "_store" in self.__dict__:
+            with self._answering():
+                self._store.free_memory()
+
     def frame(
         self,
         view: str,

@@ -4,11 +4,11 @@ with placed as (
         places.kernel_id,
         places.step,
         places.phase,
-        kernels.global_pid,
-        kernels.device_id,
-        kernels.start_ns
+        streams.global_pid,
+        streams.device_id,
+        places.start_ns
     from staging.stg_placed_work as places
-    inner join staging.stg_kernels as kernels on places.kernel_id = kernels.kernel_id
+    inner join staging.stg_streams as streams on places.stream = streams.stream
     where places.class = 'collective'
 ),
 

@@ -13,7 +13,6 @@ events as (
         calls.globalTid as global_tid,
         calls.start as start_ns,
         calls."end" as end_ns,
-        calls."end" as reached_ns,
         calls.correlationId as correlation_id,
         calls.nameId as name_id,
         -- Pageable memory is staged: the call returns when the copy is done, whatever its name.
@@ -29,7 +28,6 @@ events as (
         global_tid,
         start_ns,
         9223372036854775807 as end_ns,
-        null as reached_ns,
         null as correlation_id,
         null as name_id,
         null as is_staged,
@@ -40,9 +38,15 @@ events as (
 -- Sorted once; windows without an order of their own then take the rows as they come, one pass over
 -- all threads (docs/performance.md: nothing but projections and filters may stand between).
 in_order as (
+    -- The rest goes to disk with the keys where memory is short: nothing that follows from others.
     select
         threads.thread,
-        events.*
+        events.start_ns,
+        events.end_ns,
+        events.correlation_id,
+        events.name_id,
+        events.is_staged,
+        events.step_place
     from events
     inner join threads on events.global_tid is not distinct from threads.global_tid
     -- Keys of at most 24 bytes are sorted three times as fast as longer ones.
@@ -60,7 +64,7 @@ apart as (
 reached as (
     select
         *,
-        max(zero + reached_ns) over so_far as reach,
+        max(case when step_place is null then zero + end_ns end) over so_far as reach,
         max(step_place) over so_far as begun
     from apart
     -- sqlfluff knows no window without an order.
@@ -78,7 +82,7 @@ judged as (
 
 called as (
     select
-        global_tid,
+        thread,
         correlation_id,
         start_ns,
         end_ns,
@@ -102,7 +106,7 @@ counted as (
 
 -- The step that began last, unless it is another thread's or over.
 select
-    counted.global_tid,
+    threads.global_tid,
     counted.correlation_id,
     counted.start_ns,
     counted.end_ns,
@@ -112,10 +116,11 @@ select
     case when counted.is_outermost then counted.free_ns end as free_ns,
     steps.place as step_place
 from counted
+inner join threads on counted.thread = threads.thread
 left join staging.stg_numbered_steps as steps
     on
         counted.begun = steps.place
-        and counted.global_tid = steps.global_tid
+        and threads.global_tid = steps.global_tid
         and counted.start_ns < steps.end_ns;
 
 comment on table staging.stg_calls is

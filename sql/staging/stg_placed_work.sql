@@ -1,6 +1,8 @@
 create view staging.stg_placed_work as
 select
     work.kernel_id,
+    work.stream,
+    work.start_ns,
     work.global_tid,
     work.call_start_ns,
     functions.class,

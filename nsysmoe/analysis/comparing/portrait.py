@@ -12,11 +12,9 @@ from nsysmoe.analysis.one_trace.timeline import (
     chosen_step,
     step_kernels,
 )
-from nsysmoe.analysis.one_trace.whatif import MOST_BYTES, replay_bytes, whatif
+from nsysmoe.analysis.one_trace.whatif import MOST_BYTES, replay_bytes, whatif_of
 from nsysmoe.analysis.reading.steps import needed_views, read_step_times
 from nsysmoe.errors import MissingDataError
-from nsysmoe.resources import resources
-from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +22,6 @@ if TYPE_CHECKING:
     import polars as pl
 
     from nsysmoe.analysis.reading.run import Run
-    from nsysmoe.classes import ClassMap
     from nsysmoe.trace import Trace
 
 Rows = tuple[dict[str, Any], ...]
@@ -128,16 +125,13 @@ def without_replay(portrait: Portrait) -> Portrait:
     return replace(portrait, reduced=(*portrait.reduced, note))
 
 
-def add_whatif(
-    portrait: Portrait, run: Run, *, class_map: ClassMap | None = None, nsys: str | None = None
-) -> Portrait:
+def add_whatif(portrait: Portrait, run: Run, trace: Trace) -> Portrait:
     """Add what would be saved without each bottleneck, replayed from the run's trace.
 
     Args:
         portrait: What ``portray`` returned.
         run: The run that it shows.
-        class_map: As ``read_run`` took it.
-        nsys: As ``read_run`` took it.
+        trace: The run's trace.
     """
     kernels = int(run.kernels["launches"].sum())
     if (size := replay_bytes(kernels)) > MOST_BYTES:
@@ -146,30 +140,23 @@ def add_whatif(
             f"{size / 1e9:.1f} GB of memory."
         )
         return replace(portrait, reduced=(*portrait.reduced, note))
-    found = whatif(run.path, class_map=class_map, nsys=nsys)
+    found = whatif_of(trace)
     alone = [{"kind": "alone", "added": row["change"][0], **row} for row in found.alone]
     order = [{"kind": "order", **row} for row in found.order]
     return replace(portrait, removals=(*alone, *order), replayed_ns=found.replayed_ns)
 
 
-def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
-    portrait: Portrait,
-    run: Run,
-    choice: Choice,
-    *,
-    phase: str | None = None,
-    class_map: ClassMap | None = None,
-    nsys: str | None = None,
+def add_timeline(
+    portrait: Portrait, run: Run, trace: Trace, choice: Choice, *, phase: str | None = None
 ) -> Portrait:
-    """Add what ran in one step, read from the run's trace again.
+    """Add what ran in one step of the run's trace.
 
     Args:
         portrait: What ``portray`` returned.
         run: The run that it shows.
+        trace: The run's trace.
         choice: A step's number, or which one by wall time; distorted steps are not chosen.
         phase: The phase that the median is chosen from; any where left out.
-        class_map: As ``read_run`` took it.
-        nsys: As ``read_run`` took it.
 
     Raises:
         MissingDataError: There is no such step.
@@ -177,11 +164,7 @@ def add_timeline(  # noqa: PLR0913 - what one timeline is of, by keyword
     if run.step_table is None:
         raise MissingDataError(f"{run.path} holds no steps")
     chosen = chosen_step(run.path, run.step_table, run.distorted_steps, choice, phase)
-    # Beside what was read of both arms: the share that each of them had.
-    memory = resources().limits().shared(2).memory_bytes
-    with open_trace(run.path, class_map=class_map, nsys=nsys, memory_bytes=memory) as trace:
-        kernels = step_kernels(trace, chosen, _ranks(run))
-    return _with_step(portrait, choice, chosen, kernels)
+    return _with_step(portrait, choice, chosen, step_kernels(trace, chosen, _ranks(run)))
 
 
 def step_portrait(trace: Trace, choice: Choice) -> Portrait:

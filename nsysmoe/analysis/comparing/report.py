@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,21 +18,26 @@ from nsysmoe.analysis.comparing.portrait import (
 )
 from nsysmoe.analysis.placing.advise import Advice, advise
 from nsysmoe.analysis.reading.arm import read_arms
+from nsysmoe.analysis.reading.run import OpenTraces
 from nsysmoe.analysis.routing.balance import Balance, balance
 from nsysmoe.errors import InputError
 from nsysmoe.metrics.kernel_time.table1 import BASELINE_LABEL, CANDIDATE_LABEL
+from nsysmoe.resources import resources
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from nsysmoe.analysis.comparing.comparison import Comparison
     from nsysmoe.analysis.one_trace.timeline import Choice
     from nsysmoe.analysis.reading.arm import Arm
     from nsysmoe.analysis.reading.gathering import Gathering
+    from nsysmoe.analysis.reading.run import Run
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
+    from nsysmoe.trace import Trace
 
 
 class Routed(NamedTuple):
@@ -96,14 +102,16 @@ def report(  # noqa: PLR0913 - what one report is made of, by keyword
     """
     if routing is None and (run is not None or gpus is not None or redundant):
         raise InputError("run, gpus and redundant are about a routing log: give routing as well")
-    arms = read_arms(
-        (baseline_label, candidate_label),
-        (baseline, candidate),
-        class_map=class_map,
-        nsys=nsys,
-        gathering=gathering,
-    )
-    first, second = _portraits(arms, step, class_map=class_map, nsys=nsys)
+    with OpenTraces() as left_open:
+        arms = read_arms(
+            (baseline_label, candidate_label),
+            (baseline, candidate),
+            class_map=class_map,
+            nsys=nsys,
+            gathering=gathering,
+            left_open=left_open,
+        )
+        first, second = _portraits(arms, left_open, step, class_map=class_map, nsys=nsys)
     routed = None
     if routing is not None:
         # Times are those of the run that stands for the baseline, on its own GPUs.
@@ -122,7 +130,12 @@ def report(  # noqa: PLR0913 - what one report is made of, by keyword
 
 
 def _portraits(
-    arms: Sequence[Arm], step: Choice, *, class_map: ClassMap | None, nsys: str | None
+    arms: Sequence[Arm],
+    left_open: OpenTraces,
+    step: Choice,
+    *,
+    class_map: ClassMap | None,
+    nsys: str | None,
 ) -> Iterator[Portrait]:
     """Yield the portrait of each arm's run; of one file also what its replay and a step tell."""
     phase = most_frequent_phase([arm.representative for arm in arms])
@@ -132,8 +145,20 @@ def _portraits(
         if run.files:
             yield without_replay(portrait)
             continue
-        portrait = add_whatif(portrait, run, class_map=class_map, nsys=nsys)
-        yield add_timeline(portrait, run, step, phase=phase, class_map=class_map, nsys=nsys)
+        with _trace_of(run, left_open, class_map=class_map, nsys=nsys) as trace:
+            portrait = add_whatif(portrait, run, trace)
+            yield add_timeline(portrait, run, trace, step, phase=phase)
+
+
+def _trace_of(
+    run: Run, left_open: OpenTraces, *, class_map: ClassMap | None, nsys: str | None
+) -> AbstractContextManager[Trace]:
+    """Return the trace of a run: what has been read of it is there, where it was left open."""
+    if (trace := left_open.trace_of(run)) is not None:
+        return nullcontext(trace)
+    # Of several runs, beside what was read of both arms: the share that each of them had.
+    memory = resources().limits().shared(2).memory_bytes
+    return open_trace(run.path, class_map=class_map, nsys=nsys, memory_bytes=memory)
 
 
 def timeline(

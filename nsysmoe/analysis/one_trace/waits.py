@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
     from nsysmoe.findings import Finding
+    from nsysmoe.trace import Trace
 
 By = Literal["cause", "phase", "layer", "rank", "collective"]
 _KEYS: dict[By, tuple[str, ...]] = {
@@ -34,6 +35,26 @@ _KEYS: dict[By, tuple[str, ...]] = {
     # Processes of two hosts may share a number.
     "rank": ("late_global_pid", "late_process", "late_device"),
     "collective": ("collective",),
+}
+# What each asks of a waiting collective beside its sums; of ten million kernels it is a row for
+# each of two million.
+_MORE: dict[By, tuple[str, ...]] = {
+    "cause": (),
+    "phase": (),
+    "layer": ("global_pid", "device_id", "start_ns"),
+    "rank": ("late_global_pid", "late_process_id", "late_device_id"),
+    "collective": ("function",),
+}
+_SUMMED = (
+    "kernel_id", "wait_ns", "moe_ns", "other_kernels_ns", "host_ns", "other_gap_ns",
+    "previous_end_ns", "residual_ns",
+)  # fmt: skip
+_PHASES = ("kernel_id", "phase")
+_LAUNCHED = ("global_pid", "device_id", "layer", "start_ns")
+_NAMES = {
+    "function": "collective",
+    "late_process_id": "late_process",
+    "late_device_id": "late_device",
 }
 
 
@@ -75,18 +96,15 @@ def waits(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(("wait_ledger", None), ("collective_steps", None), ("moe_launches", None))
-        ledger = trace.frame("wait_ledger")
+        known = _ledger(trace, by)
         clocks = known_clocks(trace) if trace.members else None
         across = (
             waits_of_files(trace, trace.frame("matched_collectives", MET))
             if trace.members
             else None
         )
-        steps = trace.frame("collective_steps", ("kernel_id", "phase"))
-        launches = trace.frame("moe_launches", ("global_pid", "device_id", "layer", "start_ns"))
         findings, hosts = trace.findings(), trace.hosts
-    if ledger.is_empty():
+    if known.is_empty():
         raise MissingDataError(
             f"{run.path} has no waiting to explain: no collective could be paired across ranks; "
             "`nsysmoe collectives` says why"
@@ -95,30 +113,44 @@ def waits(
     from nsysmoe.metrics.kernel_time.waits import (  # noqa: PLC0415 - imports polars
         waits_by_cause,
         waits_with_phases,
-        with_layer,
-        with_phase,
     )
 
     source = str(run.path)
     if clocks is not None:
-        findings += unsure_waits(ledger["wait_ns"], clocks, source)
-    known = with_layer(with_phase(ledger, steps), launches).rename(
-        {
-            "function": "collective",
-            "late_process_id": "late_process",
-            "late_device_id": "late_device",
-        }
-    )
+        findings += unsure_waits(known["wait_ns"], clocks, source)
     keys = _KEYS[by]
     if across is not None:
         of_each = known.select("kernel_id", *dict.fromkeys(("phase", *keys)))
         # The meeting's own columns are the kernel's.
         across = across.drop(set(keys) & set(across.columns)).join(of_each, on="kernel_id")
-        findings += total_uncertainty(across, int(ledger["wait_ns"].sum()), source)
+        findings += total_uncertainty(across, int(known["wait_ns"].sum()), source)
     whole = waits_with_phases(known, across)
     phases = whole.pop("phases")
     rows = _rows(waits_by_cause(known, keys, across), hosts) if keys else []
     return Waits(source, by, whole, phases, tuple(rows), tuple(findings))
+
+
+def _ledger(trace: Trace, by: By) -> pl.DataFrame:
+    """Return waits with their phase and what ``by`` asks: sums alone where those will do."""
+    from nsysmoe.metrics.kernel_time.waits import (  # noqa: PLC0415 - imports polars
+        with_known_phase,
+        with_layer,
+        with_phase,
+    )
+
+    if not trace.members and not _MORE[by]:
+        return with_known_phase(trace.frame("wait_causes"))
+    columns = (*_SUMMED, *_MORE[by])
+    trace.read_ahead(
+        ("wait_ledger", columns),
+        ("collective_steps", _PHASES),
+        *((("moe_launches", _LAUNCHED),) if by == "layer" else ()),
+    )
+    ledger = trace.frame("wait_ledger", columns)
+    known = with_phase(ledger, trace.frame("collective_steps", _PHASES))
+    if by == "layer":
+        known = with_layer(known, trace.frame("moe_launches", _LAUNCHED))
+    return known.rename(_NAMES, strict=False)
 
 
 def _rows(frame: pl.DataFrame, hosts: Mapping[int, str]) -> list[dict[str, Any]]:

@@ -14,7 +14,7 @@ from nsysmoe.findings import Finding
 from nsysmoe.trace import open_trace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -160,14 +160,26 @@ def whatif(
             tell(note)
         replayed = _Replayed(trace)
         findings = trace.findings()
+    return _replays(replayed, change or Change(), findings)
+
+
+def whatif_of(trace: Trace) -> WhatIf:
+    """Replay an opened trace as it was, and without each bottleneck.
+
+    Takes and raises otherwise what ``whatif`` does.
+    """
+    trace.read_ahead(*_NEEDED)
+    return _replays(_Replayed(trace), Change(), trace.findings())
+
+
+def _replays(replayed: _Replayed, change: Change, findings: Sequence[Finding]) -> WhatIf:
     if not sum(replayed.traced.values()):
-        raise MissingDataError(f"{trace.path} has no time to replay: its kernels took none")
-    change = change or Change()
+        raise MissingDataError(f"{replayed.path} has no time to replay: its kernels took none")
     base = replayed.walls(Change())
     changed = replayed.walls(change) if change != Change() else base
     is_asked = change != Change()
     found = WhatIf(
-        source=str(trace.path),
+        source=str(replayed.path),
         change=change,
         traced_ns=sum(replayed.traced.values()),
         replayed_ns=sum(base.values()),
@@ -254,7 +266,7 @@ class _Replayed:
         self._cells = trace.frame("moe_cells")
         self._launches = read_launches(trace, ("kernel_id", "ordinal"))
         self._functions = trace.frame("kernel_classes", _FUNCTIONS)
-        self._path = trace.path
+        self.path = trace.path
         longest, traced = phase_walls(
             work.start.astype("float64"), work.end.astype("float64"), self._cuts
         )
@@ -319,7 +331,7 @@ class _Replayed:
 
         if not self._has_cells():
             raise MissingDataError(
-                f"{self._path} has no balance to replay: ranks' MoE kernels cannot be paired "
+                f"{self.path} has no balance to replay: ranks' MoE kernels cannot be paired "
                 "(`nsysmoe imbalance` says why)"
             )
         means = self._launches.join(
@@ -342,7 +354,7 @@ class _Replayed:
         wanted = [name for name in functions if fnmatch.fnmatchcase(name, pattern)]
         if not wanted:
             raise MissingDataError(
-                f"{self._path} ran no kernel {pattern}; `nsysmoe kernels` lists what ran"
+                f"{self.path} ran no kernel {pattern}; `nsysmoe kernels` lists what ran"
             )
         ids = self._functions.filter(pl.col("function").is_in(wanted))["name_id"]
         is_named: NDArray[np.bool_] = np.isin(self._name_id, ids.to_numpy())

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.reading.gathering import gathered, how_read
-from nsysmoe.analysis.reading.run import Run, read_run, require_moe_kernels
+from nsysmoe.analysis.reading.run import OpenTraces, Run, read_run, require_moe_kernels
 from nsysmoe.findings import Finding
 from nsysmoe.resources import resources
 
@@ -51,21 +51,35 @@ class Arm:
         return [run.values for run in self.runs]
 
 
-def read_arm(label: str, sources: Sequence[RunFiles], *, is_quick: bool, **options: Any) -> Arm:
+def read_arm(
+    label: str,
+    sources: Sequence[RunFiles],
+    *,
+    is_quick: bool,
+    left_open: OpenTraces | None = None,
+    **options: Any,
+) -> Arm:
     """Read the runs of an arm, one after the other: memory is that of one at a time.
 
     Args:
         label: How to call the arm.
         sources: The files of each run.
         is_quick: Whether to leave API calls and ranges unread, and steps and phases unknown.
+        left_open: Where the trace stays open, of a single run of one file.
         options: ``class_map``, ``nsys`` and limits, as ``read_run`` takes them.
 
     Raises:
         NsysmoeError: A run cannot be used, or holds no MoE kernel.
     """
     runs = []
+    is_single = len(sources) == 1 and not sources[0].members
     for source in sources:
-        run = read_run(source, with_schedule=not is_quick, **options)
+        run = read_run(
+            source,
+            with_schedule=not is_quick,
+            left_open=left_open if is_single else None,
+            **options,
+        )
         require_moe_kernels(run)
         runs.append(run)
     return Arm(label, tuple(runs), how_read(sources))
@@ -93,6 +107,7 @@ def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     gathering: Gathering | None = None,
+    left_open: OpenTraces | None = None,
 ) -> tuple[Arm, Arm]:
     """Read two arms side by side, a thread each.
 
@@ -110,6 +125,7 @@ def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
                 label,
                 runs,
                 is_quick=is_quick,
+                left_open=left_open,
                 class_map=class_map,
                 nsys=nsys,
                 **vars(share),

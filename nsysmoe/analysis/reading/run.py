@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -293,12 +294,31 @@ class Run:
         return int(self.moe_kernels["launches"].sum())
 
 
+class OpenTraces(ExitStack):
+    """Traces of runs that stay open after they were read, until the block ends: to ask more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._traces: list[tuple[Run, Trace]] = []
+
+    def keep(self, run: Run, trace: Trace, opened: ExitStack) -> None:
+        """Close what opened a run's trace with this block; it holds no memory until asked."""
+        trace.free_memory()
+        self.callback(opened.close)
+        self._traces.append((run, trace))
+
+    def trace_of(self, run: Run) -> Trace | None:
+        """Return the trace of a run; None where it was not kept open."""
+        return next((trace for known, trace in self._traces if known is run), None)
+
+
 def read_run(
     path: str | Path | RunFiles,
     *,
     class_map: ClassMap | None = None,
     nsys: str | None = None,
     with_schedule: bool = False,
+    left_open: OpenTraces | None = None,
     **limits: int | None,
 ) -> Run:
     """Read one run.
@@ -309,6 +329,7 @@ def read_run(
         nsys: The ``nsys`` that exports a report; the one on PATH where left out.
         with_schedule: Whether to read steps, phases and what GPUs did with their time as well:
             API calls and ranges beside the kernels.
+        left_open: Where the trace stays open; it is closed where left out.
         limits: ``threads`` and ``memory_bytes``, as ``open_trace`` takes them.
 
     Raises:
@@ -318,8 +339,12 @@ def read_run(
     class_map = class_map or default_class_map()
     if not files.members and identify(files.path) == "csv":
         return _run_of_csv(files.path, class_map)
-    with files.opened(class_map=class_map, nsys=nsys, **limits) as trace:
-        return run_of_trace(trace, with_schedule=with_schedule)
+    with ExitStack() as opened:
+        trace = opened.enter_context(files.opened(class_map=class_map, nsys=nsys, **limits))
+        run = run_of_trace(trace, with_schedule=with_schedule)
+        if left_open is not None:
+            left_open.keep(run, trace, opened.pop_all())
+    return run
 
 
 def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:

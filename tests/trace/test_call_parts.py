@@ -1,0 +1,134 @@
+"""Calls joined to what they launched, range by range, against one join over all of them."""
+
+from __future__ import annotations
+
+import random
+from itertools import pairwise
+
+import duckdb
+import pytest
+
+from nsysmoe.trace.catalogue import catalogue
+from nsysmoe.trace.store import make_one
+
+LEAST, MOST = -(2**63), 2**63 - 1
+CALL = "global_tid bigint, correlation_id bigint, start_ns bigint, end_ns bigint, step_place int"
+WORK = (
+    "kernel_id bigint, name_id int, correlation_id bigint, stream int, position bigint, "
+    "start_ns bigint, end_ns bigint, previous_end_ns bigint"
+)
+PROCESSES = (1 << 24, 2 << 24)
+# What both make of the same rows: the outer call of those that share an id.
+GROUPED = """
+    select work.position, calls.*
+    from staging.stg_stream_work as work
+    join staging.stg_streams as streams using (stream)
+    left join (
+        select global_tid - (global_tid & 16777215) as global_pid, correlation_id,
+            arg_min(global_tid, start_ns) as global_tid, min(start_ns) as start_ns,
+            max(end_ns) as end_ns,
+            nullif(arg_min(coalesce(step_place, 0), start_ns), 0) as step_place
+        from staging.stg_calls where correlation_id is not null group by all
+    ) as calls
+        on streams.global_pid = calls.global_pid and work.correlation_id = calls.correlation_id
+"""
+
+
+@pytest.fixture
+def connection() -> duckdb.DuckDBPyConnection:
+    opened = duckdb.connect()
+    opened.execute("create schema staging")
+    opened.execute(f"create table staging.stg_calls ({CALL})")
+    opened.execute(f"create table staging.stg_stream_work ({WORK})")
+    opened.execute("create table staging.stg_streams (stream int, global_pid bigint)")
+    opened.execute("insert into staging.stg_streams values (1, ?), (2, ?), (3, null)", PROCESSES)
+    return opened
+
+
+def make(connection: duckdb.DuckDBPyConnection, *names: str) -> None:
+    for name in names:
+        make_one(connection, catalogue().scripts[f"staging.{name}"])
+
+
+def some_ids(chance: random.Random) -> list[int | None]:
+    near = [chance.randrange(-80, 200) for _ in range(150)]
+    return [*near, LEAST, LEAST, MOST, MOST - 1, None, None]
+
+
+def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
+    chance = random.Random(seed)
+    starts = chance.sample(range(10_000), 2 * len(some_ids(chance)))
+    calls = [
+        (process + chance.randrange(3), number, start, start + chance.randrange(90), step)
+        for process in PROCESSES
+        for number in some_ids(chance)
+        for start in [starts.pop()]
+        for step in [chance.choice([None, 1, 2])]
+    ]
+    connection.executemany("insert into staging.stg_calls values (?, ?, ?, ?, ?)", calls)
+    connection.execute("insert into staging.stg_calls values (null, 7, 1, 2, null)")
+    work = [
+        (place, place % 5, number, chance.randrange(1, 4), place, place, place + 1, place - 1)
+        for place, number in enumerate([*some_ids(chance), *some_ids(chance)])
+    ]
+    marks = ", ".join("?" * 8)
+    connection.executemany(f"insert into staging.stg_stream_work values ({marks})", work)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        [(LEAST, MOST), (None, None)],
+        [(LEAST, -33), (-32, 9), (10, 63), (64, MOST), (None, None)],
+    ],
+    ids=["one", "several"],
+)
+def test_ranges_of_ids_join_as_all_of_them_at_once(
+    connection: duckdb.DuckDBPyConnection, ranges: list[tuple[int | None, int | None]], seed: int
+) -> None:
+    fill(connection, seed)
+    connection.execute("create table staging.stg_call_parts (low bigint, high bigint)")
+    connection.executemany("insert into staging.stg_call_parts values (?, ?)", ranges)
+    make(connection, "stg_crowded_calls", "stg_api_calls", "stg_work")
+    columns = "position, global_tid, {0}start_ns, {0}end_ns, step_place"
+    expected = connection.execute(f"select {columns.format('')} from ({GROUPED}) order by all")
+    rows = expected.fetchall()
+    found = connection.execute(
+        f"select {columns.format('call_')} from staging.stg_work order by all"
+    )
+    assert found.fetchall() == rows
+    assert sum(row[1] is not None for row in rows) > 50
+
+
+def parts(connection: duckdb.DuckDBPyConnection) -> list[tuple[int, int]]:
+    make(connection, "stg_call_parts")
+    rows = connection.execute("from staging.stg_call_parts order by low nulls first").fetchall()
+    assert rows[0] == (None, None)
+    return rows[1:]
+
+
+@pytest.mark.parametrize(
+    "ids", ["i", "i * 1000", "-i", "(i - 1) * 3074457345618", "7", "null"], ids=str
+)
+def test_every_id_is_in_one_range(connection: duckdb.DuckDBPyConnection, ids: str) -> None:
+    connection.execute(
+        f"insert into staging.stg_calls select 1, {ids}, i, i, null from range(2500000) as t(i)"
+    )
+    found = parts(connection)
+    assert (found[0][0], found[-1][1]) == (LEAST, MOST)
+    assert all(high + 1 == low for (_, high), (low, _) in pairwise(found))
+    counted = [
+        connection.execute(
+            "select count(*) from staging.stg_calls where correlation_id between ? and ?", bounds
+        ).fetchall()[0][0]
+        for bounds in found
+    ]
+    if ids in {"7", "null"}:
+        assert len(found) == 1
+    else:
+        assert max(counted) < 1_200_000
+
+
+def test_without_calls_there_is_one_range(connection: duckdb.DuckDBPyConnection) -> None:
+    assert parts(connection) == [(LEAST, MOST)]
