@@ -16,6 +16,7 @@ from nsysmoe.cli.options import (
     step_option,
 )
 from nsysmoe.cli.progress import working
+from nsysmoe.cli.speech import say
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     "--routing", type=FILE, help="The baseline's routing log: adds loads, placements and advice."
 )
 @eplb_options("the baseline's record", when="With --routing: ")
+@click.option("--folder", type=FILE, help="With --static: write the pictures here, a file each.")
+@click.option(
+    "--static",
+    type=click.Choice(["svg", "png"]),
+    help="With --folder: as what, where kaleido and a browser are installed.",
+)
 @input_options
 @run_options
 @output_options
@@ -44,6 +51,8 @@ def command(
     run: Path | None,
     gpus: int | None,
     redundant: int,
+    folder: Path | None,
+    static: str | None,
     reading: RunReading,
     printer: Printer,
 ) -> None:
@@ -56,10 +65,14 @@ def command(
       nsysmoe report off.sqlite on.sqlite -o report.html
       nsysmoe report off.sqlite on.sqlite --routing off.routed.npz --run off.run.json
           -o report.html
+      nsysmoe report off.sqlite on.sqlite -o report.html --folder pictures --static svg
     """
     from nsysmoe.analysis.comparing.report import report
     from nsysmoe.reports.pages.comparing.report import report_page
+    from nsysmoe.reports.static import write_pictures
 
+    if (folder is None) != (static is None):
+        raise click.UsageError("--folder and --static go together: where the pictures go, as what")
     if routing is None and (run is not None or gpus is not None or redundant):
         raise click.UsageError("--run, --gpus and --redundant go with --routing")
     with working(f"Reading {baseline} and {candidate}"):
@@ -78,3 +91,9 @@ def command(
         page = report_page(found.comparison, found.portraits, found.routed)
     beside = [path for path in (routing, run) if path is not None]
     printer.show(page, (*found.comparison.sources, *beside))
+    if folder is not None and static is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        with working(f"Drawing pictures into {folder}"):
+            written = write_pictures(page, folder, static)
+        for path in written:
+            say(f"Wrote {path}")

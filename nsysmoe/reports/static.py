@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import OutputError
@@ -12,6 +13,8 @@ from nsysmoe.whole_files import whole_file
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
+
+    from nsysmoe.reports.document import Document
 
 _WIDTH_PX = 1000
 _SCALE = 2
@@ -24,6 +27,23 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
         OutputError: It cannot be written.
     """
     write(as_csv(list(rows[0]), (row.values() for row in rows)).encode(), path)
+
+
+def write_pictures(document: Document, folder: Path, suffix: str) -> list[Path]:
+    """Write what is drawn on a page, a file a picture, named as its caption; return the files.
+
+    Raises:
+        OutputError: The folder cannot be written, or pictures cannot be drawn here.
+    """
+    written = []
+    for picture in document.pictures:
+        if (figure := picture.draw()) is None:
+            continue
+        name = re.sub(r"[^a-z0-9]+", "-", picture.caption.lower()).strip("-")
+        path = folder / f"{name}.{suffix}"
+        write_image(figure, path)
+        written.append(path)
+    return written
 
 
 def write_image(figure: Any, path: Path) -> None:

@@ -88,6 +88,13 @@ def test_a_report_needs_events() -> None:
     assert "is a summary of kernels; a report draws events" in found.stderr
 
 
+def test_pictures_need_a_folder_and_a_kind() -> None:
+    for given in (("--static", "svg"), ("--folder", "pictures")):
+        found = run("report", *PAIR, *given)
+        assert found.exit_code == 2
+        assert "--folder and --static go together" in found.stderr
+
+
 def test_the_json_of_a_report_is_a_comparison(tmp_path: Path) -> None:
     saved = tmp_path / "report.json"
     assert run("report", *PAIR, "-o", saved).exit_code == 0

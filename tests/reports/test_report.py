@@ -14,14 +14,17 @@ import pytest
 from nsysmoe.analysis.comparing.comparison import Comparison
 from nsysmoe.analysis.comparing.portrait import Portrait
 from nsysmoe.reports import TEXT_FORMATS, pictures, render
+from nsysmoe.reports.document import Picture
 from nsysmoe.reports.pages.comparing.report import report_page
 from nsysmoe.reports.pages.one_trace.timeline import timeline_page
+from nsysmoe.reports.static import write_pictures
 from tests.reports import portraits
 from tests.reports.portraits import HOSTILE, comparison, hostile, portrait
 from tests.reports.test_browser import CHROMIUM, opened_in_chromium
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from nsysmoe.reports import Document
 
@@ -343,6 +346,25 @@ def test_the_lead_comes_first(report: Document, name: str) -> None:
 def test_a_document_without_a_lead_begins_with_its_table() -> None:
     assert render(timeline_page(PAIR[0]), "table").startswith("Step 17 (slowest) of EPLB OFF\n")
     assert '<section class="lead">' not in render(timeline_page(PAIR[0]), "html")
+
+
+def test_pictures_as_files_are_named_as_their_captions(
+    report: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import plotly.graph_objects as go
+
+    def write(figure: go.Figure, path: Path, **given: Any) -> None:
+        path.write_text(f"{given['format']} of {len(figure.data)} traces")
+
+    monkeypatch.setattr(go.Figure, "write_image", write)
+    empty = Picture("Nothing to draw", lambda: None)
+    page = replace(report, pictures=(*report.pictures, empty))
+    written = write_pictures(page, tmp_path, "svg")
+    names = [path.name for path in written]
+    assert names[:2] == ["changes-of-table-1.svg", "from-one-wall-time-to-the-other.svg"]
+    assert "one-step-kernel-by-kernel.svg" in names
+    assert len(set(names)) == len(report.pictures)
+    assert all(path.read_text().startswith("svg of ") for path in written)
 
 
 def test_a_hostile_lead_is_escaped(report: Document) -> None:
