@@ -1,0 +1,22 @@
+#!/bin/sh
+# sh answers.sh CAPTURES OUT: every table and picture of the study, from CAPTURES/main/{off,on}.
+set -eu
+out=$(realpath -m "$2")
+mkdir -p "$out/runs"
+cd "$1"
+
+nsysmoe compare main/off main/on --by run --full -o "$out/table1.md"
+nsysmoe compare main/off main/on --by run -o "$out/runs.parquet"
+nsysmoe compare main/off main/on --by phase -o "$out/phases.md"
+nsysmoe compare main/off main/on --by phase -o "$out/phases.parquet"
+nsysmoe compare main/off main/on --by rank -o "$out/ranks.md"
+nsysmoe compare main/off main/on -o "$out/comparison.json"
+nsysmoe report main/off main/on -o "$out/report.html" --folder "$out/pictures" --static svg
+nsysmoe advise --routing main/off/run-1/routing.npz --trace main/off/run-1/trace.sqlite -o "$out/advise.md"
+for arm in off on; do
+    nsysmoe whatif "main/$arm/run-1/trace.sqlite" -o "$out/whatif-$arm.md"
+    nsysmoe bound "main/$arm/run-1/trace.sqlite" -o "$out/bound-$arm.md"
+    for run in "main/$arm"/run-*; do
+        cp "$run/run.json" "$out/runs/$arm-$(basename "$run").json"
+    done
+done
