@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nsysmoe.stopping import undone
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -30,12 +32,13 @@ def whole_file(path: Path) -> Iterator[Path]:
     os.close(handle)
     partial = Path(name)
     try:
-        yield partial
-        with partial.open("rb") as file:
-            # The name must not reach the disk before the content does.
-            os.fsync(file.fileno())
-        partial.chmod(_mode_for(path))
-        partial.replace(path)
+        with undone(lambda: partial.unlink(missing_ok=True)):
+            yield partial
+            with partial.open("rb") as file:
+                # The name must not reach the disk before the content does.
+                os.fsync(file.fileno())
+            partial.chmod(_mode_for(path))
+            partial.replace(path)
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -7,7 +7,10 @@ import shutil
 import time
 import uuid
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
+
+from nsysmoe.stopping import undone
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,13 +34,14 @@ def held_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
     """
     folder = parent / f"{prefix}{uuid.uuid4().hex}"
     folder.mkdir(mode=0o700)
+    gone = partial(shutil.rmtree, folder, ignore_errors=True)
     try:
-        with (folder / _FREE).open("w") as lock:
+        with undone(gone), (folder / _FREE).open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             (folder / _FREE).rename(folder / LOCK)
             yield folder
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        gone()
 
 
 def sweep(parent: Path, prefix: str = "") -> None:

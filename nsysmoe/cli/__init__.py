@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from nsysmoe import __version__
+from nsysmoe.cli.ending import Ending
 from nsysmoe.cli.exits import DEFECT, INTERRUPTED
 from nsysmoe.cli.speech import options, with_speech
 from nsysmoe.errors import NsysmoeError
@@ -76,25 +77,15 @@ class LazyGroup(click.Group):
 
         The codes: ``cli.exits``, docs/command-line.md.
         """
-        try:
-            return super().invoke(ctx)
-        except NsysmoeError as error:
-            raise _failure(str(error)) from error
-        except (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError):
-            raise
-        except KeyboardInterrupt as error:
-            click.echo("Interrupted", err=True)
-            raise click.exceptions.Exit(INTERRUPTED) from error
-        except OSError as error:
-            raise _failure(f"cannot write ({error.strerror}); choose another place") from error
-        except Exception as error:
-            if os.environ.get(_DEBUG):
-                raise
-            raise _failure(
-                f"nsysmoe failed ({type(error).__name__}: {error}); this is a defect, please "
-                f"report it with the output of {_DEBUG}=1 {' '.join(sys.argv[:2])} …",
-                _DefectError,
-            ) from error
+        with Ending() as ending:
+            try:
+                found = super().invoke(ctx)
+            except BaseException as error:
+                # Libraries make errors of their own of an interrupt.
+                raise (_ended(ending) if ending.heard else _told(error)) from error
+            if ending.heard:
+                raise _ended(ending)
+            return found
 
 
 SUMMARIES = {
@@ -131,6 +122,32 @@ SUMMARIES = {
     "cache": "Answers kept between calls: list, clear.",
     "doctor": "What is installed here, and which inputs can be read.",
 }
+
+
+def _ended(ending: Ending) -> click.exceptions.Exit:
+    click.echo(ending.line, err=True)
+    return click.exceptions.Exit(ending.status)
+
+
+def _told(error: BaseException) -> BaseException:
+    """Return what click ends the program by."""
+    if isinstance(error, NsysmoeError):
+        return _failure(str(error))
+    if isinstance(error, KeyboardInterrupt):
+        click.echo("Interrupted", err=True)
+        return click.exceptions.Exit(INTERRUPTED)
+    passed = (click.ClickException, click.exceptions.Exit, click.Abort, BrokenPipeError)
+    if isinstance(error, passed) or not isinstance(error, Exception):
+        return error
+    if isinstance(error, OSError):
+        return _failure(f"cannot write ({error.strerror}); choose another place")
+    if os.environ.get(_DEBUG):
+        return error
+    return _failure(
+        f"nsysmoe failed ({type(error).__name__}: {error}); this is a defect, please "
+        f"report it with the output of {_DEBUG}=1 {' '.join(sys.argv[:2])} …",
+        _DefectError,
+    )
 
 
 class _DefectError(click.ClickException):

@@ -215,11 +215,13 @@ def run_options(function: F) -> F:
         **more: Any,
     ) -> Any:
         from nsysmoe.analysis.reading.gathering import Gathering
+        from nsysmoe.engines.processes import kept_workers
 
         if ray_address is not None and engine != "ray":
             raise click.UsageError("--ray-address is for --engine ray")
         gathering = Gathering(as_runs, engine, workers, ray_address, scratch)
-        return function(*values, reading={**reading, "gathering": gathering}, **more)
+        with kept_workers():
+            return function(*values, reading={**reading, "gathering": gathering}, **more)
 
     return grouped(*_RUN_OPTIONS)(cast("F", with_gathering))
 

@@ -38,13 +38,16 @@ def _spinner(what: str) -> Iterator[None]:
     from rich.console import Console
 
     from nsysmoe.reports.escape import visible
+    from nsysmoe.stopping import undone
 
     status = Console(file=sys.stderr).status(visible(what).replace("[", r"\["))
     timer = Timer(_PATIENCE_S, status.start)
     timer.daemon = True
     timer.start()
     try:
-        yield
+        # A terminal whose cursor was hidden gets it back.
+        with undone(status.stop):
+            yield
     finally:
         timer.cancel()
         timer.join()

@@ -143,6 +143,8 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
             raise click.UsageError("--format and -o go with --once")
         # Ended from outside it goes the way of Ctrl-C: a profile that runs is stopped.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        # That may take longer than other commands have for their end.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         looks = _looks(watcher, given["interval"], _exporter(given["listen"]))
         with working("Reading what is there"):
             first = next(looks)

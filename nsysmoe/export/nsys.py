@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 import shutil
 import signal
 import subprocess
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
+from nsysmoe.stopping import stoppable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _log = logging.getLogger(__name__)
 # On a file system over a network the program alone takes seconds to load.
@@ -53,16 +58,29 @@ def _said(*command: str) -> str:
         )
     except OSError:
         return ""
-    with process:
-        try:
+    try:
+        with _ending(process):
             return process.communicate(timeout=_LONGEST_S)[0]
-        except BaseException as error:
-            # nsys is a script on most machines: with it goes what it started.
-            with contextlib.suppress(ProcessLookupError):
+    except subprocess.TimeoutExpired:
+        _log.info("%s says nothing for %g s", " ".join(command), _LONGEST_S)
+        return ""
+
+
+@contextmanager
+def _ending(process: subprocess.Popen[str]) -> Iterator[None]:
+    """Kill a process that leads a session where the block fails, or is stopped."""
+
+    def kill() -> None:
+        # nsys is a script on most machines: with it goes what it started.
+        with suppress(ProcessLookupError):
+            if process.returncode is None:
                 os.killpg(process.pid, signal.SIGKILL)
-            if isinstance(error, subprocess.TimeoutExpired):
-                _log.info("%s says nothing for %g s", " ".join(command), _LONGEST_S)
-                return ""
+
+    with process, stoppable(kill):
+        try:
+            yield
+        except BaseException:
+            kill()
             raise
 
 
@@ -88,19 +106,22 @@ def export_report(report: Path, folder: Path, nsys: str | None = None) -> Path:
     link = folder / report.name
     link.symlink_to(report.resolve())
     try:
-        done = subprocess.run(  # noqa: S603 - the user's own nsys, arguments as a list
+        process = subprocess.Popen(  # noqa: S603 - the user's own nsys, arguments as a list
             [*command, "-o", str(output), str(link)],
-            capture_output=True,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             text=True,
             errors="replace",
-            check=False,
-            stdin=subprocess.DEVNULL,
+            start_new_session=True,
         )
     except OSError as error:
         raise InputError(f"{program} cannot be run ({error.strerror}); check --nsys") from error
-    if done.returncode != 0 or not output.exists():
-        said = (done.stderr.strip() or done.stdout.strip()).splitlines()
-        reason = said[-1].strip() if said else f"exit status {done.returncode}"
+    with _ending(process):
+        printed, complained = process.communicate()
+    if process.returncode != 0 or not output.exists():
+        said = (complained.strip() or printed.strip()).splitlines()
+        reason = said[-1].strip() if said else f"exit status {process.returncode}"
         raise InputError(
             f"{report} could not be exported by {program} ({reason}); use the nsys that "
             "captured it, or a newer one"

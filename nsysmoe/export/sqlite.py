@@ -19,6 +19,7 @@ from urllib.parse import quote
 from nsysmoe.errors import InputError
 from nsysmoe.export.files import export_hint
 from nsysmoe.export.tables import Tables
+from nsysmoe.stopping import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -131,7 +132,7 @@ class SqliteExport(Tables):
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        with closing(_connect(self.path)) as connection:
+        with closing(_connect(self.path)) as connection, stoppable(connection.interrupt):
             try:
                 yield connection
             except _BROKEN as error:

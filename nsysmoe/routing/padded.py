@@ -21,6 +21,7 @@ import numpy as np
 
 from nsysmoe.bounded_files import read_json
 from nsysmoe.errors import InputError, OutputError
+from nsysmoe.stopping import undone
 from nsysmoe.whole_files import PARTIAL, whole_file
 
 if TYPE_CHECKING:
@@ -101,11 +102,12 @@ def new_folder(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{target} cannot be a folder ({error.strerror})") from error
     try:
-        yield partial
-        partial.chmod(0o755)
-        if target.exists():
-            target.rmdir()
-        partial.rename(target)
+        with undone(lambda: shutil.rmtree(partial, ignore_errors=True)):
+            yield partial
+            partial.chmod(0o755)
+            if target.exists():
+                target.rmdir()
+            partial.rename(target)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

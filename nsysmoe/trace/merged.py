@@ -21,6 +21,7 @@ from nsysmoe.errors import InputError, MissingDataError, QueryError
 from nsysmoe.export.files import size_of
 from nsysmoe.findings import Finding
 from nsysmoe.resources import LEAST_MEMORY
+from nsysmoe.stopping import stoppable, undone
 from nsysmoe.trace.catalogue import SCHEMAS, Catalogue, catalogue
 from nsysmoe.trace.members import labelled
 from nsysmoe.trace.parts import (
@@ -190,6 +191,7 @@ class MergedStore:
         self._parts_path = own if scratch is None else self._place.enter_context(_folder(scratch))
         size = sum(size_of(Path(member.path)) for member in members)
         self.connection = connected(self._limits, own, size)
+        self._place.enter_context(stoppable(self.connection.interrupt))
         self.hosts = self._prepare()
 
     # --- as Store has it -----------------------------------------------------------------------
@@ -598,7 +600,7 @@ def _folder(scratch: Path) -> Iterator[Path]:
         raise InputError(
             f"{scratch} cannot be written ({error.strerror}); name another folder with --scratch"
         ) from error
-    with folder as name:
+    with folder as name, undone(folder.cleanup):
         yield Path(name)
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from nsysmoe.cache import Cache, identify_content, open_cache
 from nsysmoe.export.nsys import export_report, exporter
 from nsysmoe.export.sqlite import open_export
+from nsysmoe.stopping import undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,6 +52,7 @@ def _exported(report: Path, nsys: str | None) -> SqliteExport:
     folder = tempfile.TemporaryDirectory(prefix="nsysmoe-")
     with ExitStack() as failing:
         failing.callback(folder.cleanup)
+        failing.enter_context(undone(folder.cleanup))
         export = open_export(export_report(report, Path(folder.name), nsys))
         export.goes_with.push(failing.pop_all())
     return export

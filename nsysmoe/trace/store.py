@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import tempfile
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from pathlib import Path
@@ -21,6 +20,7 @@ from nsysmoe.cache import held_folder, sweep
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
+from nsysmoe.stopping import Threads, results, stoppable
 from nsysmoe.trace.catalogue import (
     SCHEMAS,
     Catalogue,
@@ -107,15 +107,20 @@ class Store:
         weakref.finalize(self, self._place.close)
         self._limits = limits
         self._folder = self._place.enter_context(own_folder())
-        self.connection = connected(limits, self._folder, export.size)
+        self.connection = self._connected()
         self._create_sources()
+
+    def _connected(self) -> duckdb.DuckDBPyConnection:
+        connection = connected(self._limits, self._folder, self._export.size)
+        self._place.enter_context(stoppable(connection.interrupt))
+        return connection
 
     def free_memory(self) -> None:
         """Give memory back until something is asked again: tables on disk stay as they are."""
         if self._export.size >= _SMALL_BYTES:
             self.connection.execute("checkpoint")
             self.connection.close()
-            self.connection = connected(self._limits, self._folder, self._export.size)
+            self.connection = self._connected()
 
     def close(self) -> None:
         """Free memory and disk."""
@@ -175,11 +180,11 @@ class Store:
         if self._is_checked:
             self._read_demand(demand)
             return
-        with ThreadPoolExecutor(1) as beside:
+        with Threads(1) as beside:
             # Beside the reading: both go through the file, and neither holds Python's lock.
             check = beside.submit(self._export.check, _source_names())
             self._read_demand(demand)
-            check.result()
+            results([check])
         self._is_checked = True
 
     def _read_demand(self, demand: Demand) -> None:

@@ -19,6 +19,7 @@ from nsysmoe.analysis.experiments.workload_score import choose_tokenizer, score_
 from nsysmoe.bounded_files import read_json_object
 from nsysmoe.errors import InputError, MissingDataError, OutputError
 from nsysmoe.findings import Finding
+from nsysmoe.stopping import undone
 from nsysmoe.whole_files import PARTIAL, whole_file
 from nsysmoe.workload.generate.material import Real, templates, written
 from nsysmoe.workload.generate.recipe import FAMILIES, SEMANTIC, recipes
@@ -169,7 +170,8 @@ def _together(folder: Path, others: Sequence[str]) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{folder} cannot be written ({error.strerror})") from error
     try:
-        yield work
+        with undone(lambda: shutil.rmtree(work, ignore_errors=True)):
+            yield work
         # The manifest first: with it, a folder that a kill left half moved is made anew.
         names = sorted((path.name for path in work.iterdir()), key=lambda name: name != MANIFEST)
         for name in names:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.reading.gathering import gathered, how_read
 from nsysmoe.analysis.reading.run import OpenTraces, Run, read_run, require_moe_kernels
+from nsysmoe.engines.processes import kept_workers
 from nsysmoe.findings import Finding
 from nsysmoe.resources import resources
+from nsysmoe.stopping import Threads, results
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -109,17 +110,17 @@ def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
     gathering: Gathering | None = None,
     left_open: OpenTraces | None = None,
 ) -> tuple[Arm, Arm]:
-    """Read two arms side by side, a thread each.
+    """Read two arms side by side, a thread each; where one is refused the other is stopped.
 
     Takes and raises what ``read_arm`` does; ``sources`` and ``gathering`` are those of
     ``gathered``.
     """
-    files = [gathered(source, gathering, class_map=class_map, nsys=nsys) for source in sources]
-    with ThreadPoolExecutor(3) as threads:
+    with kept_workers(), Threads(3) as threads:
+        files = [gathered(source, gathering, class_map=class_map, nsys=nsys) for source in sources]
         # Importing takes a fifth of a second of one core, which loading leaves idle at first.
         threads.submit(_import_frames)
         share = resources().limits().shared(2)
-        first, second = (
+        reading = [
             threads.submit(
                 read_arm,
                 label,
@@ -131,8 +132,9 @@ def read_arms(  # noqa: PLR0913 - what two arms are read with, by keyword
                 **vars(share),
             )
             for label, runs in zip(labels, files, strict=True)
-        )
-        return first.result(), second.result()
+        ]
+        first, second = results(reading)
+        return first, second
 
 
 def _import_frames() -> None:
