@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routing.routing_load import Beside
     from nsysmoe.analysis.routing.routing_load import load as load_routing
     from nsysmoe.classes import ClassMap, default_class_map
+    from nsysmoe.engines.processes import kept_workers
     from nsysmoe.errors import NsysmoeError
     from nsysmoe.findings import Finding
     from nsysmoe.model.measure import run as run_padding
@@ -106,6 +107,7 @@ _HOMES = {
     "describe": ("nsysmoe.analysis.one_trace.info", "describe"),
     "doctor": ("nsysmoe.analysis.doctor", "doctor"),
     "host": ("nsysmoe.analysis.one_trace.host", "host"),
+    "kept_workers": ("nsysmoe.engines.processes", "kept_workers"),
     "kernel_table": ("nsysmoe.analysis.one_trace.kernels", "kernel_table"),
     "open": ("nsysmoe.trace", "open_trace"),
     "report": ("nsysmoe.analysis.comparing.report", "report"),
@@ -149,6 +151,7 @@ __all__ = [
     "figures",
     "generate_workload",
     "host",
+    "kept_workers",
     "kernel_table",
     "load_routing",
     "open",

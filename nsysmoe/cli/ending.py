@@ -14,15 +14,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from nsysmoe.cli.exits import INTERRUPTED
+from nsysmoe.cli.exits import HUNG_UP, INTERRUPTED, TERMINATED
 
 if TYPE_CHECKING:
     from types import FrameType
 
 _SIGNALS = {
     signal.SIGINT: ("Interrupted", INTERRUPTED),
-    signal.SIGTERM: ("Terminated", 128 + signal.SIGTERM),
-    signal.SIGHUP: ("Hung up", 128 + signal.SIGHUP),
+    signal.SIGTERM: ("Terminated", TERMINATED),
+    signal.SIGHUP: ("Hung up", HUNG_UP),
 }
 # What the main thread may take to come back by itself.
 _GRACE_S = 1.0

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nsysmoe.cli.exits import INTERRUPTED, TERMINATED
 from nsysmoe.cli.options import FILE, Finite, output_options
 from nsysmoe.cli.progress import working
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FIRING_EXIT = 3
-_TERMINATED = 128 + signal.SIGTERM
 
 
 # Generic in newer versions of click only.
@@ -142,7 +142,7 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
         if printer.output is not None or printer.format_ is not None:
             raise click.UsageError("--format and -o go with --once")
         # Ended from outside it goes the way of Ctrl-C: a profile that runs is stopped.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(_TERMINATED))
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
         # That may take longer than other commands have for their end.
         signal.signal(signal.SIGINT, signal.default_int_handler)
         looks = _looks(watcher, given["interval"], _exporter(given["listen"]))
@@ -150,7 +150,7 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
             first = next(looks)
         _follow(chain([first], looks))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
     finally:
         watcher.close()
 

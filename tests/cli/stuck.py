@@ -1,0 +1,61 @@
+"""A command that would not end: ``python -m tests.cli.stuck WAY ARGUMENTS``; says when it waits.
+
+READY   a file that is made as soon as it does (environment)
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from nsysmoe.analysis.comparing import compare as comparing
+from nsysmoe.cli import main
+from nsysmoe.export.sqlite import SqliteExport
+from nsysmoe.trace.store import Store, own_folder
+
+_DAYS = (
+    "select sum(a.range * b.range) from range(100000000) as a, range(100000000) as b "
+    "where (a.range + b.range) % 7 = 3"
+)
+_DAYS_OF_SQLITE = (
+    "with recursive n(i) as (select 1 union all select i + 1 from n) "
+    "select count(*) from n where i < 0"
+)
+
+
+def _ready() -> None:
+    Path(os.environ["READY"]).touch()
+
+
+def _in_duckdb(store: Store, *_: Any) -> Any:
+    _ready()
+    return store.connection.execute(_DAYS).fetchall()
+
+
+def _in_sqlite(export: SqliteExport, *_: Any) -> None:
+    with export._connection() as connection:
+        _ready()
+        connection.execute(_DAYS_OF_SQLITE).fetchall()
+
+
+def _deaf(*_: Any, **__: Any) -> Any:
+    """Wait in the main thread where nobody can be told, with a folder that must not stay."""
+    with own_folder(), closing(sqlite3.connect(":memory:")) as connection:
+        _ready()
+        return connection.execute(_DAYS_OF_SQLITE).fetchall()
+
+
+if __name__ == "__main__":
+    way = sys.argv.pop(1)
+    owner: Any
+    owner, name, stuck = {
+        "duckdb": (Store, "relation", _in_duckdb),
+        "sqlite": (SqliteExport, "check", _in_sqlite),
+        "deaf": (comparing, "runs_of", _deaf),
+    }[way]
+    setattr(owner, name, stuck)
+    main()
