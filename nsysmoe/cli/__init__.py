@@ -125,7 +125,7 @@ SUMMARIES = {
 
 
 def _ended(ending: Ending) -> click.exceptions.Exit:
-    click.echo(ending.line, err=True)
+    click.echo(ending.line(), err=True, nl=False)
     return click.exceptions.Exit(ending.status)
 
 

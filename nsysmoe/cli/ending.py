@@ -43,6 +43,7 @@ class Ending:
 
     def __enter__(self) -> Ending:
         self._before: dict[signal.Signals, object] = {}
+        self._unsaid = [1]
         if threading.current_thread() is not threading.main_thread():
             return self
         for number in _SIGNALS:
@@ -70,10 +71,13 @@ class Ending:
         for number, handler in self._before.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
 
-    @property
     def line(self) -> str:
-        """What to say."""
-        return _SIGNALS[self.heard or signal.SIGINT][0]
+        """Return the line to say, once: two threads may be about to."""
+        try:
+            self._unsaid.pop()
+        except IndexError:
+            return ""
+        return f"{_SIGNALS[self.heard or signal.SIGINT][0]}\n"
 
     @property
     def status(self) -> int:
@@ -109,7 +113,7 @@ class Ending:
                 signal.pthread_kill(self._main, number)
             if time.monotonic() > deadline:
                 with suppress(OSError):
-                    os.write(2, f"{self.line}\n".encode())
+                    os.write(2, self.line().encode())
                 end(self.status)
 
 
