@@ -16,7 +16,8 @@ from nsysmoe.engines.engine import RETRIES, Job, Result, outcome, results
 from nsysmoe.engines.worker import masked, watch
 from nsysmoe.errors import InputError, NsysmoeError
 from nsysmoe.resources import resources
-from nsysmoe.stopping import stoppable
+from nsysmoe.stopping import Threads, stoppable
+from nsysmoe.stopping import results as waited
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -54,6 +55,11 @@ class Processes:
         A worker that ends takes its pool along: what the pool had not finished is done again, by
         fewer processes at once, since memory is what workers end for.
         """
+        # In a thread: an interrupt of the main one must not meet a process that is half started.
+        with Threads(1) as threads:
+            return waited([threads.submit(self._done, task, jobs)])[0]
+
+    def _done(self, task: Callable[[Job], Result], jobs: Sequence[Job]) -> list[Result]:
         found: dict[int, Result | NsysmoeError] = {}
         with _one_at_a_time() as is_stopped, kept_workers() as kept, stoppable(kept.lose):
             for attempt in range(RETRIES + 1):
