@@ -129,6 +129,9 @@ class MergedTrace(Trace):
         """Return a small view as ``Trace`` does, its rows in order."""
         return self.frame(view).to_dicts()
 
+    def free_memory(self) -> None:
+        """Do nothing: what is put together of several files has half of the memory as it is."""
+
     def has_kernels(self) -> bool:
         """Tell whether the run holds kernels: a file without them is none of its members."""
         return True

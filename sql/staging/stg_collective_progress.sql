@@ -1,4 +1,4 @@
-create view staging.stg_collective_progress as
+create table staging.stg_collective_progress as
 -- Sorted once; windows without an order of their own then take the rows as they come
 -- (docs/performance.md: nothing but projections and filters may stand between).
 with in_order as (
@@ -20,6 +20,7 @@ running as (
     select
         kernel_id,
         stream,
+        position,
         is_collective,
         lag(position) over () > position as is_disordered,
         sum(moe_ns) over so_far as moe_ns,
@@ -41,6 +42,7 @@ select
     progressed.kernel_id,
     streams.context_id,
     streams.stream_id,
+    progressed.position,
     progressed.moe_ns::bigint as moe_ns,
     progressed.other_ns::bigint as other_ns,
     progressed.late_ns::bigint as late_ns,
@@ -48,5 +50,5 @@ select
 from progressed
 inner join staging.stg_streams as streams on progressed.stream = streams.stream;
 
-comment on view staging.stg_collective_progress is
-'What its stream has done up to each communication kernel, and all streams sorted before it: MoE kernels, other work, gaps in which the launch was late, other gaps. Grain: one communication kernel. Key: kernel_id.';
+comment on table staging.stg_collective_progress is
+'What its stream has done up to each communication kernel, and all streams sorted before it: MoE kernels, other work, gaps in which the launch was late, other gaps. Kept, so that the sort of all work is over before the waits are sorted. Grain: one communication kernel. Key: kernel_id.';

@@ -360,18 +360,20 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
         ("devices", _GPUS),
     )
     trace.read_ahead(*wanted, *(_SCHEDULE if with_schedule else ()))
-    schedule = _read_schedule(trace) if with_schedule else None
     moe_totals, ranks = trace.frame("moe_totals"), trace.frame("moe_ranks")
     launches = trace.frame("graph_launches", ("dur_ns",))
+    kernels, gpus = trace.frame("kernel_classes"), _count_gpus(trace, ranks)
+    # What has a row for each launch comes last: nothing else is read beside it.
+    schedule = _read_schedule(trace) if with_schedule else None
     return Run(
         path=trace.path,
-        kernels=trace.frame("kernel_classes"),
+        kernels=kernels,
         moe_totals=moe_totals,
         moe_durations=None if schedule else trace.frame("moe_durations"),
         ranks=ranks,
         collectives=schedule.collectives if schedule else trace.frame("collective_totals"),
         cells=schedule.cells if schedule else trace.frame("moe_cells", _CELLS).sort(_CELLS),
-        gpus=_count_gpus(trace, ranks),
+        gpus=gpus,
         graph_launches=(launches.height, int(launches["dur_ns"].sum())),
         schedule=schedule,
         findings=trace.findings(),
@@ -440,6 +442,8 @@ def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) ->
     from nsysmoe.metrics.kernel_time.steps import launches_by_slice  # noqa: PLC0415
     from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
 
+    # All tables are made by now: what DuckDB holds of them makes room for a frame of every launch.
+    trace.free_memory()
     launches = read_launches(trace, _LAUNCHED)
     cells = read_cells(trace, launches)
     steps = trusted_steps(trace.frame("steps"), launches)
