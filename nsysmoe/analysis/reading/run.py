@@ -436,8 +436,6 @@ def _read_schedule(trace: Trace) -> Schedule:
 
 def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) -> dict[str, Any]:
     """Read MoE launches and cells: the fields of ``Schedule`` that stand on them."""
-    import polars as pl  # noqa: PLC0415
-
     from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
     from nsysmoe.metrics.kernel_time.steps import launches_by_slice  # noqa: PLC0415
     from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
@@ -448,14 +446,23 @@ def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) ->
     cells = read_cells(trace, launches)
     steps = trusted_steps(trace.frame("steps"), launches)
     return {
-        "launches": launches.select(*_EVENTS, "rank", "phase"),
+        # A copy: a column as it came holds the whole answer in memory, and all its other columns.
+        "launches": launches.select(*_EVENTS, "rank", "phase").rechunk(),
         "worked": launches_by_slice(slices, launches),
-        "layers": launches.group_by("layer", "rank").agg(pl.col("dur_ns").sum()),
+        "layers": _summed_by_layer(launches),
         "work": work_done(steps, launches, _paired(cells), engines(collectives)),
         "cells": cells,
         "steps": steps,
         "attribution": attribution(launches),
     }
+
+
+def _summed_by_layer(launches: pl.DataFrame) -> pl.DataFrame:
+    """Return ``Schedule.layers``, in little memory: else keys of all rows are made at once."""
+    import polars as pl  # noqa: PLC0415
+
+    by_layer = launches.lazy().group_by("layer", "rank").agg(pl.col("dur_ns").sum())
+    return by_layer.collect(engine="streaming")
 
 
 def _paired(cells: pl.DataFrame) -> pl.DataFrame:
