@@ -141,17 +141,21 @@ def test_passes_without_a_request_are_told_apart(written: Write) -> None:
     assert (rows["dummy"]["critical_ns"], rows["dummy"]["tokens"]) == (240, 0)
 
 
-def beside_a_prompt(at: int | None) -> TraceBuilder:
-    """Two ranks, six steps of two layers, 100 apart; rank 1 reads a prompt in step ``at``."""
+def beside_a_prompt(at: int | None, collective: str = REDUCE) -> TraceBuilder:
+    """Two ranks, six steps of two layers, 100 apart; rank 1 reads a prompt in step ``at``.
+
+    The last kernel of each step is the collective, in which they meet.
+    """
     build = TraceBuilder()
     for device, pid in ((0, 1000), (1, 2000)):
         for number in range(6):
             reads = device == 1 and number == at
             name = f"execute_context_{'1(64)' if reads else '0(0)'}_generation_2(2)"
             build.range(name, 100 * number, 50, pid=pid)
-            for place, kernel in enumerate(("embedding", *["fused_moe_kernel"] * 4)):
+            names = ("embedding", *["fused_moe_kernel"] * 4, collective)
+            for place, kernel in enumerate(names):
                 correlation = 10 * number + place
-                build.kernel(kernel, 100 * number + 20 * place, 10, device=device, pid=pid,
+                build.kernel(kernel, 100 * number + 16 * place, 10, device=device, pid=pid,
                              correlation=correlation)  # fmt: skip
                 build.call(100 * number + place, 1, pid=pid, correlation=correlation)
     return build
@@ -159,12 +163,27 @@ def beside_a_prompt(at: int | None) -> TraceBuilder:
 
 def test_ranks_in_different_phases_are_told(written: Write) -> None:
     beside, alike = written(beside_a_prompt(2)), written(beside_a_prompt(None))
-    (found,) = (f for f in nsysmoe.compare(beside, alike).findings if f.code == "phases_apart")
+    compared = nsysmoe.compare(beside, alike)
+    (found,) = (f for f in compared.findings if f.code == "phases_apart")
     # Step 2 of rank 0 takes 100; of two GPUs.
     assert found.evidence["baseline"] == {"steps": 1, "wall_ns": 50.0, "phases": {"decode": 50.0}}
     assert found.evidence["candidate"] == {"steps": 0, "wall_ns": 0.0, "phases": {}}
-    codes = {finding.code for finding in nsysmoe.compare(alike, alike).findings}
-    assert "phases_apart" not in codes
+    parts = {part.key: part for part in compared.parts if part.kind == "phase"}
+    # Step 2 counts as mixed on both ranks: wall, launches and cells; the other five as decode.
+    for name, wall, moe in (("mixed", 100, 4 * 10), ("decode", 490, 20 * 10)):
+        values = {change.metric: change.baseline for change in parts[name].metrics}
+        assert (values["wall_time_ns"], values["critical_moe_ns"]) == (wall, moe)
+        assert values["busiest_rank_ns"] == moe
+        assert values["total_time_ns"] == 2 * moe
+
+
+@pytest.mark.parametrize(("at", "collective"), [(None, REDUCE), (2, "something_else")])
+def test_ranks_that_are_alike_or_meet_nowhere_are_not_apart(
+    written: Write, at: int | None, collective: str
+) -> None:
+    path = written(beside_a_prompt(at, collective))
+    compared = nsysmoe.compare(path, written(beside_a_prompt(None, collective)))
+    assert "phases_apart" not in {finding.code for finding in compared.findings}
 
 
 def test_renaming_ranks_changes_only_their_names(written: Write) -> None:

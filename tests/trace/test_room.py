@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import duckdb
@@ -36,6 +37,7 @@ def test_a_disk_without_room_is_named(tmp_path: Path) -> None:
     assert "name another folder by TMPDIR" in str(found)
     full = duckdb.IOException('IO Error: Could not write file "x": No space left on device')
     assert str(out_of_room(full)) == str(found)
+    assert str(out_of_room(OSError(errno.ENOSPC, "No space left on device"))) == str(found)
 
 
 def test_memory_without_room_is_named() -> None:
@@ -47,6 +49,9 @@ def test_memory_without_room_is_named() -> None:
 def test_anything_else_is_no_matter_of_room() -> None:
     assert out_of_room(duckdb.IOException("IO Error: no such file")) is None
     assert out_of_room(OSError("Type mismatch in start")) is None
+    # The message quotes a kernel's name.
+    quoted = "Could not convert string 'No space left on device' to INT32"
+    assert out_of_room(duckdb.ConversionException(quoted)) is None
 
 
 def test_a_table_that_finds_no_room_is_not_called_damaged(

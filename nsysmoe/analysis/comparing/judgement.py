@@ -94,15 +94,15 @@ def judge_parts(baseline: Arm, candidate: Arm) -> tuple[Part, ...]:
     Steps of one run give no interval here: a phase may have a few.
     """
     arms = (baseline, candidate)
-    schedules = [run.schedule for arm in arms for run in arm.runs]
-    known = [schedule for schedule in schedules if schedule is not None]
-    if len(known) < len(schedules):
+    runs = [run for arm in arms for run in arm.runs]
+    known = [run.schedule for run in runs if run.schedule is not None]
+    if len(known) < len(runs):
         return ()
     # Communication alone may stand outside any range: what is left has a part of its own.
     phases = {
         phase or UNATTRIBUTED
-        for schedule in known
-        for frame in (schedule.launches, schedule.collectives, schedule.device_time)
+        for run in runs
+        for frame in _parted(run)
         for phase in frame["phase"].unique()
     }
     ranks = _shared(schedule.launches["rank"] for schedule in known)
@@ -125,10 +125,15 @@ def _phase_changes(arms: Sequence[Arm], phase: str) -> tuple[Change, ...]:
 
 
 def _has_part(run: Run, condition: pl.Expr) -> bool:
-    schedule = run.schedule
+    return any(not frame.filter(condition).is_empty() for frame in _parted(run))
+
+
+def _parted(run: Run) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """Return what parts are made of: MoE launches, communication, the time of GPUs."""
+    schedule, device_time = run.schedule, run.joint_device_time
     assert schedule is not None  # noqa: S101 - judge_parts asks
-    frames = (schedule.launches, schedule.collectives, schedule.device_time)
-    return any(not frame.filter(condition).is_empty() for frame in frames)
+    assert device_time is not None  # noqa: S101 - as above
+    return schedule.launches, schedule.collectives, device_time
 
 
 def _rank_changes(arms: Sequence[Arm], rank: int) -> tuple[Change, ...]:
@@ -303,10 +308,7 @@ def _is_rank(run: Run, rank: int) -> pl.Expr:
 
 def _part_values(run: Run, condition: pl.Expr, *, has_cells: bool = True) -> dict[str, Value]:
     """Return every metric of the events that a condition holds; a rank alone has no cells."""
-    schedule = run.schedule
-    assert schedule is not None  # noqa: S101 - judge_parts asks
-    launches = schedule.launches.filter(condition)
-    collectives = schedule.collectives.filter(condition)
+    launches, collectives, device_time = (frame.filter(condition) for frame in _parted(run))
     totals = collectives.group_by("name_id").agg(pl.col("dur_ns").sum().alias("total_ns"))
     named = run.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
     cells = run.paired_cells
@@ -318,6 +320,6 @@ def _part_values(run: Run, condition: pl.Expr, *, has_cells: bool = True) -> dic
             launches,
             cells.filter(condition) if has_cells else cells.clear(),
             collectives,
-            schedule.device_time.filter(condition),
+            device_time,
         ),
     }

@@ -8,7 +8,6 @@ import polars as pl
 
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.kernel_time.phases import DUMMY
-from nsysmoe.metrics.kernel_time.steps import with_work
 
 if TYPE_CHECKING:
     from nsysmoe.analysis.reading.run import Run
@@ -18,7 +17,6 @@ _CAUSES = {
     "silence": "the host fell silent",
     "stall": "no cause in the trace",
 }
-_WITH_REQUESTS = ("prefill", "decode", "mixed")
 # Below this share of the window dummy passes change no conclusion.
 _NOTABLE_DUMMY = 0.05
 # Below this share of the window idle time is what any launch leaves.
@@ -111,14 +109,12 @@ def phases_apart(baseline: Run, candidate: Run) -> Finding | None:
         " and ".join(f"{part[key] / scale:,.{digits}f}" for part in parts.values())
         for key, scale, digits in (("steps", 1, 0), ("wall_ns", 1e6, 1))
     )
-    phases = ", ".join(sorted({phase for part in parts.values() for phase in part["phases"]}))
     return Finding(
         "phases_apart",
         "info",
-        f"ranks that meet in every layer were in different phases in {steps} steps of a rank: "
-        f"{ms} ms of a GPU's wall time count to that rank's own phase ({phases}), while what "
-        "others had to do set the pace; MoE cells of such steps count as mixed, and a change of "
-        "one phase may be a shift between phases",
+        f"ranks that meet were in different phases in {steps} steps of a rank, {ms} ms of a GPU's "
+        "wall time: what the others had to do sets the pace there, so MoE and wall time count as "
+        "mixed; communication and causes count to the rank's own phase",
         parts,
     ).explaining(max(part["wall_ns"] for part in parts.values()))
 
@@ -128,18 +124,14 @@ def _apart(run: Run) -> dict[str, Any]:
 
     Times are means over GPUs; ``phases`` splits them by the phase of the step's own rank.
     """
-    if run.schedule is None or run.step_table is None or run.schedule.device_time.is_empty():
+    if run.schedule is None or (apart := run.schedule.apart).is_empty():
         return {"steps": 0, "wall_ns": 0.0, "phases": {}}
-    work = run.step_table.select("start_ns", pl.col("joint_phase").alias("phase"), "blocks")
-    spent = run.schedule.device_time.rename({"window_ns": "wall_ns"})
-    devices = spent.select("global_pid", "device_id").n_unique()
-    met = with_work(spent, work).filter(
-        (pl.col("phase") != pl.col("joint_phase")) & pl.col("phase").is_in(_WITH_REQUESTS)
-    )
-    by_phase = met.group_by("phase").agg(pl.col("wall_ns").sum() / devices).sort("phase")
+    devices = run.schedule.device_time.select("global_pid", "device_id").n_unique()
+    served = apart.filter(pl.col("phase") != DUMMY)
+    by_phase = served.group_by("phase").agg(pl.col("window_ns").sum() / devices).sort("phase")
     return {
-        "steps": met.height,
-        "wall_ns": float(met["wall_ns"].sum()) / devices,
+        "steps": served.height,
+        "wall_ns": float(served["window_ns"].sum()) / devices,
         "phases": dict(by_phase.iter_rows()),
     }
 

@@ -73,9 +73,11 @@ class Schedule:
 
     Attributes:
         launches: Of view ``moe_launches``: ``name_id``, ``global_pid``, ``process_id``,
-            ``device_id``, ``rank``, ``phase`` (told by duration where nothing else tells it),
-            ``dur_ns``. The rest of its columns is summed below: this is the one table with a row
-            for each event.
+            ``device_id``, ``rank``, ``phase`` (of all ranks that meet, as that of ``cells``; told
+            by duration where nothing else tells it), ``dur_ns``. The rest of its columns is summed
+            below: this is the one table with a row for each event.
+        apart: Rows of ``device_time`` of ranks in another phase than those that they meet, with
+            ``joint_phase`` (``metrics.kernel_time.steps.phases_apart``).
         worked: What ``metrics.kernel_time.steps.launches_by_slice`` returned.
         layers: MoE time by ``layer`` and ``rank``: ``dur_ns``; null where layers are not known.
         work: What work was done (``metrics.kernel_time.work.work_done``).
@@ -96,6 +98,7 @@ class Schedule:
     """
 
     launches: pl.DataFrame
+    apart: pl.DataFrame
     worked: pl.DataFrame
     layers: pl.DataFrame
     work: dict[str, Any]
@@ -269,6 +272,17 @@ class Run:
         )
 
     @functools.cached_property
+    def joint_device_time(self) -> pl.DataFrame | None:
+        """View ``device_time`` in phases of all ranks, as cells; None without a schedule."""
+        from nsysmoe.metrics.kernel_time.steps import in_joint_phases  # noqa: PLC0415 - polars
+
+        if (schedule := self.schedule) is None:
+            return None
+        if schedule.apart.is_empty():
+            return schedule.device_time
+        return in_joint_phases(schedule.device_time, schedule.slices, "window_ns")
+
+    @functools.cached_property
     def time_causes(self) -> pl.DataFrame | None:
         """Where each GPU's time went (``metrics.bounds.time_causes``); None without a schedule."""
         from nsysmoe.metrics.kernel_time.bounds import time_causes  # noqa: PLC0415 - polars
@@ -415,13 +429,13 @@ def _read_schedule(trace: Trace) -> Schedule:
     from nsysmoe.metrics.kernel_time.steps import with_work  # noqa: PLC0415 - polars
     from nsysmoe.metrics.kernel_time.waits import with_known_phase  # noqa: PLC0415
 
-    collectives = trace.frame("collective_phases")
+    collectives, device_time = trace.frame("collective_phases"), trace.frame("device_time")
     slices = with_work(trace.frame("slices").sort("slice"), trace.frame("slice_work"))
     return Schedule(
         collectives=collectives,
         sliced=trace.frame("collective_slices"),
         arrivals=trace.frame("last_arrivals"),
-        device_time=trace.frame("device_time"),
+        device_time=device_time,
         slices=slices,
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
@@ -430,14 +444,20 @@ def _read_schedule(trace: Trace) -> Schedule:
         waits=with_known_phase(trace.frame("wait_causes")),
         gaps=trace.frame("idle_causes"),
         # The largest comes last, and most of it goes before another run is read.
-        **_read_work(trace, slices, collectives),
+        **_read_work(trace, slices, collectives, device_time),
     )
 
 
-def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) -> dict[str, Any]:
+def _read_work(
+    trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame, device_time: pl.DataFrame
+) -> dict[str, Any]:
     """Read MoE launches and cells: the fields of ``Schedule`` that stand on them."""
     from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
-    from nsysmoe.metrics.kernel_time.steps import launches_by_slice  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.steps import (  # noqa: PLC0415
+        in_joint_phases,
+        launches_by_slice,
+        phases_apart,
+    )
     from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
 
     # All tables are made by now: what DuckDB holds of them makes room for a frame of every launch.
@@ -445,9 +465,16 @@ def _read_work(trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame) ->
     launches = read_launches(trace, _LAUNCHED)
     cells = read_cells(trace, launches)
     steps = trusted_steps(trace.frame("steps"), launches)
+    apart = phases_apart(device_time, slices, "window_ns")
+    # Ranks that meet nowhere are in phases of their own.
+    is_apart = not apart.is_empty() and bool(collectives["is_matched"].any())
+    events = launches.select(*_EVENTS, "rank", "phase", *(("start_ns",) if is_apart else ()))
+    if is_apart:
+        events = in_joint_phases(events, slices, "dur_ns").drop("start_ns")
     return {
         # A copy: a column as it came holds the whole answer in memory, and all its other columns.
-        "launches": launches.select(*_EVENTS, "rank", "phase").rechunk(),
+        "launches": events.rechunk(),
+        "apart": apart if is_apart else apart.clear(),
         "worked": launches_by_slice(slices, launches),
         "layers": _summed_by_layer(launches),
         "work": work_done(steps, launches, _paired(cells), engines(collectives)),

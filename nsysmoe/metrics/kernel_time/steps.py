@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import polars as pl
 
-from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
+from nsysmoe.metrics.kernel_time.phases import DUMMY, UNATTRIBUTED
 from nsysmoe.metrics.statistics.ordered_sum import ordered_sum
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ _DEVICE = ["global_pid", "device_id"]
 _RATIO_WITH_CAUSE = 1.5
 _RATIO_WITHOUT_CAUSE = 3.0
 _FEWEST_STEPS = 4
+_MET_IN = ("prefill", "decode", "mixed", DUMMY)
 # Grids within a factor of two are of one size.
 _SIZE = pl.col("blocks").log(2).round()
 
@@ -79,12 +80,13 @@ def timed_steps(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def with_work(steps: pl.DataFrame, work: pl.DataFrame) -> pl.DataFrame:
+def with_work(steps: pl.DataFrame, work: pl.DataFrame, length: str = "wall_ns") -> pl.DataFrame:
     """Say of steps what all ranks had to do in them.
 
     Args:
-        steps: ``phase``, ``start_ns``, ``wall_ns``: of one GPU, or of several.
+        steps: ``phase``, ``start_ns`` and their length: of one GPU, or of several.
         work: View ``slice_work``.
+        length: The column of lengths, ns.
 
     Returns:
         ``steps`` (phase ``unattributed`` where unknown) with ``joint_phase`` (of all ranks, their
@@ -97,7 +99,7 @@ def with_work(steps: pl.DataFrame, work: pl.DataFrame) -> pl.DataFrame:
     # A step begins on one device a little before another: its middle says which slice it is.
     middles = steps.with_row_index("place").with_columns(
         pl.col("phase").fill_null(UNATTRIBUTED),
-        (pl.col("start_ns") + pl.col("wall_ns") // 2).alias("middle_ns"),
+        (pl.col("start_ns") + pl.col(length) // 2).alias("middle_ns"),
     )
     return (
         middles.sort("middle_ns")
@@ -123,6 +125,39 @@ def spent_by_slice(cuts: pl.DataFrame, device_time: pl.DataFrame) -> pl.DataFram
     # A step begins on one device a little before another: its middle says which slice it is.
     middles = device_time.with_columns(start_ns=pl.col("start_ns") + pl.col("window_ns") // 2)
     return _by_slice(cuts, middles, [pl.col(name).sum() / devices for name in exposed])
+
+
+def phases_apart(events: pl.DataFrame, cuts: pl.DataFrame, length: str) -> pl.DataFrame:
+    """Return the events of ranks that are in another phase than all ranks together.
+
+    Args:
+        events: ``phase``, ``start_ns`` and their length; no ``blocks``.
+        cuts: View ``slices`` with what ``with_work`` adds.
+        length: The column of lengths, ns.
+
+    Returns:
+        Those of ``events``, with ``joint_phase`` and ``blocks``.
+    """
+    return _with_joint(events, cuts, length).filter(pl.col("phase") != pl.col("joint_phase"))
+
+
+def in_joint_phases(events: pl.DataFrame, cuts: pl.DataFrame, length: str) -> pl.DataFrame:
+    """Give events the phase of all ranks together, as MoE cells have it.
+
+    Arguments are those of ``phases_apart``; returns ``events`` with ``phase`` replaced.
+    """
+    joined = _with_joint(events, cuts, length)
+    return joined.with_columns(pl.col("joint_phase").alias("phase")).drop("joint_phase", "blocks")
+
+
+def _with_joint(events: pl.DataFrame, cuts: pl.DataFrame, length: str) -> pl.DataFrame:
+    work = cuts.select("start_ns", pl.col("joint_phase").alias("phase"), "blocks")
+    found = with_work(events, work, length)
+    # Of a rank that does nothing of the model, or nobody knows what, the phase is its own.
+    is_met = pl.col("phase").is_in(_MET_IN)
+    return found.with_columns(
+        pl.when(is_met).then("joint_phase").otherwise("phase").alias("joint_phase")
+    )
 
 
 def step_table(
