@@ -38,6 +38,7 @@ def command(
       nsysmoe figures sweep.parquet -o figures.html --folder figures --static svg
     """
     from nsysmoe.analysis.experiments.figures import figures
+    from nsysmoe.reports.output import make_folder
     from nsysmoe.reports.pages.experiments.figures import figures_page, write_figures
 
     if static and folder is None:
@@ -46,6 +47,6 @@ def command(
         found = figures(table, iqr=not no_iqr)
     printer.show(figures_page(found), (table,))
     if folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         for path in write_figures(found, folder, static):
             say(f"Wrote {path}")

@@ -68,11 +68,14 @@ def command(
       nsysmoe report off.sqlite on.sqlite -o report.html --folder pictures --static svg
     """
     from nsysmoe.analysis.comparing.report import report
+    from nsysmoe.reports.output import make_folder
     from nsysmoe.reports.pages.comparing.report import report_page
     from nsysmoe.reports.static import write_pictures
 
     if (folder is None) != (static is None):
         raise click.UsageError("--folder and --static go together: where the pictures go, as what")
+    if folder is not None:
+        make_folder(folder)
     if routing is None and (run is not None or gpus is not None or redundant):
         raise click.UsageError("--run, --gpus and --redundant go with --routing")
     with working(f"Reading {baseline} and {candidate}"):
@@ -92,7 +95,6 @@ def command(
     beside = [path for path in (routing, run) if path is not None]
     printer.show(page, (*found.comparison.sources, *beside))
     if folder is not None and static is not None:
-        folder.mkdir(parents=True, exist_ok=True)
         with working(f"Drawing pictures into {folder}"):
             written = write_pictures(page, folder, static)
         for path in written:

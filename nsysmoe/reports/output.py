@@ -44,6 +44,20 @@ def write(content: bytes, path: Path, inputs: Iterable[Path] = ()) -> None:
         ) from error
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder to write to, where it is not there.
+
+    Raises:
+        OutputError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made ({error.strerror}); choose another --folder"
+        ) from error
+
+
 def _files_of(source: Path) -> list[Path]:
     try:
         return [source, *runs_of(source)]

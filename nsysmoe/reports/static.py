@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.errors import OutputError
 from nsysmoe.reports.formats.as_csv import as_csv
 from nsysmoe.reports.output import write
-from nsysmoe.whole_files import whole_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -54,12 +53,24 @@ def write_image(figure: Any, path: Path) -> None:
     """
     # Pictures of the page are clear; on their own they stand on white.
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+    write(_drawn(figure, path), path)
+
+
+def _drawn(figure: Any, path: Path) -> bytes:
+    kind = path.suffix[1:]
     try:
-        with whole_file(path) as partial:
-            figure.write_image(partial, format=path.suffix[1:], width=_WIDTH_PX, scale=_SCALE)
+        found: bytes = figure.to_image(format=kind, width=_WIDTH_PX, scale=_SCALE)
     # Each version of kaleido fails in its own way where it or its browser is missing.
     except Exception as error:
         raise OutputError(
             f"{path.name} cannot be drawn ({type(error).__name__}); pip install "
             "'nsysmoe[static]' and Chrome or Chromium, or leave out --static"
         ) from error
+    return _same_each_time(found) if kind == "svg" else found
+
+
+def _same_each_time(svg: bytes) -> bytes:
+    """Put one name in the place of the one that plotly draws by lot for each picture."""
+    lot = re.search(rb'id="defs-([0-9a-f]{6})"', svg)
+    # Of names and what refers to them alone: digits may be anywhere.
+    return svg if lot is None else re.sub(rb'((?:id="|#)[A-Za-z-]+)' + lot[1], rb"\1lot", svg)

@@ -415,7 +415,7 @@ def own_folder() -> Iterator[Path]:
 
 
 def connected(limits: Limits, folder: Path, size: int) -> duckdb.DuckDBPyConnection:
-    """Return an empty DuckDB, shut off from files and network.
+    """Return a DuckDB, shut off from files and network, over the tables that the folder holds.
 
     Args:
         limits: What it may use.
@@ -433,8 +433,8 @@ def connected(limits: Limits, folder: Path, size: int) -> duckdb.DuckDBPyConnect
     connection = duckdb.connect(":memory:", config=config)
     if size >= _SMALL_BYTES:
         place = str(folder / "tables.duckdb").replace("'", "''")
-        # Nobody opens it again: a log of what it should hold would be written, and synced, for
-        # each statement.
+        # Nobody opens it after a crash: a log of what it should hold would be written, and synced,
+        # for each statement.
         connection.execute(f"attach '{place}' as tables (recovery_mode no_wal_writes)")
         connection.execute("use tables")
     close_connection(connection, folder / "spilled")

@@ -13,6 +13,7 @@ import pytest
 
 from nsysmoe.analysis.comparing.comparison import Comparison
 from nsysmoe.analysis.comparing.portrait import Portrait
+from nsysmoe.errors import OutputError
 from nsysmoe.reports import TEXT_FORMATS, pictures, render
 from nsysmoe.reports.document import Picture
 from nsysmoe.reports.pages.comparing.report import report_page
@@ -353,10 +354,14 @@ def test_pictures_as_files_are_named_as_their_captions(
 ) -> None:
     import plotly.graph_objects as go
 
-    def write(figure: go.Figure, path: Path, **given: Any) -> None:
-        path.write_text(f"{given['format']} of {len(figure.data)} traces")
+    lots = iter(f"{number:06x}" for number in range(10, 99))
 
-    monkeypatch.setattr(go.Figure, "write_image", write)
+    def drawn(figure: go.Figure, **given: Any) -> bytes:
+        lot = next(lots)
+        names = f'<defs id="defs-{lot}"/><b id="clip{lot}x"/><g clip-path="url(#clip{lot}x)"/>'
+        return f"{given['format']} of {len(figure.data)} traces {names} {lot}".encode()
+
+    monkeypatch.setattr(go.Figure, "to_image", drawn)
     empty = Picture("Nothing to draw", lambda: None)
     page = replace(report, pictures=(*report.pictures, empty))
     written = write_pictures(page, tmp_path, "svg")
@@ -365,6 +370,10 @@ def test_pictures_as_files_are_named_as_their_captions(
     assert "one-step-kernel-by-kernel.svg" in names
     assert len(set(names)) == len(report.pictures)
     assert all(path.read_text().startswith("svg of ") for path in written)
+    # plotly names parts of each picture by lot; numbers in it stay.
+    assert written[0].read_text().endswith('id="cliplotx"/><g clip-path="url(#cliplotx)"/> 00000a')
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_pictures(page, tmp_path / "missing", "svg")
 
 
 def test_a_hostile_lead_is_escaped(report: Document) -> None:

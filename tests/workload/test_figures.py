@@ -185,7 +185,7 @@ def test_static_pictures_need_what_draws_them(
     def fail(*_: object, **__: object) -> None:
         raise ValueError("no kaleido")
 
-    monkeypatch.setattr(go.Figure, "write_image", fail)
+    monkeypatch.setattr(go.Figure, "to_image", fail)
     assert run(table, "--static", "svg").exit_code == 2
     found = run(table, "--folder", tmp_path / "out", "--static", "svg")
     assert found.exit_code == 1
