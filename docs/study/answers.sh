@@ -1,5 +1,6 @@
 #!/bin/sh
 # sh answers.sh CAPTURES OUT: every table and picture of the study, from CAPTURES/main/{off,on}.
+# Pictures take nsysmoe[static] and Chrome or Chromium; the study shows five of the ten.
 set -eu
 out=$(realpath -m "$2")
 mkdir -p "$out/runs"
@@ -11,12 +12,13 @@ nsysmoe compare main/off main/on --by phase -o "$out/phases.md"
 nsysmoe compare main/off main/on --by phase -o "$out/phases.parquet"
 nsysmoe compare main/off main/on --by rank -o "$out/ranks.md"
 nsysmoe compare main/off main/on -o "$out/comparison.json"
-nsysmoe report main/off main/on -o "$out/report.html" --folder "$out/pictures" --static svg
 nsysmoe advise --routing main/off/run-1/routing.npz --trace main/off/run-1/trace.sqlite -o "$out/advise.md"
 for arm in off on; do
-    nsysmoe whatif "main/$arm/run-1/trace.sqlite" -o "$out/whatif-$arm.md"
     nsysmoe bound "main/$arm/run-1/trace.sqlite" -o "$out/bound-$arm.md"
     for run in "main/$arm"/run-*; do
-        cp "$run/run.json" "$out/runs/$arm-$(basename "$run").json"
+        name=$arm-$(basename "$run")
+        nsysmoe whatif "$run/trace.sqlite" -o "$out/whatif-$name.md"
+        cp "$run/run.json" "$out/runs/$name.json"
     done
 done
+nsysmoe report main/off main/on -o "$out/report.html" --folder "$out/pictures" --static svg

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from nsysmoe.metrics.kernel_time.collectives import last_arrivals
 from nsysmoe.metrics.kernel_time.communication import purposes
 from nsysmoe.metrics.kernel_time.conservation import conservation
+from nsysmoe.metrics.kernel_time.host import launched_work, usual_steps
 from nsysmoe.metrics.kernel_time.imbalance import slowest_ranks
 from nsysmoe.metrics.kernel_time.mixture import split_durations
 from nsysmoe.metrics.kernel_time.phases import engines, phase_times
@@ -378,6 +379,59 @@ def test_each_rearrangement_is_weighed_between_its_neighbours() -> None:
     ).to_dicts()
     assert (first["before"], first["after"]) == (2.0, 1.5)
     assert (second["before"], second["after"]) == (1.5, 1.0)
+
+
+def test_a_stall_is_what_steps_with_as_much_to_do_do_not_take() -> None:
+    """The full batch of 500 that it hits is held against the other one, of 440."""
+    small, full = walls(100, 100, 100), walls(440, 500, blocks=51_296)
+    table = joined(small, full).with_columns(
+        start_ns=pl.Series([0, 100, 200, 300, 740]),
+        mean_ns=pl.lit(20.0),
+        stratum=pl.when(pl.col("blocks") > 32).then(pl.lit("decode 16")).otherwise("stratum"),
+    )
+    cells = pl.DataFrame({"phase": "decode", "start_ns": [10], "slowest_ns": 30, "mean_ns": 20.0})
+    (row,) = rearrangement_effects(moved((800, 810)), table, cells).to_dicts()
+    assert row["stall_ns"] == 60
+    # Where no other step is of its size, those of its phase have to do.
+    alone = table.filter(pl.col("wall_ns") != 440)
+    (row,) = rearrangement_effects(moved((800, 810)), alone, cells).to_dicts()
+    assert row["stall_ns"] == 400
+
+
+def test_a_step_is_in_the_slice_of_its_middle() -> None:
+    """It begins on this GPU 5 before the slice that the longest GPU's step makes."""
+    early = pl.DataFrame({"phase": ["decode", None], "start_ns": [105, 0], "wall_ns": [20, 4]})
+    found = with_work(early, WORK)
+    assert found["joint_phase"].to_list() == ["decode", "unattributed"]
+    assert found["blocks"].to_list() == [9, 1]
+    assert found["start_ns"].to_list() == [105, 0]
+
+
+def launching(*walls_ns: int, blocks: list[int]) -> pl.DataFrame:
+    """Steps of one launching thread, 1,000 apart, with what its GPU had to do in each."""
+    count = len(walls_ns)
+    steps = pl.DataFrame(
+        {
+            "global_tid": [1] * count,
+            "global_pid": [None] * count,
+            "device_id": [0] * count,
+            "step": range(count),
+            "phase": ["mixed"] * count,
+            "start_ns": [1_000 * number for number in range(count)],
+            "wall_ns": walls_ns,
+        },
+        schema_overrides={"global_pid": pl.Int64},
+    )
+    work = steps.select("start_ns", "phase", blocks=pl.Series(blocks))
+    return launched_work(steps, steps, work)
+
+
+def test_a_launching_thread_is_held_against_steps_with_as_much_to_do() -> None:
+    small, large = [5_000] * 4, 51_296
+    kept = usual_steps(launching(100, 100, 100, 100, 400, blocks=[*small, large]))
+    assert kept["wall_ns"].to_list() == [100, 100, 100, 100, 400]
+    kept = usual_steps(launching(100, 100, 100, 100, 400, blocks=[*small, 5_000]))
+    assert kept["wall_ns"].to_list() == [100, 100, 100, 100]
 
 
 def test_steps_of_another_size_are_no_measure_of_a_gain() -> None:

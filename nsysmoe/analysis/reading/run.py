@@ -316,7 +316,7 @@ class OpenTraces(ExitStack):
         self._traces: list[tuple[Run, Trace]] = []
 
     def keep(self, run: Run, trace: Trace, opened: ExitStack) -> None:
-        """Close what opened a run's trace with this block; what is on disk gives its memory back."""
+        """Close what opened a run's trace with this block; tables on disk give memory back."""
         trace.free_memory()
         self.callback(opened.close)
         self._traces.append((run, trace))
