@@ -53,6 +53,9 @@ def write_image(figure: Any, path: Path) -> None:
     """
     # Pictures of the page are clear; on their own they stand on white.
     figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+    for number, trace in enumerate(figure.data):
+        # Else plotly draws a name by lot, and a picture is another file each time.
+        trace.uid = str(number)
     write(_drawn(figure, path), path)
 
 

@@ -357,6 +357,7 @@ def test_pictures_as_files_are_named_as_their_captions(
     lots = iter(f"{number:06x}" for number in range(10, 99))
 
     def drawn(figure: go.Figure, **given: Any) -> bytes:
+        assert [trace.uid for trace in figure.data] == [str(n) for n in range(len(figure.data))]
         lot = next(lots)
         names = f'<defs id="defs-{lot}"/><b id="clip{lot}x"/><g clip-path="url(#clip{lot}x)"/>'
         return f"{given['format']} of {len(figure.data)} traces {names} {lot}".encode()
