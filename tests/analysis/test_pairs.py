@@ -167,3 +167,16 @@ def test_the_table_and_the_picture_show_each_run(pairs: Comparison) -> None:
 def test_one_run_an_arm_needs_no_picture_of_runs() -> None:
     page = comparison_page(nsysmoe.compare(*[PAIRS / arm / "run-1" for arm in ("off", "on")]))
     assert "Each run" not in [picture.caption for picture in page.pictures]
+
+
+def test_the_run_shown_is_that_of_median_wall_time(pairs: Comparison) -> None:
+    told = next(part for part in pairs.findings if part.code == "representative_run")
+    assert "median wall time" in told.message
+    wall = pairs.metric("wall_time_ns")
+    for side, values in (
+        (pairs.baseline, wall.baseline_values),
+        (pairs.candidate, wall.candidate_values),
+    ):
+        shown = side.sources.index(told.evidence["shown"][side.label])
+        assert values[shown] == median(value for value in values if value is not None)
+        assert len(set(values)) == len(values)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from functools import cache
 from pathlib import Path
+from statistics import fmean
 
 import pytest
 
@@ -19,6 +20,9 @@ from nsysmoe.analysis.comparing.gates import Gate, failures
 from nsysmoe.cache import identity
 from nsysmoe.errors import GateError, InputError
 from nsysmoe.export.files import runs_of
+from nsysmoe.metrics.kernel_time.causes import bound_changes
+from nsysmoe.reports.formats import render
+from nsysmoe.reports.pages.comparing.comparison import comparison_page
 from tests.conftest import GRAPHS, TABLE1
 
 Write = Callable[[TraceBuilder], Path]
@@ -111,6 +115,32 @@ def test_the_value_of_an_arm_is_the_mean_of_its_runs(runs: Callable[..., Path]) 
     assert found.metric("launches").baseline == 4 * STEPS
 
 
+def test_causes_are_means_over_runs_and_close_on_the_wall_time(
+    runs: Callable[..., Path],
+) -> None:
+    """MoE kernels take 5 % longer, and nothing else changes: the interval tells which is which."""
+    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05))
+    wall = found.metric("wall_time_ns")
+    for side, metric in (("baseline", wall.baseline_values), ("candidate", wall.candidate_values)):
+        by_run = zip(*(row[f"{side}_values"] for row in found.causes), strict=True)
+        assert [sum(run) for run in by_run] == pytest.approx(list(metric))
+        for row in found.causes:
+            assert row[f"{side}_ns"] == pytest.approx(fmean(row[f"{side}_values"]))
+    moe = bound_changes(found.causes)["moe"]
+    assert moe.interval_ns is not None
+    assert 0 < moe.interval_ns[0] < moe.change_ns < moe.interval_ns[1]
+    shown = render(comparison_page(found), "table")
+    assert "95% interval, runs (ms)" in shown
+
+
+def test_without_wall_time_the_run_shown_is_that_of_median_total(
+    runs: Callable[..., Path],
+) -> None:
+    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05), quick=True)
+    told = next(part for part in found.findings if part.code == "representative_run")
+    assert "median MoE total" in told.message
+
+
 def test_two_runs_give_no_interval_and_say_so(runs: Callable[..., Path]) -> None:
     found = nsysmoe.compare(runs("off", 1.0, 2), runs("on", 1.05, 5), quick=True)
     assert found.metric("total_time_ns").interval is None
@@ -137,6 +167,15 @@ def test_balance_is_told_apart_from_totals(runs: Callable[..., Path]) -> None:
     assert sentence(found, "totals") == "mislead"
     misled = next(part for part in found.verdict if part.question == "totals")
     assert misled.evidence["busiest_rank_change"] == pytest.approx(1.236 / 1.4 - 1, abs=0.01)
+
+
+def test_a_total_that_stays_does_not_show_balance(runs: Callable[..., Path]) -> None:
+    """Rank 1 was 40 % slower; balanced, both take the mean: the total has nothing to tell."""
+    found = nsysmoe.compare(runs("off", 1.0, 3, slow=1.4), runs("on", 1.2, 3), quick=True)
+    assert found.metric("total_time_ns").verdict in {"within_noise", "same"}
+    misled = next(part for part in found.verdict if part.question == "totals")
+    assert "shows nothing" in misled.sentence
+    assert sentence(found, "balance") == "better"
 
 
 def test_parts_by_phase_and_rank_add_up(off: Path, on: Path) -> None:

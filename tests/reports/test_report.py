@@ -230,6 +230,17 @@ def test_the_waterfall_ends_at_the_other_wall_time() -> None:
     assert "&lt;script&gt;" in drawn["layout"]["yaxis"]["ticktext"][-1]
 
 
+def test_a_waterfall_over_runs_says_how_sure_each_part_is() -> None:
+    """Both arms of three runs; t of four degrees of freedom is 2.776: ± 2.776 √(2 / 3) ms."""
+    rows = [
+        {"cause": cause, "baseline_ns": 2e6, "candidate_ns": 5e6, "change_ns": 3e6,
+         "baseline_values": [1e6, 2e6, 3e6], "candidate_values": [4e6, 5e6, 6e6]}
+        for cause in ("host", "sync")
+    ]  # fmt: skip
+    (bars,) = _waterfall(rows, "ON")["data"]
+    assert list(bars["text"]) == ["4.0", "+3.0 ± 2.3", "+3.0 ± 2.3", "10.0"]
+
+
 def test_a_waterfall_of_large_changes_begins_at_0() -> None:
     causes = [
         {"cause": "host", "baseline_ns": 9e8, "candidate_ns": 1e8, "change_ns": -8e8},

@@ -17,8 +17,6 @@ from nsysmoe.metrics.kernel_time.table1 import BASELINE_LABEL, CANDIDATE_LABEL
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import polars as pl
-
     from nsysmoe.analysis.reading.arm import Arm
     from nsysmoe.analysis.reading.gathering import Gathering
     from nsysmoe.analysis.reading.run import Run
@@ -102,7 +100,6 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
     from nsysmoe.analysis.comparing.verdict import verdict_of  # noqa: PLC0415
     from nsysmoe.analysis.diagnosis import diagnose, not_comparable  # noqa: PLC0415
 
-    before, after = baseline.representative, candidate.representative
     is_comparable = not_comparable(baseline, candidate) is None
     metrics = judgement.judge(baseline, candidate, is_comparable=is_comparable)
     undistorted = judgement.judge_undistorted(baseline, candidate) if is_comparable else ()
@@ -116,38 +113,60 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
         parts,
         undistorted,
         tuple(_distorted_steps(baseline) + _distorted_steps(candidate)),
-        tuple(_causes(before, after)),
+        tuple(_causes(baseline, candidate)),
         latency_rows(baseline.sources, candidate.sources),
     )
 
 
-def _causes(before: Run, after: Run) -> list[dict[str, Any]]:
-    """Return where the wall time of both went, and what its change is made of."""
+def _causes(baseline: Arm, candidate: Arm) -> list[dict[str, Any]]:
+    """Return where the wall time of both went, means over runs, and what its change is made of."""
+    from nsysmoe.metrics.statistics.uncertainty import difference_over_runs  # noqa: PLC0415 - numpy
+
+    arms = [_wall_causes(arm) for arm in (baseline, candidate)]
+    if not all(arms):
+        return []
+    unsure = [_exposed_uncertainty(arm) for arm in (baseline, candidate)]
+    rows = []
+    for cause in arms[0][0]:
+        before, after = ([run[cause] for run in runs] for runs in arms)
+        means = sum(before) / len(before), sum(after) / len(after)
+        interval = difference_over_runs(before, after)
+        rows.append(
+            {
+                "cause": cause,
+                "baseline_ns": means[0],
+                "candidate_ns": means[1],
+                "change_ns": means[1] - means[0],
+                "interval_ns": None if interval is None else list(interval),
+                "baseline_values": before,
+                "candidate_values": after,
+                **_unsure(cause, unsure),
+            }
+        )
+    return rows
+
+
+def _wall_causes(arm: Arm) -> list[dict[str, float]]:
+    """Return the ns of each cause, run by run; nothing where a run does not tell."""
     from nsysmoe.metrics.kernel_time.bounds import longest_window  # noqa: PLC0415 - polars
 
-    if before.time_causes is None or after.time_causes is None:
-        return []
-    first, second = longest_window(before.time_causes), longest_window(after.time_causes)
-    unsure = [_exposed_uncertainty(run, run.time_causes) for run in (before, after)]
-    return [
-        {
-            "cause": cause,
-            "baseline_ns": first[cause],
-            "candidate_ns": second[cause],
-            "change_ns": second[cause] - first[cause],
-            **_unsure(cause, unsure),
-        }
-        for cause in first
-    ]
+    known = [causes for run in arm.runs if (causes := run.time_causes) is not None]
+    return [longest_window(causes) for causes in known] if len(known) == len(arm.runs) else []
 
 
-def _exposed_uncertainty(run: Run, causes: pl.DataFrame | None) -> float | None:
-    """Return how far exposed waiting of the GPU with the longest window may be off by clocks."""
-    if run.across is None or causes is None or causes.is_empty():
-        return None
+def _exposed_uncertainty(arm: Arm) -> float | None:
+    """Return how far exposed waiting of the GPU with the longest window may be off by clocks.
+
+    The mean over runs, as that of metrics; None where each run has one clock.
+    """
     from nsysmoe.metrics.kernel_time.bounds import is_longest  # noqa: PLC0415 - polars
 
-    return run.clock_uncertainty(is_longest(causes), devices=1)["exposed_wait_ns"]
+    told = [
+        run.clock_uncertainty(is_longest(run.time_causes), devices=1)["exposed_wait_ns"]
+        for run in arm.runs
+        if run.across is not None and run.time_causes is not None and run.time_causes.height
+    ]
+    return sum(told) / len(arm.runs) if told else None
 
 
 def _unsure(cause: str, arms: Sequence[float | None]) -> dict[str, float | None]:

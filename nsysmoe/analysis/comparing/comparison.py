@@ -119,8 +119,10 @@ class Comparison:
         parts: The metrics by phase and by rank.
         undistorted: Metrics as if no step had been stretched by something else than the workload.
         causes: Where wall time went, of the GPU whose window is longest: ``cause``,
-            ``baseline_ns``, ``candidate_ns``, ``change_ns``; they add up to the wall times. Of
-            runs on several clocks also ``uncertainty_ns``: how far ``change_ns`` of transfer, and
+            ``baseline_ns``, ``candidate_ns`` (means over runs), ``change_ns``; they add up to the
+            wall times. ``interval_ns`` of the change, 95 % over runs, None for fewer than three an
+            arm; ``baseline_values`` and ``candidate_values`` are of each run. Of runs on several
+            clocks also ``uncertainty_ns``: how far ``change_ns`` of transfer, and
             of all that waits for other ranks together, may be off by what clocks agree to; None
             for what needs one clock alone.
         latency: What users saw, by the runs' records: rows of ``analysis.latency.latency_rows``;
@@ -323,6 +325,9 @@ def _of_interval(found: Interval | None) -> list[Check]:
 
 def _of_cause(row: dict[str, Any]) -> list[Check]:
     times = [(row[key], (int, float)) for key in ("baseline_ns", "candidate_ns", "change_ns")]
+    # Earlier versions wrote none of these.
+    lists = [row.get(key, ()) for key in (*_OF_RUNS, "interval_ns")]
+    times += [(value, (int, float)) for values in lists for value in values or ()]
     return [(row["cause"], (str,)), (row.get("uncertainty_ns"), _NUMBER), *times]
 
 

@@ -14,7 +14,13 @@ from nsysmoe.metrics.kernel_time.durations import duration_statistics
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 from nsysmoe.metrics.kernel_time.schedule import SCHEDULE, resampled_values, schedule_values
 from nsysmoe.metrics.kernel_time.steps import SUMS, undistorted
-from nsysmoe.metrics.kernel_time.table1 import METRICS, metric_values, relative_change, verdict
+from nsysmoe.metrics.kernel_time.table1 import (
+    METRICS,
+    mean_value,
+    metric_values,
+    relative_change,
+    verdict,
+)
 from nsysmoe.metrics.statistics import uncertainty
 
 if TYPE_CHECKING:
@@ -197,7 +203,7 @@ def _change(  # noqa: PLR0913, PLR0917 - what one change is judged by
     is_comparable: bool,
     unsure: float | None,
 ) -> Change:
-    first, second = _mean(before), _mean(after)
+    first, second = mean_value(before), mean_value(after)
     known = [value for value in (*before, *after) if value is not None]
     is_complete = len(known) == len(before) + len(after)
     over_runs = uncertainty.interval_over_runs(before, after) if is_complete else None  # type: ignore[arg-type]
@@ -223,12 +229,6 @@ def _judged(change: Change, *, is_comparable: bool) -> str | None:
     if change.verdict in {"better", "worse"} and (is_noise or change.is_within_clocks):
         return "within_noise"
     return change.verdict
-
-
-def _mean(values: list[Value]) -> Value:
-    if any(value is None for value in values):
-        return None
-    return values[0] if len(values) == 1 else sum(values) / len(values)  # type: ignore[arg-type]
 
 
 def _tables(

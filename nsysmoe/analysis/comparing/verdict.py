@@ -47,9 +47,14 @@ def verdict_of(
 
 def _bounds(baseline: Arm, candidate: Arm) -> tuple[Sentence, ...]:
     """Say what the time is bound by: it comes first, since balance may have nothing to shorten."""
-    causes = [arm.representative.time_causes for arm in (baseline, candidate)]
-    rows = [bound_rows(frame, "phase") for frame in causes if frame is not None and frame.height]
-    if len(rows) < 2:
+    import polars as pl  # noqa: PLC0415
+
+    causes = [[run.time_causes for run in arm.runs] for arm in (baseline, candidate)]
+    known = [[frame for frame in frames if frame is not None] for frames in causes]
+    if [len(frames) for frames in known] != [len(frames) for frames in causes]:
+        return ()
+    rows = [bound_rows(pl.concat(frames), "phase") for frames in known]
+    if not all(rows):
         return ()
     evidence = {
         side: {row["phase"]: {"bound": row["bound"], "shares": row["shares"]} for row in found}
@@ -207,24 +212,37 @@ def _runs_for_one_percent(baseline: Arm, candidate: Arm) -> int | None:
 
 
 def _totals(whole: dict[str, Change]) -> Sentence | None:
-    """Say where Table 1's total points away from what ranks wait for."""
+    """Say where Table 1's total points away from what ranks wait for, or does not show it."""
     total, critical = whole["total_time_ns"], whole["critical_moe_ns"]
     busiest = whole["busiest_rank_ns"]
     if total.change is None or critical.change is None or busiest.change is None:
         return None
-    if total.change * critical.change >= 0 or min(abs(total.change), abs(critical.change)) < 5e-4:
+    if not (told := _misled(total, critical)):
         return None
     return Sentence(
         "totals",
         "mislead",
-        f"Table 1's total points the other way ({total.change:+.1%}): it sums over ranks and "
-        f"cannot see that the slowest rank, which everybody waits for, went {busiest.change:+.1%}.",
+        f"Table 1's total {told}: it sums over ranks and cannot see that the slowest rank, which "
+        f"everybody waits for, went {busiest.change:+.1%}.",
         {
             "total_change": total.change,
             "critical_change": critical.change,
             "busiest_rank_change": busiest.change,
         },
     )
+
+
+def _misled(total: Change, critical: Change) -> str | None:
+    """Return what the total tells of a change that ranks wait for; None where it tells enough."""
+    assert total.change is not None  # noqa: S101 - _totals asks
+    assert critical.change is not None  # noqa: S101 - as above
+    if total.verdict in {"within_noise", "same"} and critical.verdict in {"better", "worse"}:
+        why = "nothing" if total.verdict == "same" else "nothing beyond noise"
+        return f"shows {why} ({total.change:+.1%})"
+    is_seen = total.change * critical.change >= 0
+    if is_seen or min(abs(total.change), abs(critical.change)) < 5e-4:
+        return None
+    return f"points the other way ({total.change:+.1%})"
 
 
 def _answer(change: Change) -> str:

@@ -1,7 +1,8 @@
 """What to know before believing Table 1: pure rules from two runs to findings.
 
-Each rule takes the representative run of each arm and returns one finding or None. Errors come
-first, then what accounts for most wall time; among the others, the order of ``RULES``.
+Each rule takes the representative run of each arm and returns one finding or None; what means
+over runs tell is asked of the arms. Errors come first, then what accounts for most wall time;
+among the others, the order of ``RULES``.
 """
 
 from __future__ import annotations
@@ -26,7 +27,6 @@ RULES = (
     comparability.same_file,
     comparability.lost_device,
     comparability.cuda_graph_mode,
-    balance.totals_mislead,
     balance.balance,
     communication.waiting_causes,
     communication.waiting,
@@ -51,8 +51,11 @@ RULES = (
 def diagnose(baseline: Arm, candidate: Arm) -> list[Finding]:
     """Return what the two arms together show, then what was odd about each input."""
     before, after = baseline.representative, candidate.representative
-    found = [rule(before, after) for rule in RULES]
-    found.insert(0, comparability.number_of_runs(baseline, candidate))
+    found = [
+        comparability.number_of_runs(baseline, candidate),
+        balance.totals_mislead(baseline, candidate),
+        *(rule(before, after) for rule in RULES),
+    ]
     kept = [finding for finding in found if finding]
     kept.sort(key=lambda finding: (finding.severity != "error", -finding.explains_ns))
     arms = (baseline, candidate)

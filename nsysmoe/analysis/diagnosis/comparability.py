@@ -161,11 +161,13 @@ def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
     fewest = min(counts.values())
     if fewest >= MIN_RUNS:
         shown = {arm.label: str(arm.representative.path) for arm in (baseline, candidate)}
+        timed = {baseline.ranked_by, candidate.ranked_by} == {"wall_time_ns"}
+        median = "wall time" if timed else "MoE total"
         return Finding(
             "representative_run",
             "info",
-            "values of the tables are means over runs; findings, causes and most pictures show "
-            f"the run of median MoE total of each arm: {' and '.join(shown.values())}",
+            "values of the tables are means over runs; findings and most pictures show the run of "
+            f"median {median} of each arm: {' and '.join(shown.values())}",
             {**counts, "shown": shown},
         )
     if fewest == max(counts.values()) == 1:

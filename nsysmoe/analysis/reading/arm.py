@@ -37,9 +37,19 @@ class Arm:
 
     @functools.cached_property
     def representative(self) -> Run:
-        """The run of median MoE total: what one trace alone can show is shown of it."""
-        ranked = sorted(self.runs, key=lambda run: int(run.durations["total_ns"].item()))
+        """The run in the middle by ``ranked_by``: what one trace alone can show is shown of it."""
+        key = self.ranked_by
+        ranked = sorted(self.runs, key=lambda run: run.values[key] or 0)
         return ranked[(len(ranked) - 1) // 2]
+
+    @functools.cached_property
+    def ranked_by(self) -> str:
+        """The metric that the runs are ranked by: wall time, the MoE total where it is not known.
+
+        A run's MoE total says nothing about how long the run took.
+        """
+        is_timed = all(values["wall_time_ns"] is not None for values in self.values)
+        return "wall_time_ns" if is_timed else "total_time_ns"
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 BOUNDS = {
     "moe": ("moe", "wait_moe"),
@@ -27,15 +27,41 @@ def bound_of(cause: str) -> str:
     return _BOUND_OF.get(cause, "unexplained")
 
 
-def bound_changes(causes: Iterable[dict[str, Any]]) -> dict[str, float]:
-    """Return the change of each bound that either arm has any of, in ns.
+class BoundChange(NamedTuple):
+    """What a bound adds to the wall time: in ns, with its 95 % interval where runs give one."""
+
+    change_ns: float
+    interval_ns: tuple[float, float] | None
+
+
+def bound_changes(causes: Iterable[dict[str, Any]]) -> dict[str, BoundChange]:
+    """Return the change of each bound that either arm has any of.
 
     Args:
         causes: ``Comparison.causes``.
     """
-    changes: dict[str, float] = {}
+    parts: dict[str, list[dict[str, Any]]] = {}
     for row in causes:
         if row["baseline_ns"] or row["candidate_ns"]:
-            bound = bound_of(row["cause"])
-            changes[bound] = changes.get(bound, 0.0) + row["change_ns"]
-    return changes
+            parts.setdefault(bound_of(row["cause"]), []).append(row)
+    return {
+        bound: BoundChange(sum(row["change_ns"] for row in rows), sum_interval(rows))
+        for bound, rows in parts.items()
+    }
+
+
+def sum_interval(rows: Sequence[dict[str, Any]]) -> tuple[float, float] | None:
+    """Return the 95 % interval of the change of several causes together; None without runs.
+
+    Args:
+        rows: Of ``Comparison.causes``; those of earlier versions hold no values of runs.
+    """
+    arms = [
+        [sum(run) for run in zip(*(row.get(key, ()) for row in rows), strict=True)]
+        for key in ("baseline_values", "candidate_values")
+    ]
+    if min(map(len, arms)) < 2:
+        return None
+    from nsysmoe.metrics.statistics.uncertainty import difference_over_runs  # noqa: PLC0415 - numpy
+
+    return difference_over_runs(*arms)

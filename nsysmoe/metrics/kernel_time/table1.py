@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import polars as pl
 
 Group = Literal["moe_kernel", "communication", "schedule"]
@@ -56,6 +58,14 @@ def metric_values(durations: pl.DataFrame, communication: pl.DataFrame) -> dict[
     found = {**durations.row(0, named=True), **communication.row(0, named=True)}
     found["total_time_ns"] = found["total_ns"]
     return {metric.key: found[metric.key] for metric in METRICS}
+
+
+def mean_value(values: Sequence[Value]) -> Value:
+    """Return the mean over runs, of one run its own value; None where a run's is not known."""
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return None
+    return known[0] if len(known) == 1 else sum(known) / len(known)
 
 
 def relative_change(baseline: Value, candidate: Value) -> float | None:

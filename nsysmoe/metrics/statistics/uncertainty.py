@@ -99,6 +99,35 @@ def interval_over_runs(
     return bounds and Interval(*bounds, level, "runs", len(arms[0]), len(arms[1]))
 
 
+def difference_over_runs(
+    baseline: Sequence[float], candidate: Sequence[float], *, level: float = 0.95
+) -> tuple[float, float] | None:
+    """Return the interval of mean(candidate) - mean(baseline), for parts of what is compared.
+
+    Args:
+        baseline: One value a run, in any unit; zeros and signs are as good as others.
+        candidate: The same of the other arm.
+        level: The part of intervals that are to hold the truth.
+
+    Returns:
+        d ± t √(s₁² / n₁ + s₂² / n₂), with Welch's degrees of freedom (Welch 1947, "The
+        Generalization of 'Student's' Problem"), in the unit of the values: parts of a whole may be
+        0, where a relative change is not defined. None for fewer than 3 runs in an arm, and where
+        a value is not finite. Arms without any spread give (d, d).
+    """
+    arms = [np.asarray(arm, dtype=np.float64) for arm in (baseline, candidate)]
+    if min(len(arm) for arm in arms) < MIN_RUNS or not all(np.isfinite(arm).all() for arm in arms):
+        return None
+    change = float(arms[1].mean() - arms[0].mean())
+    variances = [float(arm.var(ddof=1)) / len(arm) for arm in arms]
+    if not any(variances):
+        return change, change
+    parts = [v**2 / (len(arm) - 1) for v, arm in zip(variances, arms, strict=True)]
+    freedom = sum(variances) ** 2 / sum(parts)
+    half = student_quantile((1 + level) / 2, freedom) * math.sqrt(sum(variances))
+    return change - half, change + half
+
+
 def interval_of(  # noqa: PLR0913 - two arms, each with its size
     baseline_values: Floats,
     candidate_values: Floats,

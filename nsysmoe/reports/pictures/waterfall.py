@@ -46,7 +46,8 @@ def wall_time_waterfall(
         milliseconds(sum(row[key] for row in causes)) or 0.0
         for key in ("baseline_ns", "candidate_ns")
     )
-    steps = [milliseconds(change) or 0.0 for change in changes.values()]
+    steps = [milliseconds(change.change_ns) or 0.0 for change in changes.values()]
+    unsure = [_half_width(change.interval_ns) for change in changes.values()]
     values = [before, *steps, after]
     drawn = figure(
         [
@@ -55,7 +56,7 @@ def wall_time_waterfall(
                 measure=["absolute", *["relative"] * len(steps), "total"],
                 y=list(range(len(names))),
                 x=values,
-                text=[f"{before:,.1f}", *map(_signed, steps), f"{after:,.1f}"],
+                text=[f"{before:,.1f}", *map(_signed, steps, unsure), f"{after:,.1f}"],
                 textposition="outside",
                 textfont={"color": GREY},
                 cliponaxis=False,
@@ -91,8 +92,14 @@ def _shown(edges: Sequence[float]) -> tuple[float, float]:
     return min(edges) - 0.35 * span, max(edges) + 0.35 * span
 
 
-def _signed(step: float) -> str:
-    return f"{step:+,.1f}" if round(step, 1) else "0.0"
+def _signed(step: float, unsure: float | None) -> str:
+    told = f"{step:+,.1f}" if round(step, 1) else "0.0"
+    return told if unsure is None else f"{told} ± {unsure:,.1f}"
+
+
+def _half_width(interval_ns: tuple[float, float] | None) -> float | None:
+    """Return how far an interval reaches to either side, in ms: that of a difference is even."""
+    return None if interval_ns is None else milliseconds((interval_ns[1] - interval_ns[0]) / 2)
 
 
 def _edges(start: float, steps: Sequence[float]) -> list[float]:

@@ -102,7 +102,8 @@ _CHANGES_NOTE = (
 
 _WATERFALL_NOTE = (
     "What the change of wall time is made of, on the GPU whose window is longest: green saves, "
-    "red costs. Waiting counts to what made the other rank late, idle time to what the host did."
+    "red costs. Waiting counts to what made the other rank late, idle time to what the host did. "
+    "Of several runs, means; ± is the 95 % interval over runs, and what is within it may be noise."
 )
 
 
