@@ -12,7 +12,10 @@ nsysmoe compare main/off main/on --by phase -o "$out/phases.md"
 nsysmoe compare main/off main/on --by phase -o "$out/phases.parquet"
 nsysmoe compare main/off main/on --by rank -o "$out/ranks.md"
 nsysmoe compare main/off main/on -o "$out/comparison.json"
-nsysmoe advise --routing main/off/run-1/routing.npz --trace main/off/run-1/trace.sqlite -o "$out/advise.md"
+for run in main/off/run-*; do
+    nsysmoe advise --routing "$run/routing.npz" --trace "$run/trace.sqlite" \
+        -o "$out/advise-$(basename "$run").md"
+done
 for arm in off on; do
     nsysmoe bound "main/$arm/run-1/trace.sqlite" -o "$out/bound-$arm.md"
     for run in "main/$arm"/run-*; do

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 UNKNOWN = "n/a"
+_ROUNDING_NS = 1e-3
 
 
 def decimal(value: float | None) -> str:
@@ -17,8 +18,10 @@ def decimal(value: float | None) -> str:
 
 
 def milliseconds(ns: float | None) -> str:
-    """Format a time in ns as ms."""
-    return decimal(None if ns is None else ns / 1e6)
+    """Format a time in ns as ms; what is below a picosecond is rounding of sums, and nothing."""
+    if ns is None:
+        return UNKNOWN
+    return decimal(ns / 1e6 if abs(ns) >= _ROUNDING_NS else 0.0)
 
 
 def seconds_as_ms(seconds: float | None) -> str:

@@ -229,6 +229,14 @@ def test_decimal(value: float | None, expected: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("ns", "expected"),
+    [(1_234_567, "1.23"), (250, "0.000250"), (-0.5, "-5.00e-07"), (2.4e-7, "0"), (None, "n/a")],
+)
+def test_milliseconds_of_rounding_are_nothing(ns: float | None, expected: str) -> None:
+    assert numbers.milliseconds(ns) == expected
+
+
+@pytest.mark.parametrize(
     ("ratio", "expected"),
     [(0.056, "+5.6%"), (-0.0587, "-5.9%"), (0.0004, "0.0%"), (-0.0004, "0.0%"), (None, "n/a")],
 )
