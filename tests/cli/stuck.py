@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from nsysmoe.analysis.comparing import compare as comparing
+from nsysmoe.cache import own_folder
 from nsysmoe.cli import main
 from nsysmoe.export.sqlite import SqliteExport
-from nsysmoe.trace.store import Store, own_folder
+from nsysmoe.trace.store import Store
 
 _DAYS = (
     "select sum(a.range * b.range) from range(100000000) as a, range(100000000) as b "
@@ -44,7 +45,7 @@ def _in_sqlite(export: SqliteExport, *_: Any) -> None:
 
 def _deaf(*_: Any, **__: Any) -> Any:
     """Wait in the main thread where nobody can be told, with a folder that must not stay."""
-    with own_folder(), closing(sqlite3.connect(":memory:")) as connection:
+    with own_folder("trace"), closing(sqlite3.connect(":memory:")) as connection:
         _ready()
         return connection.execute(_DAYS_OF_SQLITE).fetchall()
 
