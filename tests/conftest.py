@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,17 @@ REPLICAS = ROOT / "fixtures" / "replicas"
 FOUR_GPUS = ROOT / "fixtures" / "groups" / "four_gpus.sqlite"
 TABLE1 = ROOT / "fixtures" / "table1"
 PAIRS = ROOT / "fixtures" / "pairs"
+
+
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Start processes as nohup, or a script in its background, does: they ignore signals."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.hookimpl(optionalhook=True)
