@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +30,17 @@ TABLE1 = ROOT / "fixtures" / "table1"
 PAIRS = ROOT / "fixtures" / "pairs"
 
 
+@contextmanager
+def ignored(*numbers: signal.Signals) -> Iterator[None]:
+    """Start processes as nohup, or a script in its background, does: they ignore signals."""
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep neighbours in one process under ``-n``: what one test has read the next one finds."""
@@ -40,6 +53,20 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 def pytest_xdist_auto_num_workers() -> int:
     """Take one process more than there are cores: some tests wait for programs and sockets."""
     return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _heard() -> Iterator[None]:
+    """Let what tests start hear SIGINT, which tests send.
+
+    A shell without job control has its background jobs ignore it, and all that these start
+    inherits that.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(scope="session", autouse=True)

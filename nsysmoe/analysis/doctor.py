@@ -13,7 +13,7 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from nsysmoe.cache import cache_folder
+from nsysmoe.cache import cache_folder, left_folders
 from nsysmoe.export.nsys import find_nsys, nsys_version
 from nsysmoe.findings import Finding
 
@@ -79,7 +79,12 @@ def doctor(nsys: str | None = None) -> Health:
     folders = {"temporary files": Path(tempfile.gettempdir()), "cache": cache_folder()}
     places = tuple(_place(what, path) for what, path in folders.items() if path is not None)
     extras = tuple(_extra(name, packages) for name, packages in by_extra.items())
-    findings = [*_broken(versions), *_little_space(places), *_no_nsys(found, nsys)]
+    findings = [
+        *_broken(versions),
+        *_little_space(places),
+        *_left_behind(),
+        *_no_nsys(found, nsys),
+    ]
     return Health(
         versions, _machine(), found, places, tuple(_inputs(found)), extras, tuple(findings)
     )
@@ -144,7 +149,9 @@ def _machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "memory_bytes": memory.get("MemTotal"),
         "available_bytes": memory.get("MemAvailable"),
-        "browser": next(filter(None, map(shutil.which, _BROWSERS)), None),
+        # Kaleido takes the named one, whatever there is.
+        "browser": os.environ.get("BROWSER_PATH")
+        or next(filter(None, map(shutil.which, _BROWSERS)), None),
     }
 
 
@@ -244,6 +251,22 @@ def _little_space(places: tuple[dict[str, Any], ...]) -> list[Finding]:
         )
         for place in places
         if place["free_bytes"] is not None and place["free_bytes"] < _LITTLE_SPACE_BYTES
+    ]
+
+
+def _left_behind() -> list[Finding]:
+    if not (left := left_folders()):
+        return []
+    size = sum(size for _, size in left)
+    return [
+        Finding(
+            "left_folders",
+            "info",
+            f"calls that were killed left {len(left)} temporary folder(s) ({size / 10**6:,.1f} MB) "
+            f"in {left[0][0].parent}: nsysmoe cache clear removes them, as does the next call that "
+            "reads a trace",
+            {"folders": [str(folder) for folder, _ in left], "bytes": size},
+        )
     ]
 
 

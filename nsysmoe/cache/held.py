@@ -6,7 +6,7 @@ import fcntl
 import shutil
 import time
 import uuid
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -21,6 +21,8 @@ LOCK = "lock"
 _FREE = "free"
 # A folder without a lock is one that is just being begun, or was just taken away.
 _BEGUN_S = 60
+# Names end so: what a user called alike is no folder of ours.
+_NAMED = "[0-9a-f]" * 32
 
 
 @contextmanager
@@ -46,10 +48,21 @@ def held_folder(parent: Path, prefix: str = "") -> Iterator[Path]:
 
 def sweep(parent: Path, prefix: str = "") -> None:
     """Remove the folders of processes that are no more."""
-    with suppress(OSError):
-        for folder in list(parent.glob(f"{prefix}*")):
-            if _is_left(folder):
-                shutil.rmtree(folder, ignore_errors=True)
+    for folder in left(parent, prefix):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def left(parent: Path, prefix: str = "") -> list[Path]:
+    """Return the folders of ``held_folder`` whose processes are no more.
+
+    Args:
+        parent: Where they were made.
+        prefix: How their names begin; ``*`` stands for anything.
+    """
+    try:
+        return [folder for folder in parent.glob(f"{prefix}{_NAMED}") if _is_left(folder)]
+    except OSError:
+        return []
 
 
 def _is_left(folder: Path) -> bool:

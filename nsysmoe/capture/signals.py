@@ -16,15 +16,27 @@ class Interrupted(BaseException):
     """Somebody asked for the end, by a signal."""
 
 
+_NAMES = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn what asks for the end into an exception, so that everything is cleaned up."""
+    """Turn what asks for the end into an exception, so that everything is cleaned up.
+
+    What was ignored before (``nohup``, the background of a script) stays so here, but not in the
+    programs that are started: nsys is asked by SIGINT to write its report.
+    """
 
     def end(number: int, _frame: FrameType | None) -> None:
         raise Interrupted(signal.Signals(number).name)
 
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, end) for name in names}
+    def stay(_number: int, _frame: FrameType | None) -> None:
+        """Do nothing: a handler is not inherited, and to ignore is."""
+
+    before = {
+        name: signal.signal(name, stay if signal.getsignal(name) == signal.SIG_IGN else end)
+        for name in _NAMES
+    }
     try:
         yield
     finally:
@@ -41,8 +53,7 @@ def undisturbed() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = {name: signal.signal(name, signal.SIG_IGN) for name in names}
+    before = {name: signal.signal(name, signal.SIG_IGN) for name in _NAMES}
     try:
         yield
     finally:

@@ -44,15 +44,20 @@ def list_kept(printer: Printer) -> None:
 
 @command.command("clear")
 def clear() -> None:
-    """Remove everything that is kept; traces stay.
+    """Remove everything that is kept, and what killed calls left in TMPDIR; traces stay.
+
+    Folders of calls that still run stay as well.
 
     \b
     Example:
       nsysmoe cache clear
     """
-    from nsysmoe.cache import open_cache
+    from nsysmoe.cache import clear_left, open_cache
     from nsysmoe.reports.numbers import size
 
     cache = open_cache()
     entries, freed = cache.clear() if cache is not None else (0, 0)
     click.echo(f"Removed {entries:,} answers, {size(freed)}")
+    folders, freed = clear_left()
+    if folders:
+        click.echo(f"Removed {folders:,} temporary folders of killed calls, {size(freed)}")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from nsysmoe.cli.options import Printer
+    from nsysmoe.reports.static import Suffix
 
 
 @click.command("figures")
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 )
 @output_options
 def command(
-    table: Path, no_iqr: bool, folder: Path | None, static: str | None, printer: Printer
+    table: Path, no_iqr: bool, folder: Path | None, static: Suffix | None, printer: Printer
 ) -> None:
     """Figures 1 to 5 of the paper from TABLE, on one page that opens offline.
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from nsysmoe.analysis.one_trace.timeline import Choice
     from nsysmoe.cli.options import Printer, RunReading
+    from nsysmoe.reports.static import Suffix
 
 
 @click.command("report")
@@ -52,7 +53,7 @@ def command(
     gpus: int | None,
     redundant: int,
     folder: Path | None,
-    static: str | None,
+    static: Suffix | None,
     reading: RunReading,
     printer: Printer,
 ) -> None:

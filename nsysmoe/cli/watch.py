@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nsysmoe.cli.exits import INTERRUPTED, TERMINATED
+from nsysmoe.cli.exits import HUNG_UP, INTERRUPTED, TERMINATED
 from nsysmoe.cli.options import FILE, Finite, output_options
 from nsysmoe.cli.progress import working
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+    from types import FrameType
 
     from nsysmoe.cli.options import Printer
     from nsysmoe.watch.watcher import Snapshot, Watcher
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h)?")
 _UNITS = {"ms": 1e-3, None: 1.0, "s": 1.0, "m": 60.0, "h": 3600.0}
 _FIRING_EXIT = 3
+_STATUS = {
+    signal.SIGINT: INTERRUPTED,
+    signal.SIGTERM: TERMINATED,
+    signal.SIGHUP: HUNG_UP,
+}
 
 
 # Generic in newer versions of click only.
@@ -141,18 +148,27 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
             sys.exit(_FIRING_EXIT if found.is_firing else 0)
         if printer.output is not None or printer.format_ is not None:
             raise click.UsageError("--format and -o go with --once")
-        # Ended from outside it goes the way of Ctrl-C: a profile that runs is stopped.
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-        # That may take longer than other commands have for their end.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        _end_by_itself()
         looks = _looks(watcher, given["interval"], _exporter(given["listen"]))
         with working("Reading what is there"):
             first = next(looks)
         _follow(chain([first], looks))
-    except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
     finally:
         watcher.close()
+
+
+def _end_by_itself() -> None:
+    """Let signals end the command as Ctrl-C does: a profile that is being taken is stopped.
+
+    That may take longer than other commands have for their end. What is ignored stays so.
+    """
+
+    def end(number: int, _frame: FrameType | None) -> None:
+        sys.exit(_STATUS[signal.Signals(number)])
+
+    for number in _STATUS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def _watcher(given: dict[str, Any]) -> Watcher:
@@ -166,6 +182,8 @@ def _watcher(given: dict[str, Any]) -> Watcher:
     if given["profile_every"]:
         if server is None or given["profile_root"] is None:
             raise click.UsageError("--profile-every needs --url, and --profiles where they arrive")
+        if given["drops"] is not None and _lies_in(given["profile_root"], given["drops"]):
+            raise click.UsageError("--profiles lies in --drops: each profile would be read twice")
         if given["profile_for"] >= given["profile_every"]:
             raise click.BadParameter("longer than --profile-every", param_hint="--for")
         timetable = Timetable(given["profile_every"], given["profile_for"], given["keep"])
@@ -183,6 +201,11 @@ def _watcher(given: dict[str, Any]) -> Watcher:
             profiles=profiles,
         )
     )
+
+
+def _lies_in(folder: Path, drops: Path) -> bool:
+    """Tell whether a folder is one that files are dropped into, or a domain of it."""
+    return drops.resolve() in {folder.resolve(), folder.resolve().parent}
 
 
 def _judging(given: dict[str, Any]) -> Any:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
+import signal
 import socket
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TextIO
 
 from nsysmoe.engines.engine import RETRIES, Job, Result, outcome, results
 from nsysmoe.errors import InputError, NsysmoeError
 from nsysmoe.resources import resources
+from nsysmoe.stopping import stoppable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -65,16 +69,24 @@ class RayCluster:
         with _connections.to(self._ray, self._address):
             remote: Any = self._ray.remote(max_retries=RETRIES, num_cpus=1)(outcome)
             waiting: list[Any] = [remote.remote(task, job, resources()) for job in jobs]
-            try:
-                found: list[Result | NsysmoeError] = self._ray.get(waiting)
-            except self._ray.exceptions.RayError as error:
-                for reference in waiting:
-                    self._ray.cancel(reference, force=False)
-                raise InputError(
-                    f"Ray could not do the work ({_reason(error)}); see that every node has "
-                    "nsysmoe and memory for one file a core"
-                ) from error
+            cancel = partial(self._cancel, waiting)
+            with ExitStack() as failing, stoppable(cancel):
+                failing.callback(cancel)
+                try:
+                    found: list[Result | NsysmoeError] = self._ray.get(waiting)
+                except self._ray.exceptions.RayError as error:
+                    raise InputError(
+                        f"Ray could not do the work ({_reason(error)}); see that every node has "
+                        "nsysmoe and memory for one file a core"
+                    ) from error
+                failing.pop_all()
         return results(found)
+
+    def _cancel(self, waiting: Sequence[Any]) -> None:
+        """End the workers that do jobs: one that waits in DuckDB or SQLite hears of nothing."""
+        for reference in waiting:
+            with suppress(self._ray.exceptions.RayError):
+                self._ray.cancel(reference, force=True)
 
 
 class _Connections:
@@ -107,7 +119,8 @@ class _Connections:
                     if address != "auto":
                         # Ray reads its token by itself for a cluster that it found by itself.
                         fix = "if it asks for a token, set RAY_AUTH_MODE=token"
-                    ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+                    with _own_sigterm():
+                        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
                 except (OSError, ValueError, RuntimeError) as error:
                     self._restore()
                     reason = str(error).splitlines()[0] if str(error) else type(error).__name__
@@ -127,6 +140,25 @@ class _Connections:
 
 
 _connections = _Connections()
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's end by SIGTERM: Ray's own says nothing, or prints a stack.
+
+    In the main thread Ray puts a handler of Python there, and in every thread one of C, which no
+    other thread than the main one can take back through ``signal``.
+    """
+    of_c = ctypes.pythonapi
+    of_c.PyOS_getsig.restype = ctypes.c_void_p
+    of_c.PyOS_setsig.argtypes = (ctypes.c_int, ctypes.c_void_p)
+    of_python, handler = signal.getsignal(signal.SIGTERM), of_c.PyOS_getsig(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if signal.getsignal(signal.SIGTERM) != of_python:
+            signal.signal(signal.SIGTERM, of_python)
+        of_c.PyOS_setsig(signal.SIGTERM, handler)
 
 
 def _knock(address: str) -> None:

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from nsysmoe.errors import OutputError
+from nsysmoe.reports.drawing import PATIENCE_S, draw
 from nsysmoe.reports.formats.as_csv import as_csv
 from nsysmoe.reports.output import write
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from nsysmoe.reports.document import Document
 
-_WIDTH_PX = 1000
-_SCALE = 2
+Suffix = Literal["svg", "png"]
 
 
 def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -28,48 +27,47 @@ def write_rows(rows: Sequence[dict[str, Any]], path: Path) -> None:
     write(as_csv(list(rows[0]), (row.values() for row in rows)).encode(), path)
 
 
-def write_pictures(document: Document, folder: Path, suffix: str) -> list[Path]:
+def write_pictures(
+    document: Document, folder: Path, suffix: Suffix, *, patience_s: float = PATIENCE_S
+) -> list[Path]:
     """Write what is drawn on a page, a file a picture, named as its caption; return the files.
+
+    Args:
+        document: The page.
+        folder: Where the files go.
+        suffix: What they are.
+        patience_s: As of ``drawing.draw``.
 
     Raises:
         OutputError: The folder cannot be written, or pictures cannot be drawn here.
     """
-    written = []
+    figures = {}
     for picture in document.pictures:
-        if (figure := picture.draw()) is None:
-            continue
-        name = re.sub(r"[^a-z0-9]+", "-", picture.caption.lower()).strip("-")
-        path = folder / f"{name}.{suffix}"
-        write_image(figure, path)
-        written.append(path)
-    return written
+        if (figure := picture.draw()) is not None:
+            name = re.sub(r"[^a-z0-9]+", "-", picture.caption.lower()).strip("-")
+            figures[folder / f"{name}.{suffix}"] = figure
+    return write_images(figures, suffix, patience_s=patience_s)
 
 
-def write_image(figure: Any, path: Path) -> None:
-    """Write a plotly figure as the picture that the suffix names.
+def write_images(
+    figures: Mapping[Path, Any], suffix: Suffix, *, patience_s: float = PATIENCE_S
+) -> list[Path]:
+    """Write plotly figures as pictures, none before all are drawn; return the files.
 
     Raises:
-        OutputError: kaleido, or the browser that it draws with, is not there.
+        OutputError: kaleido, or the browser that it draws with, is not there or does not answer,
+            or a file cannot be written.
     """
-    # Pictures of the page are clear; on their own they stand on white.
-    figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
-    for number, trace in enumerate(figure.data):
-        # Else plotly draws a name by lot, and a picture is another file each time.
-        trace.uid = str(number)
-    write(_drawn(figure, path), path)
-
-
-def _drawn(figure: Any, path: Path) -> bytes:
-    kind = path.suffix[1:]
-    try:
-        found: bytes = figure.to_image(format=kind, width=_WIDTH_PX, scale=_SCALE)
-    # Each version of kaleido fails in its own way where it or its browser is missing.
-    except Exception as error:
-        raise OutputError(
-            f"{path.name} cannot be drawn ({type(error).__name__}); pip install "
-            "'nsysmoe[static]' and Chrome or Chromium, or leave out --static"
-        ) from error
-    return _same_each_time(found) if kind == "svg" else found
+    for figure in figures.values():
+        # Pictures of the page are clear; on their own they stand on white.
+        figure.update_layout(paper_bgcolor="white", plot_bgcolor="white")
+        for number, trace in enumerate(figure.data):
+            # Else plotly draws a name by lot, and a picture is another file each time.
+            trace.uid = str(number)
+    pictures = draw(list(figures.values()), suffix, patience_s=patience_s)
+    for path, picture in zip(figures, pictures, strict=True):
+        write(_same_each_time(picture) if suffix == "svg" else picture, path)
+    return list(figures)
 
 
 def _same_each_time(svg: bytes) -> bytes:

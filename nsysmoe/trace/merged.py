@@ -17,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.cache import own_folder
 from nsysmoe.errors import InputError, MissingDataError, QueryError
 from nsysmoe.export.files import size_of
 from nsysmoe.findings import Finding
@@ -34,7 +35,7 @@ from nsysmoe.trace.parts import (
     Parts,
     make_parts,
 )
-from nsysmoe.trace.store import FUNCTIONS, connected, make, own_folder
+from nsysmoe.trace.store import FUNCTIONS, connected, make
 from nsysmoe.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ class MergedStore:
         self._limits = replace(limits, memory_bytes=max(LEAST_MEMORY, limits.memory_bytes // 2))
         self._place = ExitStack()
         weakref.finalize(self, self._place.close)
-        own = self._place.enter_context(own_folder())
+        own = self._place.enter_context(own_folder("trace"))
         self._parts_path = own if scratch is None else self._place.enter_context(_folder(scratch))
         size = sum(size_of(Path(member.path)) for member in members)
         self.connection = connected(self._limits, own, size)

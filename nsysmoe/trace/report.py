@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from contextlib import ExitStack
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nsysmoe.cache import Cache, identify_content, open_cache
+from nsysmoe.cache import Cache, identify_content, open_cache, own_folder
 from nsysmoe.export.nsys import export_report, exporter
 from nsysmoe.export.sqlite import open_export
-from nsysmoe.stopping import undone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from nsysmoe.export.sqlite import SqliteExport
 
@@ -49,11 +47,9 @@ def report_export(report: Path, nsys: str | None) -> Callable[[], SqliteExport]:
 
 
 def _exported(report: Path, nsys: str | None) -> SqliteExport:
-    folder = tempfile.TemporaryDirectory(prefix="nsysmoe-")
     with ExitStack() as failing:
-        failing.callback(folder.cleanup)
-        failing.enter_context(undone(folder.cleanup))
-        export = open_export(export_report(report, Path(folder.name), nsys))
+        folder = failing.enter_context(own_folder("export"))
+        export = open_export(export_report(report, folder, nsys))
         export.goes_with.push(failing.pop_all())
     return export
 

@@ -7,16 +7,14 @@ the export, and looked over before anybody sees them.
 from __future__ import annotations
 
 import logging
-import tempfile
 import weakref
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import astuple
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import duckdb
 
-from nsysmoe.cache import held_folder, sweep
+from nsysmoe.cache import own_folder
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.export.nccl import nccl_ranges
 from nsysmoe.export.sqlite import damaged
@@ -36,7 +34,8 @@ from nsysmoe.trace.closed import close_connection
 from nsysmoe.trace.room import out_of_room
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
+    from pathlib import Path
 
     import polars as pl
 
@@ -80,7 +79,6 @@ _CONDITIONS = {
 
 # What is small is held in memory as it is; on disk, tables are compressed and leave memory.
 _SMALL_BYTES = 64 * 10**6
-_PREFIX = "nsysmoe-trace-"
 
 
 class Store:
@@ -106,7 +104,7 @@ class Store:
         # A trace that nobody closes goes with its process, and so does its folder.
         weakref.finalize(self, self._place.close)
         self._limits = limits
-        self._folder = self._place.enter_context(own_folder())
+        self._folder = self._place.enter_context(own_folder("trace"))
         self.connection = self._connected()
         self._create_sources()
 
@@ -390,28 +388,6 @@ class _Stream:
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
         return self._frame.__arrow_c_stream__(requested_schema)
-
-
-@contextmanager
-def own_folder() -> Iterator[Path]:
-    """Make a folder for what does not fit into memory, on the disk of ``TMPDIR``.
-
-    It goes with the block, or by the next call where the process was killed.
-
-    Raises:
-        InputError: There is no place to write.
-    """
-    parent = Path(tempfile.gettempdir())
-    sweep(parent, _PREFIX)
-    with ExitStack() as held:
-        try:
-            folder = held.enter_context(held_folder(parent, _PREFIX))
-        except OSError as error:
-            raise InputError(
-                f"nothing can be written to {parent} ({error.strerror}); name another folder by "
-                "TMPDIR"
-            ) from error
-        yield folder
 
 
 def connected(limits: Limits, folder: Path, size: int) -> duckdb.DuckDBPyConnection:

@@ -219,14 +219,20 @@ class _Sender:
             self._session.ended = "interrupted"
             self._stop.set()
 
-        for name in (signal.SIGINT, signal.SIGTERM):
+        heard = [
+            name
+            for name in (signal.SIGINT, signal.SIGTERM)
+            # One that is ignored (nohup, the background of a script) stays so.
+            if signal.getsignal(name) != signal.SIG_IGN
+        ]
+        for name in heard:
             # Elsewhere than on the main thread there is nobody to press Ctrl-C.
             with contextlib.suppress(ValueError, RuntimeError):
                 loop.add_signal_handler(name, stop)
         try:
             yield
         finally:
-            for name in (signal.SIGINT, signal.SIGTERM):
+            for name in heard:
                 with contextlib.suppress(ValueError, RuntimeError):
                     loop.remove_signal_handler(name)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.errors import NsysmoeError
+from nsysmoe.resources import using
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -118,16 +119,16 @@ def read_capture(path: Path, nsys: str | None) -> Captured:
     Raises:
         NsysmoeError: It is none that can be used, or has no collective that ranks share.
     """
-    from nsysmoe.analysis.one_trace.structure import collectives  # noqa: PLC0415 - DuckDB
-    from nsysmoe.analysis.one_trace.waits import waits  # noqa: PLC0415
+    from nsysmoe.analysis.one_trace.waits import waits_and_transfer  # noqa: PLC0415 - DuckDB
     from nsysmoe.metrics.kernel_time.waits import CAUSES  # noqa: PLC0415
 
-    told = waits(path, nsys=nsys)
-    rows = collectives(path, nsys=nsys).rows
+    # A file that is read once, and often deleted then, must not put other answers out.
+    with using(has_cache=False):
+        told, transfer_ns = waits_and_transfer(path, nsys=nsys)
     return Captured(
         source=path.name,
         wait_ns=int(told.whole["wait_ns"]),
-        transfer_ns=sum(int(row["transfer_ns"] or 0) for row in rows),
+        transfer_ns=transfer_ns,
         collectives=int(told.whole["collectives"]),
         causes={cause: int(told.whole[cause]) for cause in CAUSES},
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from importlib.util import find_spec
@@ -209,7 +210,9 @@ class Watcher:
         }
 
     def close(self) -> None:
-        """Let go of the workers; a profile that is being taken is stopped at its end."""
+        """Let go of the workers; a profile that is being taken is stopped."""
+        if self._watched.profiles is not None:
+            self._watched.profiles.end()
         self._worker.shutdown(wait=False, cancel_futures=True)
         self._profiler.shutdown(wait=True, cancel_futures=True)
 
@@ -269,6 +272,8 @@ class Watcher:
         """Take a profile beside the looks, one at a time."""
         if self._watched.profiles is None:
             return
+        with suppress(OSError):
+            self._watched.profiles.clear_useless(time.time())
         if self._profiling is None or self._profiling.done():
             self._profiling = self._profiler.submit(self._watched.profiles.take, now)
 
@@ -303,9 +308,16 @@ class Watcher:
             except (NsysmoeError, OSError) as error:
                 source.bad += 1
                 source.said = str(error)
+                self._give_up(kind, path)
             else:
                 source.reads += 1
         self._under_way = waiting
+
+    def _give_up(self, kind: str, path: Path) -> None:
+        """Have a profile that cannot be used cleared away; one that is gone already is no loss."""
+        if self._watched.profiles is not None and kind == "profiles":
+            with suppress(OSError):
+                self._watched.profiles.give_up(path)
 
     def _take(self, path: Path, found: Dump | Captured) -> None:
         if not isinstance(found, Captured):

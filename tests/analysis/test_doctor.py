@@ -5,19 +5,24 @@ from __future__ import annotations
 import importlib
 import json
 import sys
+import tempfile
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 from click.testing import CliRunner
 
 import nsysmoe
 from nsysmoe.analysis import doctor as module
 from nsysmoe.cli import main
 
-if TYPE_CHECKING:
-    import pytest
+
+@pytest.fixture(autouse=True)
+def _temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A place of the test's own: what killed calls left in the machine's is told."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 def test_versions_are_those_of_the_packages() -> None:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import IO
 
@@ -203,19 +204,25 @@ def test_a_folder_that_is_being_begun_is_not_swept(
     assert not folder.exists()
 
 
+def left_by_a_kill(parent: Path, prefix: str) -> Path:
+    folder = parent / f"{prefix}{uuid.uuid4().hex}"
+    folder.mkdir()
+    (folder / "lock").touch()
+    return folder
+
+
 def test_a_held_folder_is_swept_when_its_process_is_gone(tmp_path: Path) -> None:
     with held_folder(tmp_path, "mine-") as folder:
         sweep(tmp_path, "mine-")
         assert folder.exists()
     assert not folder.exists()
-    left = tmp_path / "mine-left"
-    left.mkdir()
-    (left / "lock").touch()
-    other = tmp_path / "other"
-    other.mkdir()
+    left = left_by_a_kill(tmp_path, "mine-")
+    others = [left_by_a_kill(tmp_path, "other-"), tmp_path / "mine-by-hand"]
+    others[1].mkdir()
+    os.utime(others[1], (1e9, 1e9))
     sweep(tmp_path, "mine-")
     assert not left.exists()
-    assert other.exists()
+    assert all(other.exists() for other in others)
 
 
 def test_the_environment_says_where_and_how_much(

@@ -24,7 +24,7 @@ from nsysmoe.routing import read_run, read_vllm_log
 from tests.capture.node import Node, port
 from tests.capture.node import bare as bare_of
 from tests.capture.node import node as make_node
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ignored
 
 PAIR = ("--runs", "1", "--no-eplb-async")
 
@@ -191,6 +191,31 @@ def test_other_signals_end_it_as_well(number: signal.Signals, node: Node) -> Non
     process.send_signal(number)
     process.communicate(timeout=40)
     assert process.returncode == 130
+    assert node.living() == []
+
+
+def ignores(pid: int, number: signal.Signals) -> bool:
+    status = Path(f"/proc/{pid}/status").read_text()
+    (mask,) = re.findall(r"^SigIgn:\s*(\w+)$", status, re.MULTILINE)
+    return bool(int(mask, 16) & 1 << number - 1)
+
+
+def test_in_the_background_it_goes_on_and_its_programs_can_be_asked_to_end(node: Node) -> None:
+    """A shell without job control has what it starts there ignore SIGINT; nohup SIGHUP."""
+    numbers = (signal.SIGINT, signal.SIGHUP)
+    with ignored(*numbers):
+        process = node.start(*PAIR, FAKE_VLLM="hang@profile")
+    node.wait_for("start_profile")
+    for number in numbers:
+        process.send_signal(number)
+    programs = node.living()
+    assert programs
+    assert not any(ignores(pid, number) for pid in programs for number in numbers)
+    time.sleep(0.3)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=40)
+    assert "Interrupted (SIGTERM)" in err
     assert node.living() == []
 
 

@@ -10,12 +10,18 @@ import sqlite3
 import sys
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.comparing import compare as comparing
+from nsysmoe.cache import own_folder
 from nsysmoe.cli import main
+from nsysmoe.engines.on_ray import RayCluster
 from nsysmoe.export.sqlite import SqliteExport
-from nsysmoe.trace.store import Store, own_folder
+from nsysmoe.trace.store import Store
+from tests.engines.tasks import Marked, sleeping
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _DAYS = (
     "select sum(a.range * b.range) from range(100000000) as a, range(100000000) as b "
@@ -44,9 +50,18 @@ def _in_sqlite(export: SqliteExport, *_: Any) -> None:
 
 def _deaf(*_: Any, **__: Any) -> Any:
     """Wait in the main thread where nobody can be told, with a folder that must not stay."""
-    with own_folder(), closing(sqlite3.connect(":memory:")) as connection:
+    with own_folder("trace"), closing(sqlite3.connect(":memory:")) as connection:
         _ready()
         return connection.execute(_DAYS_OF_SQLITE).fetchall()
+
+
+_map = RayCluster.map
+
+
+def _on_ray(cluster: RayCluster, _task: Any, jobs: Sequence[Any]) -> list[Any]:
+    """Wait in workers of the cluster, each of which says so by ``begun`` beside READY."""
+    place = str(Path(os.environ["READY"]).parent)
+    return _map(cluster, sleeping, [Marked(place, number) for number, _ in enumerate(jobs)])
 
 
 if __name__ == "__main__":
@@ -55,6 +70,7 @@ if __name__ == "__main__":
     owner, name, stuck = {
         "duckdb": (Store, "relation", _in_duckdb),
         "sqlite": (SqliteExport, "check", _in_sqlite),
+        "ray": (RayCluster, "map", _on_ray),
         "deaf": (comparing, "runs_of", _deaf),
     }[way]
     setattr(owner, name, stuck)

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import pytest
 
 from nsysmoe.cli import exits
 from tests.conftest import DP2, PAIRS, ROOT
+from tests.reports.browsers import browsers_of, is_running, never_answers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -86,6 +88,7 @@ def started(tmp_path: Path, cache_folder: Path) -> Iterator[Callable[..., _Comma
     for command in commands:
         for pid in _members(command.process.pid):
             os.kill(pid, signal.SIGKILL)
+        command.process.communicate()
 
 
 @pytest.mark.parametrize("number", list(_ENDS))
@@ -140,6 +143,25 @@ def test_worker_processes_end_with_their_command(
     # Python's own, and two workers.
     assert _becomes(lambda: len(_members(command.process.pid)) == 4)
     command.ends(number, all_of_it=all_of_it)
+
+
+@pytest.mark.skipif(find_spec("kaleido") is None, reason="pip install 'nsysmoe[static]'")
+@pytest.mark.parametrize("number", list(_ENDS))
+def test_a_browser_that_does_not_come_back(
+    tmp_path: Path,
+    started: Callable[..., _Command],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    browser = never_answers(tmp_path)
+    monkeypatch.setenv("BROWSER_PATH", str(browser))
+    folder, table = tmp_path / "pictures", ROOT / "fixtures" / "sweep" / "grid.parquet"
+    words = ("figures", str(table), "-q", "-o", str(tmp_path / "page.html"))
+    command = started("nsysmoe", *words, "--folder", str(folder), "--static", "svg")
+    assert _becomes(lambda: bool(browsers_of(browser)))
+    command.ends(number)
+    assert _becomes(lambda: not any(is_running(pid) for pid in browsers_of(browser)))
+    assert {path.suffix for path in folder.iterdir()} == {".csv"}
 
 
 def test_workers_of_a_command_that_was_killed_end(started: Callable[..., _Command]) -> None:

@@ -122,10 +122,9 @@ def one_worker_killed(head: int) -> Iterator[list[int]]:
 
     def watch() -> None:
         while not is_over.is_set() and not killed:
-            busy = [pid for pid, title in titles(descendants(head)).items() if _BUSY in title]
-            if busy:
-                os.kill(busy[0], signal.SIGKILL)
-                killed.append(busy[0])
+            if found := busy(head):
+                os.kill(found[0], signal.SIGKILL)
+                killed.append(found[0])
             time.sleep(0.01)
 
     watching = Thread(target=watch, daemon=True)
@@ -163,3 +162,53 @@ def test_auto_finds_the_cluster_and_a_worker_that_is_killed_costs_no_answer(
     assert asked(nodes, environment, *on_ray) == expected
     assert list((tmp_path / "shared").iterdir()) == []
     assert {row["late_host"] for row in expected} == {"n1", "n2"}
+
+
+def busy(head: int) -> list[int]:
+    return [pid for pid, title in titles(descendants(head)).items() if _BUSY in title]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("asks", ["main thread", "threads"])
+def test_a_signal_ends_the_command_and_its_work_on_the_cluster(
+    nodes: Path,
+    head: tuple[int, dict[str, str]],
+    tmp_path: Path,
+    asks: str,
+    number: signal.Signals,
+) -> None:
+    """Ray puts handlers of its own in the place of ours, and knows nothing of a waiting thread."""
+    pid, environment = head
+    for name in ("temporary", "cache", "scratch"):
+        (tmp_path / name).mkdir()
+    own = {"TMPDIR": "temporary", "NSYSMOE_CACHE_DIR": "cache", "READY": "ready"}
+    inputs = [str(nodes)] if asks == "main thread" else [str(nodes), str(nodes)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.cli.stuck", "ray",
+         "collectives" if asks == "main thread" else "compare", *inputs, "--engine", "ray",
+         "--scratch", str(tmp_path / "scratch"), "-o", str(tmp_path / "out.json")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**environment, **{name: str(tmp_path / place) for name, place in own.items()}},
+    )  # fmt: skip
+    try:
+        until = time.monotonic() + 60
+        while not busy(pid) or not (tmp_path / "begun").exists():
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.send_signal(number)
+        said = process.communicate(timeout=20)
+    finally:
+        process.kill()
+        process.communicate()
+    word, code = ("Interrupted", 130) if number == signal.SIGINT else ("Terminated", 143)
+    assert (process.returncode, said) == (code, ("", f"{word}\n"))
+    until = time.monotonic() + 20
+    while busy(pid) and time.monotonic() < until:
+        time.sleep(0.05)
+    assert not busy(pid)
+    left = {path.name for path in tmp_path.rglob("*")}
+    assert left == {"temporary", "cache", "scratch", "begun"}

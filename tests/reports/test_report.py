@@ -363,17 +363,18 @@ def test_a_document_without_a_lead_begins_with_its_table() -> None:
 def test_pictures_as_files_are_named_as_their_captions(
     report: Document, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import plotly.graph_objects as go
-
     lots = iter(f"{number:06x}" for number in range(10, 99))
 
-    def drawn(figure: go.Figure, **given: Any) -> bytes:
+    def drawn(figures: list[Any], kind: str, **_: Any) -> list[bytes]:
+        return [picture(figure, kind) for figure in figures]
+
+    def picture(figure: Any, kind: str) -> bytes:
         assert [trace.uid for trace in figure.data] == [str(n) for n in range(len(figure.data))]
         lot = next(lots)
         names = f'<defs id="defs-{lot}"/><b id="clip{lot}x"/><g clip-path="url(#clip{lot}x)"/>'
-        return f"{given['format']} of {len(figure.data)} traces {names} {lot}".encode()
+        return f"{kind} of {len(figure.data)} traces {names} {lot}".encode()
 
-    monkeypatch.setattr(go.Figure, "to_image", drawn)
+    monkeypatch.setattr("nsysmoe.reports.static.draw", drawn)
     empty = Picture("Nothing to draw", lambda: None)
     page = replace(report, pictures=(*report.pictures, empty))
     written = write_pictures(page, tmp_path, "svg")

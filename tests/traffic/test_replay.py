@@ -23,6 +23,7 @@ from nsysmoe.errors import TrafficError
 from nsysmoe.export.run_json import read_rounds
 from nsysmoe.traffic.run import Options
 from tests.cli.test_cli import run
+from tests.conftest import ignored
 from tests.traffic.conftest import Scripted, start, stop, write_log
 
 # What a busy machine with two cores may add to a time; docs/production/replay.md states the
@@ -218,6 +219,20 @@ def test_interrupted_says_so_and_keeps_what_ended(server: Scripted, tmp_path: Pa
     assert told["requests"]["unsent"] > 0
     assert told["requests"]["answered"] >= 5
     assert "incomplete" in [one["code"] for one in told["findings"]]
+
+
+def test_in_the_background_of_a_script_it_goes_on(server: Scripted, tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log.jsonl", [{"tokens": 1}] * 60, gap_s=0.02)
+    out = tmp_path / "out"
+    with (
+        ignored(signal.SIGINT),
+        subprocess.Popen(command(server, log, out), stdout=subprocess.PIPE, text=True) as process,
+    ):
+        wait_for_lines(out / "requests.jsonl", 5)
+        process.send_signal(signal.SIGINT)
+        told = json.loads(process.communicate(timeout=60)[0])
+    assert process.returncode == 0
+    assert told["requests"]["answered"] == 60
 
 
 def test_a_server_that_dies_midway_and_comes_back(server: Scripted, tmp_path: Path) -> None:

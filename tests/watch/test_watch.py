@@ -26,13 +26,16 @@ from typing import Any
 import pytest
 
 import nsysmoe
+from nsysmoe.analysis.one_trace.structure import collectives
+from nsysmoe.analysis.one_trace.waits import waits
 from nsysmoe.errors import InputError, WatchError
 from nsysmoe.watch.alerts import METRICS, Alerts, read_thresholds
+from nsysmoe.watch.drops import read_capture
 from nsysmoe.watch.profiles import Profiles, Timetable
 from nsysmoe.watch.server import Server
 from nsysmoe.watch.watcher import values_of
 from tests.cli.test_cli import run
-from tests.conftest import DP2, GRAPHS, ROOT
+from tests.conftest import DP2, GRAPHS, ROOT, ignored
 from tests.watch import texts
 
 pytest.importorskip("prometheus_client", reason="pip install 'nsysmoe[watch]'")
@@ -439,6 +442,7 @@ def test_an_address_that_is_taken() -> None:
 @pytest.mark.parametrize("values", [
     [], ["--url", "http://h", "--profile-every", "10m"], ["--log", "x", "--interval", "fast"],
     ["--log", "x", "--listen", "here"], ["--log", "x", "--format", "json"],
+    ["--url", "http://h", "--profile-every", "10m", "--profiles", "d/p", "--drops", "d"],
 ])  # fmt: skip
 def test_wrong_usage(values: list[str]) -> None:
     assert run("watch", *values).exit_code == 2
@@ -537,6 +541,118 @@ def test_a_profile_is_stopped_whatever_happens(tmp_path: Path) -> None:
         with pytest.raises(KeyboardInterrupt):
             profiles.take(0.0)
     assert asked[-1] == "POST /stop_profile"
+
+
+def test_a_start_without_an_answer_may_have_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("nsysmoe.watch.server._PROFILE_S", 0.3)
+
+    class Slow(dict[str, tuple[int, str]]):
+        def get(self, path: str, default: Any = None) -> Any:
+            if path == "/start_profile":
+                time.sleep(1.0)
+            return super().get(path, default)
+
+    with serving(Slow({"/start_profile": (200, ""), "/stop_profile": (200, "")})) as (url, asked):
+        profiles = Profiles(Server(url), Timetable(600, 2), tmp_path)
+        assert not profiles.take(0.0)
+    assert profiles.failed == "timed out"
+    assert asked == ["POST /start_profile", "POST /stop_profile"]
+
+
+def test_profiles_that_cannot_be_used_do_not_fill_the_disk(tmp_path: Path) -> None:
+    """One may not be whole yet, and be read again; the last stays, to see why."""
+    before = tmp_path / "mine.nsys-rep"
+    before.touch()
+    os.utime(before, (1e9, 1e9))
+    with serving({"/start_profile": (200, ""), "/stop_profile": (200, "")}) as (url, _):
+        profiles = Profiles(Server(url), Timetable(600, 2), tmp_path, lambda _: None)
+        assert profiles.take(0.0)
+    made = [tmp_path / f"serve.{number}.nsys-rep" for number in range(4)]
+    for path in made:
+        path.touch()
+        profiles.give_up(path)
+    profiles.give_up(before)
+    profiles.clear_useless(time.time() + 30)
+    assert all(path.exists() for path in made), "may still be written"
+    profiles.clear(made[0], 0.5)
+    profiles.clear_useless(time.time() + 100)
+    assert sorted(tmp_path.iterdir()) == [before, made[0], made[3]]
+    profiles.clear_useless(time.time() + 100)
+
+
+def fake_nsys(folder: Path) -> tuple[Path, Path]:
+    """Write an nsys that exports reports of ``as_report``, and return it and what it notes."""
+    program, notes = folder / "nsys", folder / "exported"
+    program.write_text(
+        f"#!{sys.executable}\nimport sys\nfrom pathlib import Path\nwords = sys.argv[1:]\n"
+        "if '-o' in words:\n"
+        f"    Path('{notes}').open('a').write(Path(words[-1]).name + '\\n')\n"
+        "    data = Path(words[-1]).read_bytes()[4:]\n"
+        "    Path(words[words.index('-o') + 1]).write_bytes(data)\n"
+    )
+    program.chmod(0o755)
+    return program, notes
+
+
+def as_report(trace: Path) -> bytes:
+    return b"NSYS" + trace.read_bytes()
+
+
+def test_a_report_is_exported_once_and_nothing_of_it_is_kept(
+    tmp_path: Path, cache_folder: Path
+) -> None:
+    program, notes = fake_nsys(tmp_path)
+    report = tmp_path / "serve.1.nsys-rep"
+    report.write_bytes(as_report(DP2 / "eplb_on.sqlite"))
+    os.utime(report, (1e9, 1e9))
+    found = read_capture(report, str(program))
+    assert notes.read_text() == "serve.1.nsys-rep\n"
+    rows = collectives(DP2 / "eplb_on.sqlite").rows
+    assert found.transfer_ns == sum(row["transfer_ns"] or 0 for row in rows)
+    assert found.wait_ns == waits(DP2 / "eplb_on.sqlite").whole["wait_ns"]
+    assert not list(cache_folder.rglob("export*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP])
+def test_ended_in_a_long_profile_it_stops_it_at_once(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    answers = {"/start_profile": (200, ""), "/stop_profile": (200, ""), "/metrics": (200, "")}
+    with serving(answers) as (url, asked):
+        process = start_watch(
+            "--url", url, "--profiles", tmp_path, "--profile-every", "20m", "--for", "10m",
+            "--interval", "50ms",
+        )  # fmt: skip
+        try:
+            limit = time.monotonic() + 60
+            while "POST /start_profile" not in asked and time.monotonic() < limit:
+                time.sleep(0.05)
+            process.send_signal(number)
+            process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+    assert process.returncode == 128 + number
+    assert asked.count("POST /stop_profile") == 1
+
+
+def test_in_the_background_of_a_script_it_goes_on(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    log.write_text(texts.eplb_line(10, -3))
+    with ignored(signal.SIGINT):
+        process = start_watch("--log", log, "--interval", "50ms")
+    assert process.stdout is not None
+    try:
+        assert "firing" in process.stdout.readline()
+        process.send_signal(signal.SIGINT)
+        with log.open("a") as file:
+            file.write(texts.eplb_line(0, 128))
+        assert "eplb_died ok" in process.stdout.readline()
+    finally:
+        process.kill()
+        process.communicate()
 
 
 @pytest.mark.parametrize("url", [

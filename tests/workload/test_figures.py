@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -180,12 +181,7 @@ def test_a_table_of_something_else(tmp_path: Path) -> None:
 def test_static_pictures_need_what_draws_them(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import plotly.graph_objects as go
-
-    def fail(*_: object, **__: object) -> None:
-        raise ValueError("no kaleido")
-
-    monkeypatch.setattr(go.Figure, "to_image", fail)
+    monkeypatch.setitem(sys.modules, "kaleido", None)
     assert run(table, "--static", "svg").exit_code == 2
     found = run(table, "--folder", tmp_path / "out", "--static", "svg")
     assert found.exit_code == 1

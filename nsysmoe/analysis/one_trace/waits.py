@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from nsysmoe.analysis.reading.arrivals import (
     MET,
@@ -96,17 +96,50 @@ def waits(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
-        known = _ledger(trace, by)
-        clocks = known_clocks(trace) if trace.members else None
-        across = (
-            waits_of_files(trace, trace.frame("matched_collectives", MET))
-            if trace.members
-            else None
-        )
-        findings, hosts = trace.findings(), trace.hosts
+        read = _read(trace, by)
+    return _told(str(run.path), by, read)
+
+
+def waits_and_transfer(path: Source, *, nsys: str | None = None) -> tuple[Waits, int]:
+    """Return what ``waits`` does by cause, and the transfer of all collectives, ns.
+
+    A report is exported once for both.
+
+    Raises:
+        MissingDataError: No collective could be paired across ranks.
+        NsysmoeError: The input cannot be used.
+    """
+    run = only_run(path, nsys=nsys)
+    with run.opened(nsys=nsys) as trace:
+        read = _read(trace, "cause")
+        transfer_ns = trace.frame("collective_totals", ("transfer_ns",))["transfer_ns"].sum()
+    return _told(str(run.path), "cause", read), int(transfer_ns)
+
+
+class _Read(NamedTuple):
+    """What is read of a trace for its waits; clocks and meetings of several files alone."""
+
+    known: pl.DataFrame
+    clocks: pl.DataFrame | None
+    across: pl.DataFrame | None
+    findings: list[Finding]
+    hosts: Mapping[int, str]
+
+
+def _read(trace: Trace, by: By) -> _Read:
+    known = _ledger(trace, by)
+    if not trace.members:
+        return _Read(known, None, None, trace.findings(), trace.hosts)
+    clocks = known_clocks(trace)
+    across = waits_of_files(trace, trace.frame("matched_collectives", MET))
+    return _Read(known, clocks, across, trace.findings(), trace.hosts)
+
+
+def _told(source: str, by: By, read: _Read) -> Waits:
+    known, clocks, across, findings, hosts = read
     if known.is_empty():
         raise MissingDataError(
-            f"{run.path} has no waiting to explain: no collective could be paired across ranks; "
+            f"{source} has no waiting to explain: no collective could be paired across ranks; "
             "`nsysmoe collectives` says why"
         )
 
@@ -115,7 +148,6 @@ def waits(
         waits_with_phases,
     )
 
-    source = str(run.path)
     if clocks is not None:
         findings += unsure_waits(known["wait_ns"], clocks, source)
     keys = _KEYS[by]

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Picture, Row, Table
 from nsysmoe.reports.pictures.sweep import AXES, sweep_figure
-from nsysmoe.reports.static import write_image, write_rows
+from nsysmoe.reports.static import write_images, write_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
     from nsysmoe.analysis.experiments.figures import Figure, Figures, Panel
+    from nsysmoe.reports.static import Suffix
 
 _CAPTIONS = {
     1: "Figure 1: TTFT by settings",
@@ -71,7 +72,7 @@ def figures_page(found: Figures) -> Document:
     )
 
 
-def write_figures(found: Figures, folder: Path, static: str | None) -> list[Path]:
+def write_figures(found: Figures, folder: Path, static: Suffix | None) -> list[Path]:
     """Write ``figure-N.csv``, and ``figure-N.svg`` or ``.png`` if asked for; return the files.
 
     Raises:
@@ -82,11 +83,9 @@ def write_figures(found: Figures, folder: Path, static: str | None) -> list[Path
         write_rows(figure_rows(figure), path)
     if static is None:
         return list(figures)
-    # Last: whether pictures can be drawn is seen when the first is.
-    drawn = {path.with_suffix(f".{static}"): figure for path, figure in figures.items()}
-    for path, figure in drawn.items():
-        write_image(sweep_figure(figure), path)
-    return [*figures, *drawn]
+    # Last: only now is seen whether pictures can be drawn.
+    drawn = {path.with_suffix(f".{static}"): sweep_figure(one) for path, one in figures.items()}
+    return [*figures, *write_images(drawn, static)]
 
 
 def figure_rows(figure: Figure) -> list[dict[str, Any]]:
