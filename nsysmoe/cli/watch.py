@@ -148,8 +148,8 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
             sys.exit(_FIRING_EXIT if found.is_firing else 0)
         if printer.output is not None or printer.format_ is not None:
             raise click.UsageError("--format and -o go with --once")
-        _end_by_itself()
-        looks = _looks(watcher, given["interval"], _exporter(given["listen"]))
+        heard = _end_by_itself()
+        looks = _looks(watcher, given["interval"], _exporter(given["listen"]), heard)
         with working("Reading what is there"):
             first = next(looks)
         _follow(chain([first], looks))
@@ -157,18 +157,25 @@ def command(printer: Printer, once: bool, **given: Any) -> None:
         watcher.close()
 
 
-def _end_by_itself() -> None:
+def _end_by_itself() -> list[int]:
     """Let signals end the command as Ctrl-C does: a profile that is being taken is stopped.
 
     That may take longer than other commands have for their end. What is ignored stays so.
+
+    Returns:
+        The exit status that each signal asked for: Python drops what a handler raises in the
+        middle of a clean-up of its own (of an import, of a weak reference), so it is asked again.
     """
+    heard: list[int] = []
 
     def end(number: int, _frame: FrameType | None) -> None:
-        sys.exit(_STATUS[signal.Signals(number)])
+        heard.append(_STATUS[signal.Signals(number)])
+        sys.exit(heard[0])
 
     for number in _STATUS:
         if signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, end)
+    return heard
 
 
 def _watcher(given: dict[str, Any]) -> Watcher:
@@ -238,14 +245,15 @@ def _exporter(address: tuple[str, int] | None) -> Callable[[Snapshot], None]:
 
 
 def _looks(
-    watcher: Watcher, interval_s: float, show: Callable[[Snapshot], None]
+    watcher: Watcher, interval_s: float, show: Callable[[Snapshot], None], heard: list[int]
 ) -> Iterator[Snapshot]:
-    while True:
+    while not heard:
         started = time.monotonic()
         found = watcher.look()
         show(found)
         yield found
         time.sleep(max(0.0, interval_s - (time.monotonic() - started)))
+    sys.exit(heard[0])
 
 
 def _follow(looks: Iterable[Snapshot]) -> None:
