@@ -16,6 +16,8 @@ for run in main/off/run-*; do
     nsysmoe advise --routing "$run/routing.npz" --trace "$run/trace.sqlite" \
         -o "$out/advise-$(basename "$run").md"
 done
+nsysmoe advise --routing main/off/run-1/routing.npz --trace main/off/run-1/trace.sqlite \
+    --redundant 2 -o "$out/advise-redundant-2.md"
 for arm in off on; do
     nsysmoe bound "main/$arm/run-1/trace.sqlite" -o "$out/bound-$arm.md"
     for run in "main/$arm"/run-*; do
