@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -25,13 +26,15 @@ from nsysmoe.metrics.kernel_time.schedule import schedule_values
 from nsysmoe.metrics.kernel_time.steps import (
     SUMS,
     distorted,
-    launches_by_slice,
     step_table,
     undistorted,
     with_typical,
     with_work,
 )
-from nsysmoe.metrics.kernel_time.work import work_difference
+from nsysmoe.metrics.kernel_time.work import work_difference, work_done
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EVENTS = {"start_ns": pl.Int64, "end_ns": pl.Int64}
 NONE = pl.DataFrame(schema=EVENTS)
@@ -109,8 +112,17 @@ CUTS = pl.DataFrame(
 SLICED = COLLECTIVES.with_columns(slice=pl.Series([1, 1, 2, 2]))
 
 
+def by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+    """Return view ``moe_slices``, in plain Python."""
+    starts, found = cuts["start_ns"].to_list(), dict[int, list[int]]()
+    for start, duration in launches.select("start_ns", "dur_ns").iter_rows():
+        found.setdefault(max(sum(at <= start for at in starts) - 1, 0), []).append(duration)
+    rows = [(n, len(d), sum(d), float(sum(x * x for x in d))) for n, d in found.items()]
+    return pl.DataFrame(rows, schema=["slice", "launches", "dur_ns", "squares"], orient="row")
+
+
 def table_of() -> pl.DataFrame:
-    return step_table(with_work(CUTS, WORK), launches_by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
+    return step_table(with_work(CUTS, WORK), by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
 
 
 def test_what_each_step_holds() -> None:
@@ -174,7 +186,7 @@ def test_steps_add_up_wherever_launches_fall(
         pl.col("slice").cast(pl.Int64), "step", "phase", "start_ns", wall_ns="window_ns"
     )
     work = cuts.select("slice", "start_ns", "phase", blocks=pl.lit(8, pl.Int64))
-    table = step_table(with_work(cuts, work), launches_by_slice(cuts, frame), CELLS, SLICED, time)
+    table = step_table(with_work(cuts, work), by_slice(cuts, frame), CELLS, SLICED, time)
     assert table.height == len(windows)
     assert table["wall_ns"].sum() == sum(windows)
     assert table["launches"].sum() == len(launches)
@@ -542,6 +554,7 @@ def test_fewer_than_sixteen_durations_say_nothing() -> None:
     assert split_durations(np.array(short + long)) is None
     assert split_durations(np.array([*short, *long, 0.0, 0.0])) is None
     assert split_durations(np.array([])) is None
+    assert split_durations(np.array([1e4, 3e5] * 7)) is None
 
 
 @settings(max_examples=30)
@@ -760,15 +773,35 @@ STEPS = pl.DataFrame(
 )
 RANKED = {
     "rank": pl.Int64, "step": pl.Int64, "pass": pl.Int64, "phase": pl.String, "dur_ns": pl.Int64,
+    "launches": pl.Int64,
 }  # fmt: skip
-PHASED = pl.DataFrame(
-    [
-        (0, 0, 0, "prefill", 30), (1, 0, 0, "prefill", 40), (0, 1, 1, "decode", 4),
-        (1, 1, 1, "decode", 6), (0, None, None, None, 1), (0, None, 2, "dummy", 2),
-        (0, None, 2, "dummy", 2), (0, None, 3, "dummy", 2), (1, None, 3, "dummy", 2),
-    ],
-    schema=RANKED, orient="row",
-)  # fmt: skip
+
+
+NOTHING = (
+    pl.DataFrame(schema=RANKED),
+    pl.DataFrame(
+        schema={"rank": pl.Int64, "phase": pl.String, "steps": pl.Int64, "passes": pl.Int64}
+    ),
+)
+
+
+def times_of(
+    steps: pl.DataFrame, launches: Sequence[tuple[Any, ...]], communication: pl.DataFrame
+) -> list[tuple[Any, ...]]:
+    """Return what ``phase_times`` says of launches, each given alone."""
+    summed = pl.DataFrame([(*row, 1) for row in launches], schema=RANKED, orient="row")
+    launched_in = summed.group_by("rank", "phase").agg(
+        pl.col("step", "pass").drop_nulls().n_unique().cast(pl.Int64)
+    )
+    launched_in = launched_in.rename({"step": "steps", "pass": "passes"})
+    return phase_times(steps, summed, launched_in, CRITICAL, engines(communication)).rows()
+
+
+PHASED = [
+    (0, 0, 0, "prefill", 30), (1, 0, 0, "prefill", 40), (0, 1, 1, "decode", 4),
+    (1, 1, 1, "decode", 6), (0, None, None, None, 1), (0, None, 2, "dummy", 2),
+    (0, None, 2, "dummy", 2), (0, None, 3, "dummy", 2), (1, None, 3, "dummy", 2),
+]  # fmt: skip
 CRITICAL = pl.DataFrame({"phase": ["prefill", "decode"], "slowest_ns": [40, 6]})
 
 
@@ -779,8 +812,7 @@ def test_an_engines_tokens_count_once_and_those_of_two_engines_twice(
     communication: pl.DataFrame, tokens: tuple[int, int]
 ) -> None:
     """Though data-parallel ranks walk through identical steps here."""
-    rows = phase_times(STEPS, PHASED, CRITICAL, engines(communication)).rows()
-    assert rows == [
+    assert times_of(STEPS, PHASED, communication) == [
         ("prefill", 1, 2, 70, 40, tokens[0]),
         ("decode", 2, 2, 10, 6, tokens[1]),
         # Rank 0 made two such passes, rank 1 one.
@@ -789,13 +821,34 @@ def test_an_engines_tokens_count_once_and_those_of_two_engines_twice(
     ]
 
 
-def test_without_ranges_steps_are_counted_by_launches_and_tokens_are_unknown() -> None:
-    launches = pl.DataFrame(
-        [
-            (0, 0, 0, "decode", 3), (0, 1, 1, "decode", 3), (1, 0, 0, "decode", 3),
-            (1, None, None, "prefill", 9),
-        ],
-        schema=RANKED, orient="row",
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "prefill", "decode"]), st.none() | st.integers(1, 30)),
+        max_size=40,
+    )
+)
+def test_grids_of_each_phase(launches: list[tuple[str | None, int | None]]) -> None:
+    counts = Counter(launches)
+    grids = pl.DataFrame(
+        [(*key, count) for key, count in counts.items()],
+        schema={"phase": pl.String, "blocks": pl.Int64, "launches": pl.Int64}, orient="row",
     )  # fmt: skip
-    rows = phase_times(STEPS.head(0), launches, CRITICAL, engines(DATA_PARALLEL)).rows()
-    assert rows == [("decode", 2, 3, 9, 6, None), ("prefill", None, 1, 9, 40, None)]
+    expected = {}
+    for phase in {phase for phase, _ in launches if phase is not None}:
+        known = [blocks for told, blocks in launches if told == phase and blocks is not None]
+        expected[phase] = {
+            "median": median(known) if known else None, "largest": max(known, default=None)
+        }  # fmt: skip
+    times = phase_times(STEPS.head(0), *NOTHING, CRITICAL.head(0), engines(DATA_PARALLEL))
+    assert work_done(times, grids)["blocks"] == expected
+
+
+def test_without_ranges_steps_are_counted_by_launches_and_tokens_are_unknown() -> None:
+    launches = [
+        (0, 0, 0, "decode", 3), (0, 1, 1, "decode", 3), (1, 0, 0, "decode", 3),
+        (1, None, None, "prefill", 9),
+    ]  # fmt: skip
+    assert times_of(STEPS.head(0), launches, DATA_PARALLEL) == [
+        ("decode", 2, 3, 9, 6, None),
+        ("prefill", None, 1, 9, 40, None),
+    ]
