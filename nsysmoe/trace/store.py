@@ -50,7 +50,7 @@ _STRINGS = "nsys.StringIds"
 FUNCTIONS = "nsysmoe.kernel_functions"
 _NCCL_RANGES = "nsysmoe.nccl_ranges"
 # What analyses may say of a trace, and views then go by.
-TOLD = frozenset({"nsysmoe.phase_partings"})
+TOLD = frozenset({"nsysmoe.phase_partings", "nsysmoe.clock_residual"})
 _MADE_HERE = {_STRINGS, FUNCTIONS, _NCCL_RANGES, *TOLD}
 _INT64_MAX = 2**63 - 1
 _EXPORT_SETTINGS = (

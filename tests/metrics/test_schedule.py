@@ -574,18 +574,18 @@ def test_partings_scale_with_durations(scale: float, ratio: float, seed: int) ->
 # --- who is late ---------------------------------------------------------------------------------
 
 
-def arrivals(last: str, margin: int = 100, communicator: int = 0) -> pl.DataFrame:
-    """Meetings of ranks A and B, one every 10 ns, and who came last in each."""
+def turns(last: str, communicator: int = 0, device: int = 0, host: int = 1) -> pl.DataFrame:
+    """View ``arrival_turns`` of meetings in each of which rank A or B came last."""
+    pairs = list(zip(last, f" {last}", strict=False))
     return pl.DataFrame(
         [
-            (1 << 48, 0, device, communicator, 10 * number, "AB"[device] == letter, margin)
-            for number, letter in enumerate(last)
-            for device in (0, 1)
+            (
+                communicator, host << 48, 0, device + "AB".index(name), last.count(name),
+                sum(here == name and before not in {name, " "} for here, before in pairs),
+            )
+            for name in sorted(set(last))
         ],
-        schema=[
-            "global_pid", "process_id", "device_id", "communicator", "start_ns", "is_last",
-            "margin_ns",
-        ],
+        schema=["communicator", "global_pid", "process_id", "device_id", "meetings", "switches"],
         orient="row",
     )  # fmt: skip
 
@@ -602,45 +602,27 @@ def arrivals(last: str, margin: int = 100, communicator: int = 0) -> pl.DataFram
 def test_the_last_is_stable_or_rotates(
     last: str, shares: list[tuple[int, int, float]], switches: float
 ) -> None:
-    found = last_arrivals(arrivals(last), 0).to_dicts()
+    found = last_arrivals(turns(last)).to_dicts()
     assert [(row["device"], row["last"]) for row in found] == [known[:2] for known in shares]
     assert [row["share"] for row in found] == pytest.approx([known[2] for known in shares])
     assert [row["switches"] for row in found] == pytest.approx([switches] * len(found))
 
 
-def test_margins_that_the_clocks_cannot_tell_are_left_out() -> None:
-    assert last_arrivals(arrivals("AAA", 100), 100).is_empty()
-    near = arrivals("BBBB", 40).with_columns(pl.col("start_ns") + 1000)
-    unmatched = arrivals("A").with_columns(
-        is_last=pl.lit(None, pl.Boolean), margin_ns=pl.lit(None, pl.Int64)
-    )
-    mixed = pl.concat([arrivals("AAB", 60), near, unmatched])
-    found = last_arrivals(mixed, 50).to_dicts()
-    assert [(row["device"], row["last"], row["switches"]) for row in found] == [
-        (0, 2, 0.5), (1, 1, 0.5)
-    ]  # fmt: skip
-
-
 def test_one_meeting_switches_nothing() -> None:
-    (row,) = last_arrivals(arrivals("A"), 0).to_dicts()
+    (row,) = last_arrivals(turns("A")).to_dicts()
     assert (row["last"], row["switches"]) == (1, None)
+    assert last_arrivals(turns("A").clear()).is_empty()
 
 
 def test_a_rank_that_is_always_the_last_of_its_group_does_not_rotate() -> None:
-    first = arrivals("AAAA")
-    second = arrivals("AAAA", communicator=2).with_columns(
-        pl.col("device_id") + 2, pl.col("start_ns") + 5
-    )
-    found = last_arrivals(pl.concat([first, second]), 0).to_dicts()
+    found = last_arrivals(pl.concat([turns("AAAA"), turns("AAAA", 2, device=2)])).to_dicts()
     assert [(row["device"], row["last"], row["switches"]) for row in found] == [
         (0, 4, 0.0), (2, 4, 0.0)
     ]  # fmt: skip
 
 
 def test_processes_of_two_hosts_that_share_a_number_are_two_ranks() -> None:
-    here = arrivals("AAAA").filter(pl.col("device_id") == 0)
-    there = here.with_columns(pl.col("global_pid") + (1 << 48), pl.col("start_ns") + 5)
-    found = last_arrivals(pl.concat([here, there]), 0).to_dicts()
+    found = last_arrivals(pl.concat([turns("AAAA"), turns("AAAA", host=2)])).to_dicts()
     assert [(row["global_pid"] >> 48, row["last"]) for row in found] == [(1, 4), (2, 4)]
 
 

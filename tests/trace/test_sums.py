@@ -226,6 +226,32 @@ def test_ranks_that_came_last(trace: nsysmoe.Trace) -> None:
     assert rows_of(trace.frame("last_arrivals"), columns) == rows_of(last, columns)
 
 
+def test_who_took_over_as_the_last(trace: nsysmoe.Trace) -> None:
+    last = trace.frame("last_arrivals").sort("communicator", "start_ns").to_dicts()
+    margins = sorted(row["margin_ns"] for row in last)
+    # Margins that the clocks cannot tell are left out.
+    for residual in (0, margins[len(margins) // 2]):
+        found: dict[tuple[object, ...], list[int]] = {}
+        before: dict[object, tuple[object, ...]] = {}
+        for row in last:
+            if row["margin_ns"] > residual:
+                key = tuple(row[name] for name in ("communicator", *DEVICE))
+                sums = found.setdefault(key, [0, 0])
+                sums[0] += 1
+                sums[1] += before.get(row["communicator"], key) != key
+                before[row["communicator"]] = key
+        with nsysmoe.open(trace.path) as other:
+            if residual:
+                other.tell("nsysmoe.clock_residual", [(residual,)])
+            turns = other.frame("arrival_turns")
+        columns = ["communicator", *DEVICE, "meetings", "switches"]
+        assert rows_of(turns, columns) == {(*key, *sums) for key, sums in found.items()}
+        assert turns["switches"].sum() > 0
+    meetings = {(row["communicator"], row["name_id"], row["ordinal"]) for row in last}
+    expected = Counter(communicator for communicator, _, _ in meetings)
+    assert dict(trace.frame("communicator_meetings").iter_rows()) == expected
+
+
 def test_why_ranks_waited_by_phase(trace: nsysmoe.Trace) -> None:
     steps = dict(trace.frame("collective_steps").select("kernel_id", "phase").iter_rows())
     ledger = trace.frame("wait_ledger")

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nsysmoe.analysis.reading.arrivals import (
     MET,
+    TURNS,
     arrivals,
     arrivals_text,
     known_clocks,
@@ -71,11 +72,10 @@ def collectives(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(
-            ("collective_totals", None), ("last_arrivals", None), ("clocks", None), _GRAPHS
-        )
+        trace.read_ahead(("collective_totals", None), *TURNS, ("clocks", None), _GRAPHS)
         totals = with_host(trace.frame("collective_totals"), trace.hosts)
-        last, clocks = with_host(trace.frame("last_arrivals"), trace.hosts), known_clocks(trace)
+        clocks = known_clocks(trace)
+        last = arrivals(trace, clocks, trace.hosts)
         across, transfers, unsure = _across_files(trace, clocks, str(run.path))
         findings = _odd(trace)
 
@@ -219,8 +219,8 @@ def _require_cells(trace: Trace, cells: pl.DataFrame, launches: pl.DataFrame) ->
     raise MissingDataError(f"{trace.path} has no balance to measure: {reason}")
 
 
-def _last_to_arrive(events: pl.DataFrame, clocks: pl.DataFrame) -> list[Finding]:
-    if (part := arrivals(events, clocks)) is None:
+def _last_to_arrive(part: dict[str, Any] | None, clocks: pl.DataFrame) -> list[Finding]:
+    if part is None:
         return []
     message = f"who arrives last at collectives: {arrivals_text(part)}"
     evidence = {**part, "clocks": clocks.drop("global_pid").to_dicts()}

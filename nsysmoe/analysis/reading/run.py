@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.reading.arrivals import (
     MET,
+    TURNS,
+    arrivals,
     known_clocks,
     transfers_of_files,
     waits_of_files,
@@ -59,7 +61,7 @@ _SCHEDULE = (
     ("moe_cell_places", None),
     ("collective_phases", None),
     ("collective_slices", None),
-    ("last_arrivals", None),
+    *TURNS,
     ("clocks", None),
     ("device_time", None),
     ("slices", None),
@@ -92,7 +94,7 @@ class Schedule:
             ``mean_ns``, ``slowest_rank``, ``start_ns`` and ``phase``, in the order of cells.
         collectives: View ``collective_phases``.
         sliced: View ``collective_slices``.
-        arrivals: View ``last_arrivals``.
+        arrivals: Who arrives last (``arrivals.arrivals``).
         device_time: View ``device_time``.
         slices: View ``slices`` with what ``metrics.kernel_time.steps.with_work`` adds.
         steps: View ``steps``, no rows where the trace has no ranges.
@@ -115,7 +117,7 @@ class Schedule:
     cells: pl.DataFrame
     collectives: pl.DataFrame
     sliced: pl.DataFrame
-    arrivals: pl.DataFrame
+    arrivals: dict[str, Any] | None
     device_time: pl.DataFrame
     slices: pl.DataFrame
     steps: pl.DataFrame
@@ -440,16 +442,17 @@ def _read_schedule(trace: Trace) -> Schedule:
 
     collectives, device_time = trace.frame("collective_phases"), trace.frame("device_time")
     slices = with_work(trace.frame("slices").sort("slice"), trace.frame("slice_work"))
+    clocks = known_clocks(trace)
     return Schedule(
         collectives=collectives,
         sliced=trace.frame("collective_slices"),
-        arrivals=trace.frame("last_arrivals"),
+        arrivals=arrivals(trace, clocks),
         device_time=device_time,
         slices=slices,
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         stalls=read_stalls(trace),
-        clocks=known_clocks(trace),
+        clocks=clocks,
         waits=with_known_phase(trace.frame("wait_causes")),
         gaps=trace.frame("idle_causes"),
         # The largest comes last, and most of it goes before another run is read.
