@@ -197,6 +197,9 @@ def arrivals(
     from nsysmoe.metrics.kernel_time.collectives import last_arrivals  # noqa: PLC0415 - imports polars
 
     residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
+    if math.isnan(residual):
+        # Clocks that could not be compared agree to nothing: nobody can say who was last.
+        return None
     # Margins are integers: none lies between the two.
     trace.tell("nsysmoe.clock_residual", [(math.floor(residual),)])
     rows = last_arrivals(with_host(trace.frame("arrival_turns"), hosts or {})).to_dicts()
