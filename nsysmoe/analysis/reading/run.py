@@ -476,13 +476,15 @@ def _read_work(
     apart = phases_apart(device_time, slices, "window_ns")
     # Ranks that meet nowhere are in phases of their own.
     is_apart = not apart.is_empty() and bool(collectives["is_matched"].any())
+    # Before cells, which have more rows to keep.
+    durations = _read_durations(trace, launches, is_apart=is_apart)
     cells = read_cells(trace).select(_KEPT)
     steps = trusted_steps(trace.frame("steps"), launches)
     times = phase_times(
         steps, launches, trace.frame("moe_phase_steps"), _paired(cells), engines(collectives)
     )
     return {
-        **_read_durations(trace, launches, is_apart=is_apart),
+        **durations,
         "apart": apart if is_apart else apart.clear(),
         "worked": trace.frame("moe_slices"),
         "layers": launches.group_by("layer", "rank").agg(pl.col("dur_ns").sum()),
