@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 LAYERS = ("source", "staging", "intervals", "marts")
 SCHEMAS = ("nsys", "nsysmoe", "staging", "intervals")
 # Sources that nsysmoe fills itself; the others are tables of nsys's.
-_MADE_HERE = ("kernel_functions", "nccl_ranges")
+_MADE_HERE = ("kernel_functions", "nccl_ranges", "phase_partings", "clock_residual")
 _REFERENCE = re.compile(
     r"\b(?:from|join|references)\s+((?:nsys|nsysmoe|staging|intervals|main)\.\w+)"
 )

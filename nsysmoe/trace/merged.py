@@ -35,7 +35,7 @@ from nsysmoe.trace.parts import (
     Parts,
     make_parts,
 )
-from nsysmoe.trace.store import FUNCTIONS, connected, make
+from nsysmoe.trace.store import FUNCTIONS, TOLD, connected, make
 from nsysmoe.trace.trace import Trace
 
 if TYPE_CHECKING:
@@ -214,6 +214,15 @@ class MergedStore:
         self.connection.close()
         self._place.close()
 
+    def tell(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Fill a source table of ``TOLD``; no kept table stands on it."""
+        kinds = ", ".join(
+            f'"{column.name}" {column.type}' for column in over_parts().sources[table]
+        )
+        name = table.partition(".")[2]
+        self._fill(name, kinds, rows)
+        self.connection.execute(f"create or replace view {table} as from run.{name}")
+
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query of our own over what is there already."""
         return self.connection.execute(query).fetchall()
@@ -271,7 +280,7 @@ class MergedStore:
                 if part in FIRST | SECOND:
                     more = {_WITH[name] for name in columns if name in _WITH}
                     found[part] = found.get(part, frozenset()) | columns | more
-                elif part != FUNCTIONS:
+                elif part != FUNCTIONS and part not in TOLD:
                     raise QueryError(
                         f"this needs {part.partition('.')[2]} of all files at once, which is not "
                         "kept of a run of several files; ask one of its files"

@@ -48,7 +48,9 @@ KERNELS = "nsys.CUPTI_ACTIVITY_KIND_KERNEL"
 _STRINGS = "nsys.StringIds"
 FUNCTIONS = "nsysmoe.kernel_functions"
 _NCCL_RANGES = "nsysmoe.nccl_ranges"
-_MADE_HERE = {_STRINGS, FUNCTIONS, _NCCL_RANGES}
+# What analyses may say of a trace, and views then go by.
+TOLD = frozenset({"nsysmoe.phase_partings", "nsysmoe.clock_residual"})
+_MADE_HERE = {_STRINGS, FUNCTIONS, _NCCL_RANGES, *TOLD}
 _INT64_MAX = 2**63 - 1
 _EXPORT_SETTINGS = (
     "name in ('EXPORT_PRODUCT_VERSION', 'EXPORT_SCHEMA_VERSION', 'EXPORT_PARAM_TIME_NORMALIZE', "
@@ -155,6 +157,12 @@ class Store:
             self.connection.unregister("incoming")
         self._made.add(table)
         self._given |= {table}
+
+    def tell(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Fill a source table of ``TOLD``; no kept table stands on it."""
+        columns = catalogue().sources[table]
+        self._create_from_rows(table, columns, rows)
+        self._show(table, list(columns))
 
     def fetch(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a query of our own over what has been read already."""

@@ -30,7 +30,7 @@ from nsysmoe.trace.room import out_of_room
 from nsysmoe.trace.store import FUNCTIONS, Store, no_kernels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     import polars as pl
@@ -80,6 +80,7 @@ class Trace:
         self._limits = limits
         self._odd = Oddities()
         self._ahead: list[Question] = []
+        self._told: dict[str, Sequence[tuple[Any, ...]]] = {}
         self._lock = RLock()
 
     @cached_property
@@ -89,7 +90,10 @@ class Trace:
     @cached_property
     def _store(self) -> Store:
         """What has been read; kept answers need none."""
-        return Store(self.path, self._export, self._class_map, self._limits)
+        store = Store(self.path, self._export, self._class_map, self._limits)
+        for table, rows in self._told.items():
+            store.tell(table, rows)
+        return store
 
     @property
     def file_clocks(self) -> tuple[FileClock, ...]:
@@ -173,6 +177,20 @@ class Trace:
         with self._answering():
             self._store.give(table, pq.read_table(path))
 
+    def tell(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Say what an analysis found out, for views that go by it (``store.TOLD``).
+
+        Answers of these views are others from here on, and kept as such.
+
+        Args:
+            table: The source table's full name.
+            rows: All its columns, in order.
+        """
+        with self._answering():
+            self._told[table] = rows
+            if "_store" in self.__dict__:
+                self._store.tell(table, rows)
+
     def read_views(self, wanted: Iterable[tuple[str, tuple[str, ...]]]) -> None:
         """Read at once what ``view_batches`` is going to need, views of every layer included."""
         with self._answering():
@@ -250,11 +268,21 @@ class Trace:
             ]
 
     def _is_kept(self, question: Question) -> bool:
-        return self._kept is not None and self._kept.has(question)
+        return self._kept is not None and self._kept.has(self._as_kept(question))
+
+    def _as_kept(self, question: Question) -> Question:
+        """Return a question under the name that its answer is kept by."""
+        view, columns, during = question
+        if self._told and not self._told.keys().isdisjoint(catalogue().reached(f"main.{view}")):
+            return (f"{view}, as told", columns, during)
+        return question
 
     def _answer(self, question: Question) -> pl.DataFrame:
         """Return a kept answer, or work it out and keep it."""
-        if self._kept is not None and (found := self._kept.get(question)) is not None:
+        if (
+            self._kept is not None
+            and (found := self._kept.get(self._as_kept(question))) is not None
+        ):
             frame, notes = found
             self._odd.add(notes)
             return frame
@@ -267,7 +295,7 @@ class Trace:
             query += f" where start_ns >= {int(during[0])} and start_ns < {int(during[1])}"
         frame = _frame(self._store.relation(query, name))
         if self._kept is not None:
-            self._kept.put(question, frame, self._oddities())
+            self._kept.put(self._as_kept(question), frame, self._oddities())
         return frame
 
     def _cursor(self) -> duckdb.DuckDBPyConnection:

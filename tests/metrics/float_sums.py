@@ -15,7 +15,7 @@ from nsysmoe.metrics.kernel_time.clock_error import (
     waits_across_clocks,
 )
 from nsysmoe.metrics.kernel_time.conservation import conservation
-from nsysmoe.metrics.kernel_time.durations import duration_statistics, pooled_statistics
+from nsysmoe.metrics.kernel_time.durations import counted_statistics, pooled_statistics
 from nsysmoe.metrics.kernel_time.imbalance import imbalance, slowest_ranks
 from nsysmoe.metrics.kernel_time.rearrangement import rearrangement_effects
 from nsysmoe.metrics.kernel_time.schedule import schedule_values
@@ -171,10 +171,11 @@ def answers(order: int) -> dict[str, object]:
     launches = shuffled(
         pl.DataFrame(
             {"global_pid": [1, 2] * 40_000, "device_id": [0, 1] * 40_000,
-             "dur_ns": CHANCE.integers(1, 90_000, 80_000)}
+             "dur_ns": CHANCE.integers(1, 90_000, 80_000), "launches": [1] * 80_000}
         )
     )  # fmt: skip
     sums = {name: CHANCE.integers(1, 10**9, SLICES) for name in SUMS if name not in MADE}
+    sums["dur_ns"] = sums.pop("total_ns")
     worked = pl.DataFrame({"slice": np.arange(SLICES), **sums})
     work = cuts.select("slice", "start_ns", "phase", blocks=pl.lit(64, pl.Int64))
     met = shuffled(collectives())
@@ -192,7 +193,7 @@ def answers(order: int) -> dict[str, object]:
         "rearranged": rearrangement_effects(rearranged(), table, paired).to_dicts(),
         "bounds": bounds(causes, ["phase"]).to_dicts(),
         "causes": longest_window(causes),
-        "durations": duration_statistics(launches).to_dicts(),
+        "durations": counted_statistics(launches).to_dicts(),
         "pooled": pooled_statistics(shuffled(kernels())).to_dicts(),
         "clocks": uncertain_metrics(across, transfers_across_clocks(events, residuals), 6),
     }

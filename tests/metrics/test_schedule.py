@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import random
+from collections import Counter
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
@@ -25,13 +26,15 @@ from nsysmoe.metrics.kernel_time.schedule import schedule_values
 from nsysmoe.metrics.kernel_time.steps import (
     SUMS,
     distorted,
-    launches_by_slice,
     step_table,
     undistorted,
     with_typical,
     with_work,
 )
-from nsysmoe.metrics.kernel_time.work import work_difference
+from nsysmoe.metrics.kernel_time.work import work_difference, work_done
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 EVENTS = {"start_ns": pl.Int64, "end_ns": pl.Int64}
 NONE = pl.DataFrame(schema=EVENTS)
@@ -109,8 +112,17 @@ CUTS = pl.DataFrame(
 SLICED = COLLECTIVES.with_columns(slice=pl.Series([1, 1, 2, 2]))
 
 
+def by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+    """Return view ``moe_slices``, in plain Python."""
+    starts, found = cuts["start_ns"].to_list(), dict[int, list[int]]()
+    for start, duration in launches.select("start_ns", "dur_ns").iter_rows():
+        found.setdefault(max(sum(at <= start for at in starts) - 1, 0), []).append(duration)
+    rows = [(n, len(d), sum(d), float(sum(x * x for x in d))) for n, d in found.items()]
+    return pl.DataFrame(rows, schema=["slice", "launches", "dur_ns", "squares"], orient="row")
+
+
 def table_of() -> pl.DataFrame:
-    return step_table(with_work(CUTS, WORK), launches_by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
+    return step_table(with_work(CUTS, WORK), by_slice(CUTS, LAUNCHES), CELLS, SLICED, TIME)
 
 
 def test_what_each_step_holds() -> None:
@@ -174,7 +186,7 @@ def test_steps_add_up_wherever_launches_fall(
         pl.col("slice").cast(pl.Int64), "step", "phase", "start_ns", wall_ns="window_ns"
     )
     work = cuts.select("slice", "start_ns", "phase", blocks=pl.lit(8, pl.Int64))
-    table = step_table(with_work(cuts, work), launches_by_slice(cuts, frame), CELLS, SLICED, time)
+    table = step_table(with_work(cuts, work), by_slice(cuts, frame), CELLS, SLICED, time)
     assert table.height == len(windows)
     assert table["wall_ns"].sum() == sum(windows)
     assert table["launches"].sum() == len(launches)
@@ -542,6 +554,7 @@ def test_fewer_than_sixteen_durations_say_nothing() -> None:
     assert split_durations(np.array(short + long)) is None
     assert split_durations(np.array([*short, *long, 0.0, 0.0])) is None
     assert split_durations(np.array([])) is None
+    assert split_durations(np.array([1e4, 3e5] * 7)) is None
 
 
 @settings(max_examples=30)
@@ -561,18 +574,18 @@ def test_partings_scale_with_durations(scale: float, ratio: float, seed: int) ->
 # --- who is late ---------------------------------------------------------------------------------
 
 
-def arrivals(last: str, margin: int = 100, communicator: int = 0) -> pl.DataFrame:
-    """Meetings of ranks A and B, one every 10 ns, and who came last in each."""
+def turns(last: str, communicator: int = 0, device: int = 0, host: int = 1) -> pl.DataFrame:
+    """View ``arrival_turns`` of meetings in each of which rank A or B came last."""
+    pairs = list(zip(last, f" {last}", strict=False))
     return pl.DataFrame(
         [
-            (1 << 48, 0, device, communicator, 10 * number, "AB"[device] == letter, margin)
-            for number, letter in enumerate(last)
-            for device in (0, 1)
+            (
+                communicator, host << 48, 0, device + "AB".index(name), last.count(name),
+                sum(here == name and before not in {name, " "} for here, before in pairs),
+            )
+            for name in sorted(set(last))
         ],
-        schema=[
-            "global_pid", "process_id", "device_id", "communicator", "start_ns", "is_last",
-            "margin_ns",
-        ],
+        schema=["communicator", "global_pid", "process_id", "device_id", "meetings", "switches"],
         orient="row",
     )  # fmt: skip
 
@@ -589,45 +602,27 @@ def arrivals(last: str, margin: int = 100, communicator: int = 0) -> pl.DataFram
 def test_the_last_is_stable_or_rotates(
     last: str, shares: list[tuple[int, int, float]], switches: float
 ) -> None:
-    found = last_arrivals(arrivals(last), 0).to_dicts()
+    found = last_arrivals(turns(last)).to_dicts()
     assert [(row["device"], row["last"]) for row in found] == [known[:2] for known in shares]
     assert [row["share"] for row in found] == pytest.approx([known[2] for known in shares])
     assert [row["switches"] for row in found] == pytest.approx([switches] * len(found))
 
 
-def test_margins_that_the_clocks_cannot_tell_are_left_out() -> None:
-    assert last_arrivals(arrivals("AAA", 100), 100).is_empty()
-    near = arrivals("BBBB", 40).with_columns(pl.col("start_ns") + 1000)
-    unmatched = arrivals("A").with_columns(
-        is_last=pl.lit(None, pl.Boolean), margin_ns=pl.lit(None, pl.Int64)
-    )
-    mixed = pl.concat([arrivals("AAB", 60), near, unmatched])
-    found = last_arrivals(mixed, 50).to_dicts()
-    assert [(row["device"], row["last"], row["switches"]) for row in found] == [
-        (0, 2, 0.5), (1, 1, 0.5)
-    ]  # fmt: skip
-
-
 def test_one_meeting_switches_nothing() -> None:
-    (row,) = last_arrivals(arrivals("A"), 0).to_dicts()
+    (row,) = last_arrivals(turns("A")).to_dicts()
     assert (row["last"], row["switches"]) == (1, None)
+    assert last_arrivals(turns("A").clear()).is_empty()
 
 
 def test_a_rank_that_is_always_the_last_of_its_group_does_not_rotate() -> None:
-    first = arrivals("AAAA")
-    second = arrivals("AAAA", communicator=2).with_columns(
-        pl.col("device_id") + 2, pl.col("start_ns") + 5
-    )
-    found = last_arrivals(pl.concat([first, second]), 0).to_dicts()
+    found = last_arrivals(pl.concat([turns("AAAA"), turns("AAAA", 2, device=2)])).to_dicts()
     assert [(row["device"], row["last"], row["switches"]) for row in found] == [
         (0, 4, 0.0), (2, 4, 0.0)
     ]  # fmt: skip
 
 
 def test_processes_of_two_hosts_that_share_a_number_are_two_ranks() -> None:
-    here = arrivals("AAAA").filter(pl.col("device_id") == 0)
-    there = here.with_columns(pl.col("global_pid") + (1 << 48), pl.col("start_ns") + 5)
-    found = last_arrivals(pl.concat([here, there]), 0).to_dicts()
+    found = last_arrivals(pl.concat([turns("AAAA"), turns("AAAA", host=2)])).to_dicts()
     assert [(row["global_pid"] >> 48, row["last"]) for row in found] == [(1, 4), (2, 4)]
 
 
@@ -760,15 +755,35 @@ STEPS = pl.DataFrame(
 )
 RANKED = {
     "rank": pl.Int64, "step": pl.Int64, "pass": pl.Int64, "phase": pl.String, "dur_ns": pl.Int64,
+    "launches": pl.Int64,
 }  # fmt: skip
-PHASED = pl.DataFrame(
-    [
-        (0, 0, 0, "prefill", 30), (1, 0, 0, "prefill", 40), (0, 1, 1, "decode", 4),
-        (1, 1, 1, "decode", 6), (0, None, None, None, 1), (0, None, 2, "dummy", 2),
-        (0, None, 2, "dummy", 2), (0, None, 3, "dummy", 2), (1, None, 3, "dummy", 2),
-    ],
-    schema=RANKED, orient="row",
-)  # fmt: skip
+
+
+NOTHING = (
+    pl.DataFrame(schema=RANKED),
+    pl.DataFrame(
+        schema={"rank": pl.Int64, "phase": pl.String, "steps": pl.Int64, "passes": pl.Int64}
+    ),
+)
+
+
+def times_of(
+    steps: pl.DataFrame, launches: Sequence[tuple[Any, ...]], communication: pl.DataFrame
+) -> list[tuple[Any, ...]]:
+    """Return what ``phase_times`` says of launches, each given alone."""
+    summed = pl.DataFrame([(*row, 1) for row in launches], schema=RANKED, orient="row")
+    launched_in = summed.group_by("rank", "phase").agg(
+        pl.col("step", "pass").drop_nulls().n_unique().cast(pl.Int64)
+    )
+    launched_in = launched_in.rename({"step": "steps", "pass": "passes"})
+    return phase_times(steps, summed, launched_in, CRITICAL, engines(communication)).rows()
+
+
+PHASED = [
+    (0, 0, 0, "prefill", 30), (1, 0, 0, "prefill", 40), (0, 1, 1, "decode", 4),
+    (1, 1, 1, "decode", 6), (0, None, None, None, 1), (0, None, 2, "dummy", 2),
+    (0, None, 2, "dummy", 2), (0, None, 3, "dummy", 2), (1, None, 3, "dummy", 2),
+]  # fmt: skip
 CRITICAL = pl.DataFrame({"phase": ["prefill", "decode"], "slowest_ns": [40, 6]})
 
 
@@ -779,8 +794,7 @@ def test_an_engines_tokens_count_once_and_those_of_two_engines_twice(
     communication: pl.DataFrame, tokens: tuple[int, int]
 ) -> None:
     """Though data-parallel ranks walk through identical steps here."""
-    rows = phase_times(STEPS, PHASED, CRITICAL, engines(communication)).rows()
-    assert rows == [
+    assert times_of(STEPS, PHASED, communication) == [
         ("prefill", 1, 2, 70, 40, tokens[0]),
         ("decode", 2, 2, 10, 6, tokens[1]),
         # Rank 0 made two such passes, rank 1 one.
@@ -789,13 +803,34 @@ def test_an_engines_tokens_count_once_and_those_of_two_engines_twice(
     ]
 
 
-def test_without_ranges_steps_are_counted_by_launches_and_tokens_are_unknown() -> None:
-    launches = pl.DataFrame(
-        [
-            (0, 0, 0, "decode", 3), (0, 1, 1, "decode", 3), (1, 0, 0, "decode", 3),
-            (1, None, None, "prefill", 9),
-        ],
-        schema=RANKED, orient="row",
+@given(
+    st.lists(
+        st.tuples(st.sampled_from([None, "prefill", "decode"]), st.none() | st.integers(1, 30)),
+        max_size=40,
+    )
+)
+def test_grids_of_each_phase(launches: list[tuple[str | None, int | None]]) -> None:
+    counts = Counter(launches)
+    grids = pl.DataFrame(
+        [(*key, count) for key, count in counts.items()],
+        schema={"phase": pl.String, "blocks": pl.Int64, "launches": pl.Int64}, orient="row",
     )  # fmt: skip
-    rows = phase_times(STEPS.head(0), launches, CRITICAL, engines(DATA_PARALLEL)).rows()
-    assert rows == [("decode", 2, 3, 9, 6, None), ("prefill", None, 1, 9, 40, None)]
+    expected = {}
+    for phase in {phase for phase, _ in launches if phase is not None}:
+        known = [blocks for told, blocks in launches if told == phase and blocks is not None]
+        expected[phase] = {
+            "median": median(known) if known else None, "largest": max(known, default=None)
+        }  # fmt: skip
+    times = phase_times(STEPS.head(0), *NOTHING, CRITICAL.head(0), engines(DATA_PARALLEL))
+    assert work_done(times, grids)["blocks"] == expected
+
+
+def test_without_ranges_steps_are_counted_by_launches_and_tokens_are_unknown() -> None:
+    launches = [
+        (0, 0, 0, "decode", 3), (0, 1, 1, "decode", 3), (1, 0, 0, "decode", 3),
+        (1, None, None, "prefill", 9),
+    ]  # fmt: skip
+    assert times_of(STEPS.head(0), launches, DATA_PARALLEL) == [
+        ("decode", 2, 3, 9, 6, None),
+        ("prefill", None, 1, 9, 40, None),
+    ]

@@ -63,7 +63,14 @@ def test_there_are_such_windows() -> None:
 @pytest.mark.parametrize("name", running_scripts())
 def test_rows_reach_running_windows_in_order(name: str) -> None:
     with open_trace(FIXTURE) as trace:
-        for view in ("gpu_work", "idle_gaps", "device_time", "wait_ledger", "host_steps"):
+        for view in (
+            "gpu_work",
+            "idle_gaps",
+            "device_time",
+            "wait_ledger",
+            "host_steps",
+            "arrival_turns",
+        ):
             trace.frame(view)
         text = catalogue().scripts[name].text
         query = text[text.index(" as\n") + 4 : text.index(";\n")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +78,8 @@ def test_how_many_kernels_took_how_long(trace: nsysmoe.Trace) -> None:
         ("kernel_durations", events, ["name_id", "dur_ns"]),
         ("device_durations", events, [*DEVICE, "dur_ns"]),
         ("moe_durations", launches, ["rank", "dur_ns"]),
+        ("moe_phase_durations", launches, ["phase", "dur_ns"]),
+        ("moe_grids", launches, ["phase", "blocks"]),
     ):
         assert rows_of(trace.frame(view), [*keys, "launches"]) == summed(rows, keys, []), view
 
@@ -87,6 +90,84 @@ def test_moe_kernels_by_name_and_their_ranks(trace: nsysmoe.Trace) -> None:
     assert rows_of(found, [*keys, "launches", "dur_ns"]) == summed(launches, keys, ["dur_ns"])
     ranks = ["rank", *DEVICE]
     assert rows_of(trace.frame("moe_ranks"), ranks) == set(launches.select(ranks).rows())
+
+
+def test_moe_kernels_by_phase_and_layer(trace: nsysmoe.Trace) -> None:
+    launches = trace.frame("moe_launches")
+    keys = [
+        "rank", "global_pid", "device_id", "phase", "phase_source", "layer", "layer_source",
+    ]  # fmt: skip
+    expected = summed(launches, keys, ["dur_ns"])
+    assert rows_of(trace.frame("moe_phases"), [*keys, "launches", "dur_ns"]) == expected
+    told: dict[tuple[int, str | None], tuple[set[int], set[int]]] = {}
+    for row in launches.iter_rows(named=True):
+        steps, passes = told.setdefault((row["rank"], row["phase"]), (set(), set()))
+        steps |= {row["step"]} - {None}
+        passes |= {row["pass"]} - {None}
+    found = trace.frame("moe_phase_steps").select("rank", "phase", "steps", "passes")
+    assert set(found.rows()) == {(*key, len(a), len(b)) for key, (a, b) in told.items()}
+
+
+def test_moe_kernels_by_slice(trace: nsysmoe.Trace) -> None:
+    starts = trace.frame("slices").sort("slice")["start_ns"].to_list()
+    by_slice: dict[int, list[int]] = {}
+    for start, duration in trace.frame("moe_launches").select("start_ns", "dur_ns").iter_rows():
+        by_slice.setdefault(max(sum(at <= start for at in starts) - 1, 0), []).append(duration)
+    assert len(by_slice) > 3
+    found = trace.frame("moe_slices").select("slice", "launches", "dur_ns", "squares")
+    assert set(found.rows()) == {
+        (place, len(took), sum(took), float(sum(duration**2 for duration in took)))
+        for place, took in by_slice.items()
+    }
+
+
+def test_moe_kernels_by_the_phase_of_all_ranks(trace: nsysmoe.Trace) -> None:
+    work = trace.frame("slice_work").sort("start_ns").rows(named=True)
+    joint = []
+    for row in trace.frame("moe_launches").iter_rows(named=True):
+        own = row["phase"] or "unattributed"
+        middle = row["start_ns"] + row["dur_ns"] // 2
+        begun = [cut["phase"] or "unattributed" for cut in work if cut["start_ns"] <= middle]
+        is_met = own in {"prefill", "decode", "mixed", "dummy"}
+        joint.append(begun[-1] if begun and is_met else own)
+    launches = trace.frame("moe_launches").with_columns(phase=pl.Series(joint))
+    found = trace.frame("moe_joint_durations")
+    assert rows_of(found, ["phase", "dur_ns", "launches"]) == summed(
+        launches, ["phase", "dur_ns"], []
+    )
+    keys = ["rank", "global_pid", "device_id", "phase"]
+    found = trace.frame("moe_joint_phases")
+    assert rows_of(found, [*keys, "launches", "dur_ns"]) == summed(launches, keys, ["dur_ns"])
+
+
+def test_phases_told_by_duration(trace: nsysmoe.Trace) -> None:
+    launches = trace.frame("moe_launches").to_dicts()
+    slowest: dict[tuple[str, int], int] = {}
+    for row in launches:
+        cell = (row["gemm"], row["ordinal"])
+        slowest[cell] = max(slowest.get(cell, 0), row["dur_ns"])
+    cells = Counter((gemm, took) for (gemm, _), took in slowest.items())
+    found = trace.frame("moe_cell_durations").select("gemm", "slowest_ns", "cells")
+    assert set(found.rows()) == {(*key, count) for key, count in cells.items()}
+    parting = {"w13": 400_000, "w2": 300_000}
+    with nsysmoe.open(trace.path) as other:
+        as_they_were = other.frame("moe_phases")
+        other.tell("nsysmoe.phase_partings", list(parting.items()))
+        told = other.frame("phased_launches")
+        places = dict(other.frame("moe_cell_places").select("cell", "phase").iter_rows())
+    assert rows_of(as_they_were, as_they_were.columns) == rows_of(
+        trace.frame("moe_phases"), as_they_were.columns
+    )
+    phases = {
+        cell: "prefill" if took > parting[cell[0]] else "decode" for cell, took in slowest.items()
+    }
+    assert len(set(phases.values())) == 2
+    assert told.height == len(launches)
+    assert set(told["phase_source"]) == {"duration"}
+    assert {(row[0], row[1]): row[2] for row in told.select("gemm", "ordinal", "phase").rows()} == (
+        phases
+    )
+    assert places == {ordinal: phase for (_, ordinal), phase in phases.items()}
 
 
 def test_slices_are_the_steps_of_the_gpu_with_the_longest_window(trace: nsysmoe.Trace) -> None:
@@ -143,6 +224,32 @@ def test_ranks_that_came_last(trace: nsysmoe.Trace) -> None:
     last = trace.frame("matched_collectives").filter("is_last")
     assert last.height > 0
     assert rows_of(trace.frame("last_arrivals"), columns) == rows_of(last, columns)
+
+
+def test_who_took_over_as_the_last(trace: nsysmoe.Trace) -> None:
+    last = trace.frame("last_arrivals").sort("communicator", "start_ns").to_dicts()
+    margins = sorted(row["margin_ns"] for row in last)
+    # Margins that the clocks cannot tell are left out.
+    for residual in (0, margins[len(margins) // 2]):
+        found: dict[tuple[object, ...], list[int]] = {}
+        before: dict[object, tuple[object, ...]] = {}
+        for row in last:
+            if row["margin_ns"] > residual:
+                key = tuple(row[name] for name in ("communicator", *DEVICE))
+                sums = found.setdefault(key, [0, 0])
+                sums[0] += 1
+                sums[1] += before.get(row["communicator"], key) != key
+                before[row["communicator"]] = key
+        with nsysmoe.open(trace.path) as other:
+            if residual:
+                other.tell("nsysmoe.clock_residual", [(residual,)])
+            turns = other.frame("arrival_turns")
+        columns = ["communicator", *DEVICE, "meetings", "switches"]
+        assert rows_of(turns, columns) == {(*key, *sums) for key, sums in found.items()}
+        assert turns["switches"].sum() > 0
+    meetings = {(row["communicator"], row["name_id"], row["ordinal"]) for row in last}
+    expected = Counter(communicator for communicator, _, _ in meetings)
+    assert dict(trace.frame("communicator_meetings").iter_rows()) == expected
 
 
 def test_why_ranks_waited_by_phase(trace: nsysmoe.Trace) -> None:

@@ -10,7 +10,7 @@ import polars as pl
 from nsysmoe.analysis.comparing.comparison import Change, Part
 from nsysmoe.classes import COLLECTIVE
 from nsysmoe.metrics.kernel_time.communication import communication_totals
-from nsysmoe.metrics.kernel_time.durations import duration_statistics
+from nsysmoe.metrics.kernel_time.durations import counted_statistics
 from nsysmoe.metrics.kernel_time.phases import UNATTRIBUTED
 from nsysmoe.metrics.kernel_time.schedule import SCHEDULE, resampled_values, schedule_values
 from nsysmoe.metrics.kernel_time.steps import SUMS, undistorted
@@ -125,7 +125,7 @@ def _phase_changes(arms: Sequence[Arm], phase: str) -> tuple[Change, ...]:
         [run for run in arm.runs if _has_part(run, condition)] or [arm.representative]
         for arm in arms
     ]
-    values = [[_part_values(run, condition) for run in runs] for runs in having]
+    values = [[_phase_values(run, condition) for run in runs] for runs in having]
     unsure = [[run.clock_uncertainty(condition) for run in runs] for runs in having]
     return _part_changes(values, unsure)
 
@@ -146,7 +146,7 @@ def _rank_changes(arms: Sequence[Arm], rank: int) -> tuple[Change, ...]:
     values, unsure = [], []
     for arm in arms:
         ranked = [(run, _is_rank(run, rank)) for run in arm.runs]
-        values.append([_part_values(run, place, has_cells=False) for run, place in ranked])
+        values.append([_rank_values(run, rank, place) for run, place in ranked])
         unsure.append([run.clock_uncertainty(place, devices=1) for run, place in ranked])
     return _part_changes(values, unsure)
 
@@ -306,20 +306,28 @@ def _is_rank(run: Run, rank: int) -> pl.Expr:
     return condition
 
 
-def _part_values(run: Run, condition: pl.Expr, *, has_cells: bool = True) -> dict[str, Value]:
-    """Return every metric of the events that a condition holds; a rank alone has no cells."""
+def _phase_values(run: Run, condition: pl.Expr) -> dict[str, Value]:
+    """Return every metric of the events of a phase."""
+    assert run.schedule is not None  # noqa: S101 - judge_parts asks
+    durations = counted_statistics(run.schedule.durations.filter(condition))
+    return _part_values(run, condition, durations, run.paired_cells.filter(condition))
+
+
+def _rank_values(run: Run, rank: int, condition: pl.Expr) -> dict[str, Value]:
+    """Return every metric of the events of a rank, which alone has no cells."""
+    assert run.schedule is not None  # noqa: S101 - judge_parts asks
+    durations = run.schedule.ranked.filter(pl.col("rank") == rank)
+    return _part_values(run, condition, durations, run.paired_cells.clear())
+
+
+def _part_values(
+    run: Run, condition: pl.Expr, durations: pl.DataFrame, cells: pl.DataFrame
+) -> dict[str, Value]:
     launches, collectives, device_time = (frame.filter(condition) for frame in _parted(run))
     totals = collectives.group_by("name_id").agg(pl.col("dur_ns").sum().alias("total_ns"))
     named = run.kernels.filter(pl.col("class") == COLLECTIVE).drop("launches", "total_ns")
-    cells = run.paired_cells
+    communication = communication_totals(totals.join(named, on="name_id"))
     return {
-        **metric_values(
-            duration_statistics(launches), communication_totals(totals.join(named, on="name_id"))
-        ),
-        **schedule_values(
-            launches,
-            cells.filter(condition) if has_cells else cells.clear(),
-            collectives,
-            device_time,
-        ),
+        **metric_values(durations, communication),
+        **schedule_values(launches, cells, collectives, device_time),
     }

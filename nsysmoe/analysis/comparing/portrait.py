@@ -109,7 +109,7 @@ def portray(label: str, run: Run) -> Portrait:
             .select("phase", "cells", "mean_ns", "excess_ns", "critical_ns")
             .iter_rows(named=True)
         ),
-        durations=_durations(schedule.launches),
+        durations=_durations(schedule.durations),
         communication=_communication(schedule.collectives, ranks),
         layers=_layers(schedule.layers),
         steps=steps,
@@ -245,16 +245,16 @@ def _time_use(device_time: pl.DataFrame, ranks: pl.DataFrame) -> Rows:
     return tuple(frame.select(columns).iter_rows(named=True))
 
 
-def _durations(launches: pl.DataFrame) -> Rows:
+def _durations(durations: pl.DataFrame) -> Rows:
     """Count launches by phase in bins that are equal on a log axis."""
     import polars as pl  # noqa: PLC0415
 
     number = (pl.col("dur_ns").clip(1).log10() * _BINS_A_DECADE).floor()
     frame = (
-        launches.group_by(
+        durations.group_by(
             pl.col("phase").fill_null("unattributed"), number.cast(pl.Int64).alias("bin")
         )
-        .agg(pl.len().cast(pl.Int64).alias("launches"))
+        .agg(pl.col("launches").sum())
         .sort("phase", "bin")
         .select(
             "phase",

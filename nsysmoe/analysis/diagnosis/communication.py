@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from nsysmoe.analysis.reading.arrivals import arrivals, arrivals_text
+from nsysmoe.analysis.reading.arrivals import arrivals_text
 from nsysmoe.classes import COLLECTIVE
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.kernel_time.communication import nccl_mix, purposes
@@ -43,7 +43,7 @@ def waiting(baseline: Run, candidate: Run) -> Finding | None:
 def last_to_arrive(baseline: Run, candidate: Run) -> Finding | None:
     """Whether it is always the same rank that the others wait for."""
     parts = {
-        name: run.schedule and arrivals(run.schedule.arrivals, run.schedule.clocks)
+        name: run.schedule and run.schedule.arrivals
         for name, run in (("baseline", baseline), ("candidate", candidate))
     }
     known = {name: part for name, part in parts.items() if part}

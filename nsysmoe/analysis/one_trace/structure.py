@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from nsysmoe.analysis.reading.arrivals import (
     MET,
+    TURNS,
     arrivals,
     arrivals_text,
     known_clocks,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from nsysmoe.export.files import Source
     from nsysmoe.trace import Trace
 
-_PHASED = ("rank", "global_pid", "step", "pass", "layer_source")
 _SUMMED = ("name_id", "global_pid", "collective", "data_type", "communicator")
 # Of waits, where clocks of several files decide what they are worth.
 _MET = (*MET, "function", "global_pid", "process_id", "device_id")
@@ -72,11 +72,10 @@ def collectives(
     """
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
-        trace.read_ahead(
-            ("collective_totals", None), ("last_arrivals", None), ("clocks", None), _GRAPHS
-        )
+        trace.read_ahead(("collective_totals", None), *TURNS, ("clocks", None), _GRAPHS)
         totals = with_host(trace.frame("collective_totals"), trace.hosts)
-        last, clocks = with_host(trace.frame("last_arrivals"), trace.hosts), known_clocks(trace)
+        clocks = known_clocks(trace)
+        last = arrivals(trace, clocks, trace.hosts)
         across, transfers, unsure = _across_files(trace, clocks, str(run.path))
         findings = _odd(trace)
 
@@ -110,11 +109,11 @@ def imbalance(
     run = only_run(path, gathering, class_map=class_map, nsys=nsys)
     with run.opened(class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(
-            ("moe_cells", None), ("moe_launches", None), ("moe_cell_places", None), _GRAPHS
+            ("moe_cells", None), ("moe_phases", None), ("moe_cell_places", None), _GRAPHS
         )
-        launches = read_launches(trace, _PHASED)
-        cells = read_cells(trace, launches)
-        _require_cells(trace, cells)
+        launches = read_launches(trace)
+        cells = read_cells(trace)
+        _require_cells(trace, cells, launches)
         findings = _odd(trace)
 
     from nsysmoe.metrics.kernel_time.imbalance import imbalance as measure  # noqa: PLC0415 - imports polars
@@ -148,22 +147,23 @@ def phases(
     with run.opened(class_map=class_map, nsys=nsys) as trace:
         trace.read_ahead(
             ("steps", None),
-            ("moe_launches", None),
+            ("moe_phases", None),
+            ("moe_phase_steps", None),
             ("moe_cells", None),
             ("moe_cell_places", None),
             ("collective_totals", _SUMMED),
             _GRAPHS,
         )
-        launches = read_launches(trace, _PHASED)
+        launches, launched_in = read_launches(trace), trace.frame("moe_phase_steps")
         steps = trusted_steps(trace.frame("steps"), launches)
-        cells = read_cells(trace, launches)
+        cells = read_cells(trace)
         cells = cells.filter(cells["ranks"] > 1)
         summed = trace.frame("collective_totals", _SUMMED)
         findings = _odd(trace)
 
     from nsysmoe.metrics.kernel_time.phases import engines, phase_times  # noqa: PLC0415 - imports polars
 
-    rows = phase_times(steps, launches, cells, engines(summed)).to_dicts()
+    rows = phase_times(steps, launches, launched_in, cells, engines(summed)).to_dicts()
     known = attribution(launches)
     if steps.is_empty():
         findings.append(_no_ranges(str(run.path), known))
@@ -201,24 +201,26 @@ def _odd(trace: Trace) -> list[Finding]:
     return [*([hidden] if hidden else []), *trace.findings()]
 
 
-def _require_cells(trace: Trace, cells: pl.DataFrame) -> None:
+def _require_cells(trace: Trace, cells: pl.DataFrame, launches: pl.DataFrame) -> None:
     if cells.height and cells["ranks"].max() != 1:
         return
-    ranks = trace.frame("moe_launches", ("rank",))["rank"].value_counts().sort("rank")
+    import polars as pl  # noqa: PLC0415
+
+    ranks = launches.group_by("rank").agg(pl.col("launches").sum()).sort("rank")
     if ranks.is_empty():
         reason = "no MoE kernel ran"
     elif ranks.height == 1:
         reason = "one rank alone ran MoE kernels"
     else:
-        counts = ", ".join(f"{count:,}" for count in ranks["count"])
+        counts = ", ".join(f"{count:,}" for count in ranks["launches"])
         reason = (
             f"ranks launched different numbers of MoE kernels ({counts}), so none can be paired"
         )
     raise MissingDataError(f"{trace.path} has no balance to measure: {reason}")
 
 
-def _last_to_arrive(events: pl.DataFrame, clocks: pl.DataFrame) -> list[Finding]:
-    if (part := arrivals(events, clocks)) is None:
+def _last_to_arrive(part: dict[str, Any] | None, clocks: pl.DataFrame) -> list[Finding]:
+    if part is None:
         return []
     message = f"who arrives last at collectives: {arrivals_text(part)}"
     evidence = {**part, "clocks": clocks.drop("global_pid").to_dicts()}

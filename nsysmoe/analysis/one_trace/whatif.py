@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.reading.arrays import read_arrays
-from nsysmoe.analysis.reading.attribution import read_launches
 from nsysmoe.errors import MissingDataError
 from nsysmoe.findings import Finding
 from nsysmoe.trace import open_trace
@@ -264,7 +263,7 @@ class _Replayed:
         is_kernel = self._kernel_id != NONE
         self._cuts: list[Boundaries] = boundaries(work, is_kernel, streams, steps)
         self._cells = trace.frame("moe_cells")
-        self._launches = read_launches(trace, ("kernel_id", "ordinal"))
+        self._launches = trace.frame("moe_launches", ("kernel_id", "ordinal"))
         self._functions = trace.frame("kernel_classes", _FUNCTIONS)
         self.path = trace.path
         longest, traced = phase_walls(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
+from nsysmoe.analysis.reading.hosts import with_host
 from nsysmoe.findings import Finding
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import polars as pl
 
@@ -173,12 +175,19 @@ def unsure_waits(waits: pl.Series, clocks: pl.DataFrame, source: str) -> list[Fi
     ]
 
 
-def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] | None:
+# What ``arrivals`` asks of a trace, as ``Trace.read_ahead`` takes it.
+TURNS: tuple[tuple[str, None], ...] = (("arrival_turns", None), ("communicator_meetings", None))
+
+
+def arrivals(
+    trace: Trace, clocks: pl.DataFrame, hosts: Mapping[int, str] | None = None
+) -> dict[str, Any] | None:
     """Return who arrives last most often, by meetings that the clocks can decide.
 
     Args:
-        collectives: View ``matched_collectives``, or of it ``last_arrivals``: no other counts.
+        trace: The run.
         clocks: What ``known_clocks`` returned.
+        hosts: As ``Trace`` has it, where the ranks are to be told with their hosts.
 
     Returns:
         ``rank``, ``share``, ``pattern`` (stable, rotating or in stretches), ``decided`` and
@@ -187,16 +196,20 @@ def arrivals(collectives: pl.DataFrame, clocks: pl.DataFrame) -> dict[str, Any] 
     """
     from nsysmoe.metrics.kernel_time.collectives import last_arrivals  # noqa: PLC0415 - imports polars
 
-    events = collectives.filter("is_last")
     residual = float(clocks["residual_ns"].max() or 0.0)  # type: ignore[arg-type]
-    rows = last_arrivals(events, residual).to_dicts()
+    if math.isnan(residual):
+        # Clocks that could not be compared agree to nothing: nobody can say who was last.
+        return None
+    # Margins are integers: none lies between the two.
+    trace.tell("nsysmoe.clock_residual", [(math.floor(residual),)])
+    rows = last_arrivals(with_host(trace.frame("arrival_turns"), hosts or {})).to_dicts()
     if not rows:
         return None
     first = (rows[0]["global_pid"], rows[0]["device"])
     for row in rows:
         del row["global_pid"]
     decided = sum(row["last"] for row in rows)
-    meetings = events.select("name_id", "ordinal", "communicator").n_unique()
+    meetings = int(trace.frame("communicator_meetings")["meetings"].sum())
     ranks = {
         (row["global_pid"], row["device_id"]): row["rank"] for row in clocks.iter_rows(named=True)
     }

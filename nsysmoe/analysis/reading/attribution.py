@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,34 +18,34 @@ _METHODS = {
 _CONFIDENCE = {"nvtx": "high", "grid": "medium", "duration": "low"}
 
 
-def read_launches(trace: Trace, columns: tuple[str, ...] | None = None) -> pl.DataFrame:
-    """Return ``moe_launches``, phases told by duration where nothing else tells them."""
-    needed = (*columns, "phase", "phase_source", "ordinal", "gemm", "dur_ns") if columns else None
-    return _phased_by_duration(trace.frame("moe_launches", needed))
+def read_launches(trace: Trace) -> pl.DataFrame:
+    """Return ``moe_phases``, phases told by duration where nothing else tells them.
 
-
-def read_cells(trace: Trace, launches: pl.DataFrame) -> pl.DataFrame:
-    """Return ``moe_cells`` with step, phase, layer and gemm, one row a cell.
-
-    Args:
-        trace: The trace.
-        launches: What ``read_launches`` returned.
+    Whatever is read of ``phased_launches`` afterwards goes by the same phases.
     """
-    import polars as pl  # noqa: PLC0415
+    launches = trace.frame("moe_phases")
+    if launches.is_empty() or launches["phase"].null_count() < launches.height:
+        return launches
+    if not (partings := _partings(trace.frame("moe_cell_durations"))):
+        return launches
+    trace.tell("nsysmoe.phase_partings", partings)
+    return trace.frame("moe_phases")
 
-    cells = trace.frame("moe_cells")
-    places = trace.frame("moe_cell_places")
-    if "duration" in launches["phase_source"].unique():
-        # The slowest launch decides, as it does for the cell's time.
-        told = launches.group_by(pl.col("ordinal").alias("cell")).agg(
-            pl.col("phase").sort_by("dur_ns").last()
-        )
-        places = places.drop("phase").join(told, on="cell", how="left")
+
+def read_cells(trace: Trace) -> pl.DataFrame:
+    """Return ``moe_cells`` with step, phase, layer and gemm, one row a cell, in order.
+
+    ``read_launches`` comes first: it tells phases by duration.
+    """
+    cells, places = trace.frame("moe_cells"), trace.frame("moe_cell_places")
     return cells.join(places, on="cell", how="left").sort("cell")
 
 
 def attribution(launches: pl.DataFrame) -> dict[str, Any]:
     """Return how phases are known, and the share of MoE time for which they are.
+
+    Args:
+        launches: What ``read_launches`` returned.
 
     Returns:
         ``method`` (nvtx, grid, duration or None), ``confidence`` (high, medium, low or None),
@@ -59,7 +60,7 @@ def attribution(launches: pl.DataFrame) -> dict[str, Any]:
         "method": method,
         "confidence": _CONFIDENCE.get(method or ""),
         "time_ratio": int(known["dur_ns"].sum()) / total if total else None,
-        "layers": _only(launches, "layer_source") if "layer_source" in launches.columns else None,
+        "layers": _only(launches, "layer_source"),
     }
 
 
@@ -68,7 +69,7 @@ def trusted_steps(steps: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         steps: View ``steps``.
-        launches: What ``read_launches`` returned, with ``global_pid``.
+        launches: What ``read_launches`` returned.
     """
     if "nvtx" not in launches["phase_source"].unique():
         return steps.clear()
@@ -88,29 +89,27 @@ def attribution_text(known: dict[str, Any]) -> str:
 
 
 def _only(frame: pl.DataFrame, column: str) -> str | None:
+    """Return the one value of a column; of several, as ranges may name some layers, the first."""
     values = frame[column].drop_nulls()
-    return str(values[0]) if values.len() else None
+    return str(values.min()) if values.len() else None
 
 
-def _phased_by_duration(launches: pl.DataFrame) -> pl.DataFrame:
-    """Tell prefill from decode by duration, product by product, where no launch has a phase."""
-    if launches.is_empty() or launches["phase"].null_count() < launches.height:
-        return launches
-    import polars as pl  # noqa: PLC0415
+def _partings(cells: pl.DataFrame) -> list[tuple[str | None, int]]:
+    """Return what parts prefill from decode, product by product; none where one has no parting.
 
-    from nsysmoe.metrics.kernel_time.mixture import split_durations  # noqa: PLC0415
+    Args:
+        cells: View ``moe_cell_durations``.
 
-    parts = []
-    for product in launches.partition_by("gemm", maintain_order=True):
-        slowest = product.group_by("ordinal").agg(pl.col("dur_ns").max())["dur_ns"]
-        parting = split_durations(slowest.cast(pl.Float64).to_numpy())
-        if parting is None:
-            return launches
-        is_long = pl.col("dur_ns").max().over("ordinal") > parting
-        parts.append(
-            product.with_columns(
-                pl.when(is_long).then(pl.lit("prefill")).otherwise(pl.lit("decode")).alias("phase"),
-                pl.lit("duration").alias("phase_source"),
-            )
-        )
-    return pl.concat(parts)
+    Returns:
+        ``gemm``, and the longest duration of decode, ns.
+    """
+    from nsysmoe.metrics.kernel_time.mixture import split_durations  # noqa: PLC0415 - numpy
+
+    found = []
+    for (gemm,), product in cells.group_by("gemm"):
+        durations = product["slowest_ns"].to_numpy().astype("float64")
+        if (parting := split_durations(durations, product["cells"].to_numpy())) is None:
+            return []
+        # Durations are integers: none lies between the two.
+        found.append((None if gemm is None else str(gemm), math.floor(parting)))
+    return found

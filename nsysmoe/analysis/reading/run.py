@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.analysis.reading.arrivals import (
     MET,
+    TURNS,
+    arrivals,
     known_clocks,
     transfers_of_files,
     waits_of_files,
@@ -37,8 +39,9 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace
 
 _CELLS = ("ranks", "slowest_ns", "mean_ns", "slowest_rank")
-_EVENTS = ("name_id", "global_pid", "process_id", "device_id", "dur_ns")
-_LAUNCHED = (*_EVENTS[:-1], "rank", "step", "pass", "layer", "layer_source", "blocks", "start_ns")
+# Of cells that are many, what is asked of a run.
+_KEPT = ("ranks", "slowest_ns", "mean_ns", "slowest_rank", "start_ns", "phase")
+_RANKED = ("rank", "global_pid", "device_id", "phase")
 _STEPPED = ("kernel_id", "phase")
 _MET = (*MET, "global_pid", "device_id")
 _ACROSS = (
@@ -48,12 +51,17 @@ _ACROSS = (
 )
 _GPUS = ("global_pid", "device_id", "gpu_id")
 _SCHEDULE = (
-    ("moe_launches", _LAUNCHED),
+    ("moe_phases", None),
+    ("moe_phase_steps", None),
+    ("moe_phase_durations", None),
+    ("moe_durations", None),
+    ("moe_grids", None),
+    ("moe_slices", None),
     ("moe_cells", None),
     ("moe_cell_places", None),
     ("collective_phases", None),
     ("collective_slices", None),
-    ("last_arrivals", None),
+    *TURNS,
     ("clocks", None),
     ("device_time", None),
     ("slices", None),
@@ -72,19 +80,21 @@ class Schedule:
     """When things happened in a run, and in which step; all times in ns.
 
     Attributes:
-        launches: Of view ``moe_launches``: ``name_id``, ``global_pid``, ``process_id``,
-            ``device_id``, ``rank``, ``phase`` (of all ranks that meet, as that of ``cells``; told
-            by duration where nothing else tells it), ``dur_ns``. The rest of its columns is summed
-            below: this is the one table with a row for each event.
+        launches: MoE kernels by ``rank`` and ``phase`` (of all ranks that meet, as that of
+            ``cells``; told by duration where nothing else tells it): ``global_pid``,
+            ``device_id``, ``launches``, ``dur_ns``.
+        durations: How many MoE kernels of each ``phase`` took how long: ``dur_ns``, ``launches``.
+        ranked: What ``metrics.kernel_time.durations.counted_statistics`` says of each ``rank``.
         apart: Rows of ``device_time`` of ranks in another phase than those that they meet, with
             ``joint_phase`` (``metrics.kernel_time.steps.phases_apart``).
-        worked: What ``metrics.kernel_time.steps.launches_by_slice`` returned.
+        worked: View ``moe_slices``.
         layers: MoE time by ``layer`` and ``rank``: ``dur_ns``; null where layers are not known.
         work: What work was done (``metrics.kernel_time.work.work_done``).
-        cells: Views ``moe_cells`` and ``moe_cell_places`` together.
+        cells: Of views ``moe_cells`` and ``moe_cell_places`` together: ``ranks``, ``slowest_ns``,
+            ``mean_ns``, ``slowest_rank``, ``start_ns`` and ``phase``, in the order of cells.
         collectives: View ``collective_phases``.
         sliced: View ``collective_slices``.
-        arrivals: View ``last_arrivals``.
+        arrivals: Who arrives last (``arrivals.arrivals``).
         device_time: View ``device_time``.
         slices: View ``slices`` with what ``metrics.kernel_time.steps.with_work`` adds.
         steps: View ``steps``, no rows where the trace has no ranges.
@@ -98,6 +108,8 @@ class Schedule:
     """
 
     launches: pl.DataFrame
+    durations: pl.DataFrame
+    ranked: pl.DataFrame
     apart: pl.DataFrame
     worked: pl.DataFrame
     layers: pl.DataFrame
@@ -105,7 +117,7 @@ class Schedule:
     cells: pl.DataFrame
     collectives: pl.DataFrame
     sliced: pl.DataFrame
-    arrivals: pl.DataFrame
+    arrivals: dict[str, Any] | None
     device_time: pl.DataFrame
     slices: pl.DataFrame
     steps: pl.DataFrame
@@ -129,7 +141,7 @@ class Run:
             ``name_id``, from a summary also its other statistics.
         moe_totals: View ``moe_totals``; None from a summary, which has no events.
         moe_durations: View ``moe_durations``; None from a summary, and with a schedule, which has
-            every launch.
+            durations by phase.
         ranks: View ``moe_ranks``; None from a summary.
         collectives: Communication kernels, summed by name and GPU: ``launches``, ``dur_ns``,
             ``wait_ns`` and ``transfer_ns`` beside ``name_id``, ``global_pid``, ``process_id``,
@@ -170,12 +182,11 @@ class Run:
         """Statistics of all launches of MoE kernels, one row."""
         from nsysmoe.metrics.kernel_time.durations import (  # noqa: PLC0415 - polars loads beside the trace
             counted_statistics,
-            duration_statistics,
             pooled_statistics,
         )
 
         if self.schedule is not None:
-            return duration_statistics(self.schedule.launches)
+            return counted_statistics(self.schedule.durations)
         if self.moe_durations is not None:
             return counted_statistics(self.moe_durations)
         return pooled_statistics(self.moe_kernels)
@@ -377,7 +388,7 @@ def run_of_trace(trace: Trace, *, with_schedule: bool = False) -> Run:
     moe_totals, ranks = trace.frame("moe_totals"), trace.frame("moe_ranks")
     launches = trace.frame("graph_launches", ("dur_ns",))
     kernels, gpus = trace.frame("kernel_classes"), _count_gpus(trace, ranks)
-    # What has a row for each launch comes last: nothing else is read beside it.
+    # What has a row for each cell comes last: nothing else is read beside it.
     schedule = _read_schedule(trace) if with_schedule else None
     return Run(
         path=trace.path,
@@ -431,16 +442,17 @@ def _read_schedule(trace: Trace) -> Schedule:
 
     collectives, device_time = trace.frame("collective_phases"), trace.frame("device_time")
     slices = with_work(trace.frame("slices").sort("slice"), trace.frame("slice_work"))
+    clocks = known_clocks(trace)
     return Schedule(
         collectives=collectives,
         sliced=trace.frame("collective_slices"),
-        arrivals=trace.frame("last_arrivals"),
+        arrivals=arrivals(trace, clocks),
         device_time=device_time,
         slices=slices,
         rearrangements=trace.frame("rearrangements"),
         code_loads=trace.frame("code_loads"),
         stalls=read_stalls(trace),
-        clocks=known_clocks(trace),
+        clocks=clocks,
         waits=with_known_phase(trace.frame("wait_causes")),
         gaps=trace.frame("idle_causes"),
         # The largest comes last, and most of it goes before another run is read.
@@ -452,49 +464,57 @@ def _read_work(
     trace: Trace, slices: pl.DataFrame, collectives: pl.DataFrame, device_time: pl.DataFrame
 ) -> dict[str, Any]:
     """Read MoE launches and cells: the fields of ``Schedule`` that stand on them."""
-    from nsysmoe.metrics.kernel_time.phases import engines  # noqa: PLC0415 - polars
-    from nsysmoe.metrics.kernel_time.steps import (  # noqa: PLC0415
-        in_joint_phases,
-        launches_by_slice,
-        phases_apart,
-    )
+    import polars as pl  # noqa: PLC0415
+
+    from nsysmoe.metrics.kernel_time.phases import engines, phase_times  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.steps import phases_apart  # noqa: PLC0415
     from nsysmoe.metrics.kernel_time.work import work_done  # noqa: PLC0415
 
-    # All tables are made by now: what DuckDB holds of them makes room for a frame of every launch.
+    # All tables are made by now: what DuckDB holds of them makes room for what has many rows.
     trace.free_memory()
-    launches = read_launches(trace, _LAUNCHED)
-    cells = read_cells(trace, launches)
-    steps = trusted_steps(trace.frame("steps"), launches)
+    launches = read_launches(trace)
     apart = phases_apart(device_time, slices, "window_ns")
     # Ranks that meet nowhere are in phases of their own.
     is_apart = not apart.is_empty() and bool(collectives["is_matched"].any())
-    events = launches.select(*_EVENTS, "rank", "phase", *(("start_ns",) if is_apart else ()))
-    if is_apart:
-        events = in_joint_phases(events, slices, "dur_ns").drop("start_ns")
+    # Before cells, which have more rows to keep.
+    durations = _read_durations(trace, launches, is_apart=is_apart)
+    cells = read_cells(trace).select(_KEPT)
+    steps = trusted_steps(trace.frame("steps"), launches)
+    times = phase_times(
+        steps, launches, trace.frame("moe_phase_steps"), _paired(cells), engines(collectives)
+    )
     return {
-        # A copy: a column as it came holds the whole answer in memory, and all its other columns.
-        "launches": events.rechunk(),
+        **durations,
         "apart": apart if is_apart else apart.clear(),
-        "worked": launches_by_slice(slices, launches),
-        "layers": _summed_by_layer(launches),
-        "work": work_done(steps, launches, _paired(cells), engines(collectives)),
-        "cells": cells,
+        "worked": trace.frame("moe_slices"),
+        "layers": launches.group_by("layer", "rank").agg(pl.col("dur_ns").sum()),
+        "work": work_done(times, trace.frame("moe_grids")),
+        # A copy: a column as it came holds the whole answer in memory, and all its other columns.
+        "cells": cells.rechunk(),
         "steps": steps,
         "attribution": attribution(launches),
     }
 
 
-def _summed_by_layer(launches: pl.DataFrame) -> pl.DataFrame:
-    """Return ``Schedule.layers``, in little memory: else keys of all rows are made at once."""
+def _read_durations(trace: Trace, launches: pl.DataFrame, *, is_apart: bool) -> dict[str, Any]:
+    """Read how long launches took, in the phases of ranks or, where these differ, of all."""
     import polars as pl  # noqa: PLC0415
 
-    by_layer = launches.lazy().group_by("layer", "rank").agg(pl.col("dur_ns").sum())
-    return by_layer.collect(engine="streaming")
+    from nsysmoe.metrics.kernel_time.durations import counted_statistics  # noqa: PLC0415
+
+    own = launches.group_by(_RANKED).agg(pl.col("launches", "dur_ns").sum())
+    return {
+        "launches": trace.frame("moe_joint_phases") if is_apart else own,
+        "durations": trace.frame("moe_joint_durations" if is_apart else "moe_phase_durations"),
+        "ranked": counted_statistics(trace.frame("moe_durations"), ["rank"]),
+    }
 
 
 def _paired(cells: pl.DataFrame) -> pl.DataFrame:
     """Return the cells that ranks share: one alone has nobody to wait for."""
-    return cells.filter(cells["ranks"] > 1)
+    is_paired = cells["ranks"] > 1
+    # As a rule all are: filtered, they would be there twice.
+    return cells if is_paired.all() else cells.filter(is_paired)
 
 
 def _count_gpus(trace: Trace, ranks: pl.DataFrame) -> int:

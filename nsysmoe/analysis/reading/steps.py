@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from nsysmoe.trace import Trace
 
 _STEPS = ("global_pid", "device_id", "step", "phase", "start_ns")
-_LAUNCHED = ("start_ns",)
+_LAUNCHED = ("slice", "launches")
 STALLS = (("host_gaps", None), ("silent_gaps", None), ("device_steps", _STEPS))
 _CAUSES = (*STALLS, ("code_loads", None), ("rearrangements", None))
 
@@ -33,7 +33,7 @@ class StepTimes:
 def needed_views(*, with_distorted: bool) -> tuple[tuple[str, tuple[str, ...] | None], ...]:
     """Return what ``read_step_times`` is going to ask for, as ``Trace.read_ahead`` takes it."""
     causes = _CAUSES if with_distorted else ()
-    return (("slices", None), ("slice_work", None), ("moe_kernels", _LAUNCHED), *causes)
+    return (("slices", None), ("slice_work", None), ("moe_slices", _LAUNCHED), *causes)
 
 
 def read_step_times(trace: Trace, *, with_distorted: bool) -> StepTimes:
@@ -45,7 +45,7 @@ def read_step_times(trace: Trace, *, with_distorted: bool) -> StepTimes:
     from nsysmoe.metrics.kernel_time.steps import timed_steps, with_work  # noqa: PLC0415 - polars
 
     cuts = with_work(trace.frame("slices").sort("slice"), trace.frame("slice_work"))
-    table = timed_steps(cuts, trace.frame("moe_kernels", _LAUNCHED))
+    table = timed_steps(cuts, trace.frame("moe_slices", _LAUNCHED))
     return StepTimes(table, _distorted(trace, cuts, table) if with_distorted else None)
 
 

@@ -60,34 +60,27 @@ def collective_times(
     )
 
 
-def last_arrivals(events: pl.DataFrame, residual_ns: float) -> pl.DataFrame:
+def last_arrivals(turns: pl.DataFrame) -> pl.DataFrame:
     """Return who arrives last, counting only meetings that the clocks can decide.
 
     Args:
-        events: One row a kernel execution; ``global_pid``, ``process_id``, ``device_id``,
-            ``communicator``, ``start_ns``, ``is_last``, ``margin_ns`` (how much later the last
-            came than the one before it).
-        residual_ns: What the clocks are sure to; smaller margins are not evidence.
+        turns: View ``arrival_turns``, of several hosts with ``host``.
 
     Returns:
         ``communicator``, ``global_pid``, ``process``, ``device``, ``last`` (meetings), ``share``
         (of the decided ones of its communicator), ``switches`` (share of these whose last rank is
-        another than in the one before), the most frequent first.
+        another than in the one before, null of one alone), the most frequent first.
     """
     # Processes of two hosts may share a number.
-    rank = pl.struct("global_pid", "device_id")
-    host = ["host"] if "host" in events.columns else []
-    decided = (
-        events.filter(pl.col("is_last") & (pl.col("margin_ns") > residual_ns))
-        .sort("start_ns")
-        .with_columns((rank != rank.shift(1)).over("communicator").alias("is_switch"))
-    )
+    host = ["host"] if "host" in turns.columns else []
+    decided = pl.col("meetings").sum().over("communicator")
+    switches = pl.col("switches").sum().over("communicator")
     return (
-        decided.with_columns(pl.col("is_switch").mean().over("communicator").alias("switches"))
-        .group_by("communicator", *host, "global_pid", "process_id", "device_id")
-        .agg(pl.len().cast(pl.Int64).alias("last"), pl.col("switches").first())
-        .with_columns((pl.col("last") / pl.col("last").sum().over("communicator")).alias("share"))
-        .rename({"process_id": "process", "device_id": "device"})
+        turns.with_columns(
+            (pl.col("meetings") / decided).alias("share"),
+            pl.when(decided > 1).then(switches / (decided - 1)).alias("switches"),
+        )
+        .rename({"process_id": "process", "device_id": "device", "meetings": "last"})
         .select(
             "communicator", *host, "global_pid", "process", "device", "last", "share", "switches"
         )

@@ -18,23 +18,6 @@ STATISTICS = (*SUMMARY, "cv", "max_min_ratio", "p95_ns", "p99_ns")
 _ROWS_AT_ONCE = 500_000
 
 
-def duration_statistics(events: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
-    """Summarise durations, overall or by some columns.
-
-    Args:
-        events: One row a launch; ``dur_ns`` (Int64, ns) and the columns of ``by``.
-        by: Columns to group by; one row comes back where it is empty.
-
-    Returns:
-        ``by``, then ``STATISTICS``: times in ns, ``cv`` and ``max_min_ratio`` without unit.
-        Standard deviation is the sample's (n - 1), null for one launch; CV = stddev / mean
-        (paper, section 4.2); percentiles interpolate linearly between order statistics; a ratio
-        with a denominator of 0 is null. Rows are in order of descending total.
-    """
-    counts = events.group_by(*by, "dur_ns").agg(pl.len().cast(pl.Int64).alias("launches"))
-    return counted_statistics(counts, by)
-
-
 def counted_statistics(counts: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataFrame:
     """Summarise durations of which it is known how often each occurred.
 
@@ -43,11 +26,14 @@ def counted_statistics(counts: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataF
     Args:
         counts: ``dur_ns`` (Int64, ns), ``launches`` (Int64) and the columns of ``by``; a duration
             may have several rows.
-        by: As ``duration_statistics`` takes it.
+        by: Columns to group by; one row comes back where it is empty.
 
     Returns:
-        What ``duration_statistics`` returns. Sums of durations and of their squares are exact:
-        they are integers, of 64 and of 128 bits.
+        ``by``, then ``STATISTICS``: times in ns, ``cv`` and ``max_min_ratio`` without unit.
+        Standard deviation is the sample's (n - 1), null for one launch; CV = stddev / mean
+        (paper, section 4.2); percentiles interpolate linearly between order statistics; a ratio
+        with a denominator of 0 is null. Sums of durations and of their squares are exact: they are
+        integers, of 64 and of 128 bits. Rows are in order of descending total.
     """
     if by:
         parts = [
@@ -60,15 +46,19 @@ def counted_statistics(counts: pl.DataFrame, by: Sequence[str] = ()) -> pl.DataF
     return _with_ratios(with_spread).select(*by, *STATISTICS).sort("total_ns", *by, descending=True)
 
 
-def _at(place: pl.Expr) -> pl.Expr:
-    """Return the duration at a place in the order of launches, from 0; rows come in order."""
-    return pl.col("dur_ns").filter(pl.col("launches").cum_sum() > place).first()
+def counted_quantile(part: float, of: str = "dur_ns") -> pl.Expr:
+    """Return a quantile of values of which it is known how often each occurred (``launches``).
 
-
-def _quantile(part: float) -> pl.Expr:
+    Linear interpolation between order statistics; rows come in ascending order of the values.
+    """
     place = (pl.col("launches").sum() - 1) * part
-    low, high = _at(place.floor().cast(pl.Int64)), _at(place.ceil().cast(pl.Int64))
+    low, high = (_at(at.cast(pl.Int64), of) for at in (place.floor(), place.ceil()))
     return low + (place - place.floor()) * (high - low)
+
+
+def _at(place: pl.Expr, of: str) -> pl.Expr:
+    """Return the value at a place in the order of launches, from 0."""
+    return pl.col(of).filter(pl.col("launches").cum_sum() > place).first()
 
 
 _MEASURES = (
@@ -80,9 +70,9 @@ _MEASURES = (
     .alias("squares"),
     pl.col("dur_ns").min().alias("min_ns"),
     pl.col("dur_ns").max().alias("max_ns"),
-    _quantile(0.5).alias("median_ns"),
-    _quantile(0.95).alias("p95_ns"),
-    _quantile(0.99).alias("p99_ns"),
+    counted_quantile(0.5).alias("median_ns"),
+    counted_quantile(0.95).alias("p95_ns"),
+    counted_quantile(0.99).alias("p99_ns"),
 )
 
 

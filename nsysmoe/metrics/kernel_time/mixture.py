@@ -8,15 +8,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 # Below this ratio of geometric means two populations are one with a tail.
 _LEAST_RATIO = 2.0
+_FEWEST = 16
 _BIN = 0.02
 _ROUNDS = 200
 _TOLERANCE = 1e-9
 
 
-def split_durations(durations_ns: Floats) -> float | None:
+def split_durations(durations_ns: Floats, counts: Integers | None = None) -> float | None:
     """Return the duration that parts two populations, or None where there is one.
 
     Two normal distributions are fitted to the logarithm of the durations by expectation
@@ -26,13 +28,15 @@ def split_durations(durations_ns: Floats) -> float | None:
 
     Args:
         durations_ns: Shape (n,), ns; zeros are left out.
+        counts: Shape (n,): how often each occurred; once where left out.
 
     Returns:
         The parting in ns; None with fewer than 16 durations or hardly any spread, where the
         geometric means differ by less than a factor of two, or where no point between them parts.
     """
-    launches = durations_ns[durations_ns > 0]
-    if launches.size < 16:
+    is_long = durations_ns > 0
+    launches = durations_ns[is_long]
+    if (launches.size if counts is None else counts[is_long].sum()) < _FEWEST:
         return None
     logs = np.log(launches)
     # Counted from the shortest, so that another unit of time parts in the same place.

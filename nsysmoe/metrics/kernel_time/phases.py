@@ -12,15 +12,19 @@ DUMMY = "dummy"
 
 
 def phase_times(
-    steps: pl.DataFrame, launches: pl.DataFrame, cells: pl.DataFrame, engines: pl.DataFrame
+    steps: pl.DataFrame,
+    launches: pl.DataFrame,
+    launched_in: pl.DataFrame,
+    cells: pl.DataFrame,
+    engines: pl.DataFrame,
 ) -> pl.DataFrame:
     """Summarise steps, launches and cells by phase.
 
     Args:
         steps: One row a step of a process; ``global_pid``, ``step``, ``phase``,
             ``context_tokens``, ``generation_tokens``.
-        launches: One row a launch of an MoE kernel; ``rank``, ``step``, ``pass``, ``phase`` (null
-            where not known), ``dur_ns``.
+        launches: MoE kernels, summed; ``phase`` (null where not known), ``launches``, ``dur_ns``.
+        launched_in: View ``moe_phase_steps``.
         cells: One row a cell; ``phase``, ``slowest_ns``.
         engines: What ``engines`` returned.
 
@@ -44,15 +48,11 @@ def phase_times(
     )
     counted = by_engine.group_by("phase").agg(pl.col("steps").max(), pl.col("tokens").sum())
     if steps.is_empty():
-        counted = _counted_by_launches(launches.select("rank", "step", phase))
+        counted = _counted_by_launches(launched_in.with_columns(phase))
     else:
-        counted = pl.concat([counted, _dummy_passes(launches)])
-    launched = (
-        launches.select(phase, "dur_ns")
-        .group_by("phase")
-        .agg(
-            pl.len().cast(pl.Int64).alias("launches"), pl.col("dur_ns").sum().alias("moe_total_ns")
-        )
+        counted = pl.concat([counted, _dummy_passes(launched_in)])
+    launched = launches.group_by(phase).agg(
+        pl.col("launches").sum(), pl.col("dur_ns").sum().alias("moe_total_ns")
     )
     critical = (
         cells.with_columns(phase)
@@ -101,23 +101,19 @@ def engines(collectives: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _dummy_passes(launches: pl.DataFrame) -> pl.DataFrame:
+def _dummy_passes(launched_in: pl.DataFrame) -> pl.DataFrame:
     """Count the dummy passes of the rank that made most; they hold no token of a request."""
     return (
-        launches.filter(pl.col("phase") == DUMMY)
-        .group_by("phase", "rank")
-        .agg(pl.col("pass").n_unique().cast(pl.Int64).alias("steps"))
+        launched_in.filter(pl.col("phase") == DUMMY)
         .group_by("phase")
-        .agg(pl.col("steps").max(), pl.lit(0, pl.Int64).alias("tokens"))
+        .agg(pl.col("passes").max().alias("steps"), pl.lit(0, pl.Int64).alias("tokens"))
     )
 
 
-def _counted_by_launches(launches: pl.DataFrame) -> pl.DataFrame:
+def _counted_by_launches(launched_in: pl.DataFrame) -> pl.DataFrame:
     """Count the steps of the rank that launched in most, phase by phase; tokens are not known."""
     return (
-        launches.group_by("phase", "rank")
-        .agg(pl.col("step").drop_nulls().n_unique().cast(pl.Int64).alias("steps"))
-        .group_by("phase")
+        launched_in.group_by("phase")
         .agg(pl.col("steps").max())
         .with_columns(
             pl.when(pl.col("steps") > 0).then(pl.col("steps")),

@@ -41,40 +41,17 @@ _MET_IN = ("prefill", "decode", "mixed", DUMMY)
 _SIZE = pl.col("blocks").log(2).round()
 
 
-def launches_by_slice(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
-    """Sum the MoE launches of every slice of a run that has any.
-
-    Args:
-        cuts: View ``slices``, in order.
-        launches: MoE launches; ``start_ns``, ``dur_ns``.
-
-    Returns:
-        ``slice``, ``launches``, ``total_ns``, ``squares`` (of durations, ns²).
-    """
-    duration = pl.col("dur_ns")
-    return _by_slice(
-        cuts,
-        # Sorted and joined: of all columns, that would be several times the frame.
-        launches.select("start_ns", "dur_ns"),
-        [
-            pl.len().cast(pl.Int64).alias("launches"),
-            duration.sum().alias("total_ns"),
-            (duration.cast(pl.Float64) ** 2).sum().alias("squares"),
-        ],
-    )
-
-
-def timed_steps(cuts: pl.DataFrame, launches: pl.DataFrame) -> pl.DataFrame:
+def timed_steps(cuts: pl.DataFrame, worked: pl.DataFrame) -> pl.DataFrame:
     """Return the slices of a run with the MoE launches of each: of ``step_table`` its lengths.
 
     Args:
         cuts: View ``slices``, in order, with what ``with_work`` adds.
-        launches: MoE launches; ``start_ns``.
+        worked: View ``moe_slices``.
 
     Returns:
         ``cuts`` with ``launches``.
     """
-    counted = _by_slice(cuts, launches, [pl.len().cast(pl.Int64).alias("launches")])
+    counted = worked.select("slice", "launches")
     return cuts.join(counted, on="slice", how="left", maintain_order="left").with_columns(
         pl.col("launches").fill_null(0)
     )
@@ -171,7 +148,7 @@ def step_table(
 
     Args:
         cuts: View ``slices``, in order, with what ``with_work`` adds.
-        worked: What ``launches_by_slice`` returned.
+        worked: View ``moe_slices``.
         cells: Cells; ``start_ns``, ``slowest_ns``, ``mean_ns``.
         collectives: View ``collective_slices`` with ``is_nccl`` and ``is_allreduce``.
         device_time: View ``device_time``.
@@ -198,7 +175,8 @@ def step_table(
         duration.filter("is_allreduce").sum().alias("allreduce_total_ns"),
     )
     table = cuts
-    for part in (worked, balanced, communicated, spent_by_slice(cuts, device_time)):
+    launched = worked.rename({"dur_ns": "total_ns"})
+    for part in (launched, balanced, communicated, spent_by_slice(cuts, device_time)):
         table = table.join(part, on="slice", how="left", maintain_order="left")
     size = _SIZE.cast(pl.String).fill_null("")
     return table.with_columns(

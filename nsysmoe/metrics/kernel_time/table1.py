@@ -52,7 +52,7 @@ def metric_values(durations: pl.DataFrame, communication: pl.DataFrame) -> dict[
     """Return the value of every metric by key.
 
     Args:
-        durations: One row of ``duration_statistics`` or ``pooled_statistics``.
+        durations: One row of ``counted_statistics`` or ``pooled_statistics``.
         communication: One row of ``communication_totals``.
     """
     found = {**durations.row(0, named=True), **communication.row(0, named=True)}

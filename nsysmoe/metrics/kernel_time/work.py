@@ -6,45 +6,52 @@ from typing import Any
 
 import polars as pl
 
-from nsysmoe.metrics.kernel_time.phases import DUMMY, phase_times
+from nsysmoe.metrics.kernel_time.durations import counted_quantile
+from nsysmoe.metrics.kernel_time.phases import DUMMY
 
 # Runs whose work differs by more are not compared by totals.
 MOST_DIFFERENT = 0.10
 
 
-def work_done(
-    steps: pl.DataFrame, launches: pl.DataFrame, cells: pl.DataFrame, engines: pl.DataFrame
-) -> dict[str, Any]:
+def work_done(times: pl.DataFrame, grids: pl.DataFrame) -> dict[str, Any]:
     """Describe the work of a run.
 
     Args:
-        steps: View ``steps``.
-        launches: View ``moe_launches``.
-        cells: Cells; ``phase``, ``slowest_ns``.
-        engines: What ``phases.engines`` returned.
+        times: What ``phases.phase_times`` returned.
+        grids: View ``moe_grids``.
 
     Returns:
         ``launches``, ``tokens`` (null without ranges), ``phases`` (by phase: ``steps``,
         ``launches``, ``tokens``) and ``blocks`` (by phase: median and largest grid of MoE
         launches, null where unknown).
     """
-    rows = phase_times(steps, launches, cells, engines).to_dicts()
+    rows = times.to_dicts()
     known = [row["tokens"] for row in rows if row["tokens"] is not None]
-    sizes = (
-        launches.select("phase", "blocks")
-        .drop_nulls("phase")
-        .group_by("phase")
-        .agg(pl.col("blocks").median().alias("median"), pl.col("blocks").max().alias("largest"))
-        .sort("phase")
-    )
     return {
-        "launches": launches.height,
-        "tokens": sum(known) if known and not steps.is_empty() else None,
+        "launches": sum(row["launches"] for row in rows),
+        "tokens": sum(known) if known else None,
         "phases": {
             row["phase"]: {key: row[key] for key in ("steps", "launches", "tokens")} for row in rows
         },
-        "blocks": {row.pop("phase"): row for row in sizes.to_dicts()},
+        "blocks": {row.pop("phase"): row for row in _sizes(grids).to_dicts()},
     }
+
+
+def _sizes(grids: pl.DataFrame) -> pl.DataFrame:
+    """Return ``phase``, ``median`` and ``largest`` of grids, phase by phase."""
+    is_known = pl.col("blocks").is_not_null()
+    return (
+        grids.drop_nulls("phase")
+        # What is not known counts in no median; a phase of nothing else has none.
+        .with_columns(pl.when(is_known).then("launches").otherwise(0).alias("launches"))
+        .sort("blocks")
+        .group_by("phase")
+        .agg(
+            counted_quantile(0.5, "blocks").alias("median"),
+            pl.col("blocks").max().alias("largest"),
+        )
+        .sort("phase")
+    )
 
 
 def work_difference(before: dict[str, Any], after: dict[str, Any]) -> dict[str, float]:
