@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -342,6 +345,25 @@ def test_the_json_can_be_loaded_as_a_comparison(report: Document) -> None:
 
 def test_the_same_input_gives_the_same_page(report: Document) -> None:
     assert render(report, "html") == render(report_page(comparison(), PAIR), "html")
+
+
+def test_another_process_gives_the_same_page() -> None:
+    """Hashes of texts differ from process to process, and plotly goes through sets of them."""
+    page = (
+        "import hashlib; from tests.reports.test_report import *; "
+        "print(hashlib.md5(render(report_page(comparison(), PAIR), 'html').encode()).hexdigest())"
+    )
+    seen = {
+        subprocess.run(
+            [sys.executable, "-c", page],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout
+        for seed in ("1", "2")
+    }
+    assert len(seen) == 1
 
 
 @pytest.mark.parametrize("name", TEXT_FORMATS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import cache
 from importlib import resources
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import jinja2
 from markupsafe import Markup
@@ -12,6 +12,8 @@ from markupsafe import Markup
 from nsysmoe.reports.escape import visible
 
 if TYPE_CHECKING:
+    from plotly.graph_objects import Figure
+
     from nsysmoe.reports.document import Document
 
 _CONFIG = {"displayModeBar": False, "responsive": True}
@@ -31,12 +33,13 @@ def render(document: Document) -> str:
     )
 
 
-def _drawn(figure: object, number: int) -> Markup:
+def _drawn(figure: Figure, number: int) -> Markup:
     import plotly.io as pio  # noqa: PLC0415 - only pages with pictures pay for it
 
     # plotly writes "<", ">" and "/" in its JSON as escapes, so no text can end the script.
     drawn = pio.to_html(
-        figure,
+        _in_order(figure.to_dict()),
+        validate=False,
         full_html=False,
         include_plotlyjs=number == 0,
         config=_CONFIG,
@@ -44,6 +47,15 @@ def _drawn(figure: object, number: int) -> Markup:
         div_id=f"picture-{number + 1}",
     )
     return Markup(drawn)  # noqa: S704
+
+
+def _in_order(value: Any) -> Any:
+    """Return a figure's values with keys in order: plotly's own goes by the hashes of texts."""
+    if isinstance(value, dict):
+        return {key: _in_order(value[key]) for key in sorted(value)}
+    if isinstance(value, list | tuple):
+        return [_in_order(one) for one in value]
+    return value
 
 
 @cache
