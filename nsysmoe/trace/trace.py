@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import cached_property
+from hashlib import sha256
 from threading import RLock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -273,9 +274,13 @@ class Trace:
     def _as_kept(self, question: Question) -> Question:
         """Return a question under the name that its answer is kept by."""
         view, columns, during = question
-        if self._told and not self._told.keys().isdisjoint(catalogue().reached(f"main.{view}")):
-            return (f"{view}, as told", columns, during)
-        return question
+        if not self._told:
+            return question
+        reached = catalogue().reached(f"main.{view}")
+        told = {table: list(rows) for table, rows in sorted(self._told.items()) if table in reached}
+        if not told:
+            return question
+        return (f"{view}, told {sha256(repr(told).encode()).hexdigest()}", columns, during)
 
     def _answer(self, question: Question) -> pl.DataFrame:
         """Return a kept answer, or work it out and keep it."""
