@@ -106,7 +106,7 @@ def _partings(cells: pl.DataFrame) -> list[tuple[str | None, int]]:
     from nsysmoe.metrics.kernel_time.mixture import split_durations  # noqa: PLC0415 - numpy
 
     found = []
-    for (gemm,), product in cells.group_by("gemm"):
+    for (gemm,), product in cells.sort("gemm").group_by("gemm", maintain_order=True):
         durations = product["slowest_ns"].to_numpy().astype("float64")
         if (parting := split_durations(durations, product["cells"].to_numpy())) is None:
             return []
