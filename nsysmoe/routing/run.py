@@ -80,7 +80,7 @@ def read_run(path: Path) -> RunRecord:
         output_tokens=tuple(_count(row, "output_tokens", where) for row in requests),
         max_running=_optional_count(arguments, "max_num_seqs", where),
         max_step_tokens=_optional_count(arguments, "max_num_batched_tokens", where),
-        expert_parallel=arguments.get("ep", "on") in {"on", True},
+        expert_parallel=_switch(arguments, "ep", where),
         data_parallel=_optional_count(arguments, "dp", where) or 1,
         map_before=map_of_state(document.get("eplb_before"), f"{where}: `eplb_before`"),
         map_after=map_of_state(document.get("eplb_after"), f"{where}: `eplb_after`"),
@@ -120,6 +120,16 @@ def _count(row: dict[str, Any], key: str, where: str) -> int:
 
 def _optional_count(row: dict[str, Any], key: str, where: str) -> int | None:
     return None if row.get(key) is None else _count(row, key, where)
+
+
+def _switch(row: dict[str, Any], key: str, where: str) -> bool:
+    """Return whether an option is on, which it is where nothing is said."""
+    value = row.get(key, "on")
+    if value is True or value == "on":
+        return True
+    if value is False or value == "off":
+        return False
+    raise InputError(f'{where}: `{key}` must be "on" or "off"')
 
 
 def _ranks(requests: list[dict[str, Any]], where: str) -> tuple[int, ...] | None:

@@ -187,7 +187,7 @@ def _routing(settings: dict[str, Any]) -> str | None:
     """Return which of the paper's configurations options are; None where they do not tell."""
     for key in ("enable_expert_parallel", "ep"):
         if key in settings:
-            return "all2all" if settings[key] in {True, "on", "true", "True"} else "baseline"
+            return "all2all" if str(settings[key]).lower() in {"true", "on"} else "baseline"
     return None
 
 

@@ -136,6 +136,8 @@ def test_a_record_of_several_engines(tmp_path: Path) -> None:
             "physical_to_logical_map",
         ),
         ({"args": {"max_num_seqs": "many"}}, "max_num_seqs"),
+        ({"args": {"ep": ["on"]}}, '`ep` must be "on" or "off"'),
+        ({"args": {"ep": 7}}, '`ep` must be "on" or "off"'),
     ],
 )
 def test_records_that_lack_something_say_what(
