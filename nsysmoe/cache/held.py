@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import fcntl
+import os
 import shutil
+import stat
 import time
 import uuid
 from contextlib import contextmanager
@@ -66,14 +68,18 @@ def left(parent: Path, prefix: str = "") -> list[Path]:
 
 
 def _is_left(folder: Path) -> bool:
-    """Tell whether no process that lives holds a folder."""
+    """Tell whether a folder is ours and no process that lives holds it."""
     try:
+        found = folder.lstat()
+        # What others called alike in a folder that all share is theirs, and so is a link's target.
+        if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
+            return False
         with (folder / LOCK).open("r+") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return True
     except FileNotFoundError:
         try:
-            return time.time() - folder.stat().st_mtime > _BEGUN_S
+            return time.time() - folder.lstat().st_mtime > _BEGUN_S
         except OSError:
             return False
     except OSError:

@@ -85,7 +85,8 @@ class RayCluster:
     def _cancel(self, waiting: Sequence[Any]) -> None:
         """End the workers that do jobs: one that waits in DuckDB or SQLite hears of nothing."""
         for reference in waiting:
-            with suppress(self._ray.exceptions.RayError):
+            # A cluster that is gone says so in many ways: none may take the place of the reason.
+            with suppress(Exception):
                 self._ray.cancel(reference, force=True)
 
 

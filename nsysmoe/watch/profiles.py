@@ -111,7 +111,8 @@ class Profiles:
     def give_up(self, path: Path) -> None:
         """Note a trace of ours that cannot be used: it may not be whole yet."""
         if self._timetable.keep != "all" and self._is_ours(path):
-            self._useless.append(path)
+            # One that grew is read again, and is the last one then.
+            self._useless = [*(known for known in self._useless if known != path), path]
 
     def clear_useless(self, now: float) -> None:
         """Drop traces that cannot be used and are at rest, or a disk would fill up with them.

@@ -130,7 +130,7 @@ def test_causes_are_means_over_runs_and_close_on_the_wall_time(
     assert moe.interval_ns is not None
     assert 0 < moe.interval_ns[0] < moe.change_ns < moe.interval_ns[1]
     shown = render(comparison_page(found), "table")
-    assert "95% interval, runs (ms)" in shown
+    assert "95% over runs)" in shown
 
 
 def test_without_wall_time_the_run_shown_is_that_of_median_total(
@@ -157,6 +157,8 @@ def test_one_run_an_arm_is_judged_over_steps(runs: Callable[..., Path]) -> None:
     assert total.interval.low <= total.change <= total.interval.high  # type: ignore[operator]
     noise = next(part for part in found.verdict if part.question == "noise")
     assert "one run an arm" in noise.sentence
+    overall = next(part for part in found.verdict if part.question == "overall")
+    assert "by the steps of one run each" in overall.sentence
 
 
 def test_balance_is_told_apart_from_totals(runs: Callable[..., Path]) -> None:
@@ -176,6 +178,15 @@ def test_a_total_that_stays_does_not_show_balance(runs: Callable[..., Path]) -> 
     misled = next(part for part in found.verdict if part.question == "totals")
     assert "shows nothing" in misled.sentence
     assert sentence(found, "balance") == "better"
+
+
+def test_runs_of_one_arm_against_each_other_mislead_nobody(runs: Callable[..., Path]) -> None:
+    found = nsysmoe.compare(runs("off", 1.0, 3), runs("same", 1.0, 3))
+    assert sentence(found, "balance") in {"within_noise", "same"}
+    assert "totals" not in [part.question for part in found.verdict]
+    assert "totals_mislead" not in [finding.code for finding in found.findings]
+    overall = next(part for part in found.verdict if part.question == "overall")
+    assert "misleads" not in overall.sentence
 
 
 def test_parts_by_phase_and_rank_add_up(off: Path, on: Path) -> None:

@@ -409,8 +409,10 @@ def test_a_saved_comparison_keeps_its_causes_and_an_older_one_has_none(
 
 
 @pytest.mark.parametrize("row", [7, {"cause": 1}, {"cause": "moe"},
-                                 {"cause": "moe", "baseline_ns": 1, "candidate_ns": 1,
-                                  "change_ns": 1, "baseline_values": ["1"]},
+                                 *({"cause": "moe", "baseline_ns": 1, "candidate_ns": 1,
+                                    "change_ns": 1, "baseline_values": values,
+                                    "candidate_values": [1]}
+                                   for values in (["1"], [], [1, 2], "1", None)),
                                  {"cause": "moe", "baseline_ns": "1", "candidate_ns": 1,
                                   "change_ns": 1}])  # fmt: skip
 def test_causes_that_nobody_saved_are_refused(pair: Comparison, tmp_path: Path, row: Any) -> None:

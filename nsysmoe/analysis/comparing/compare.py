@@ -97,7 +97,7 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
     """Compare two arms that were read."""
     # polars loads beside the arms.
     from nsysmoe.analysis.comparing import judgement  # noqa: PLC0415
-    from nsysmoe.analysis.comparing.verdict import verdict_of  # noqa: PLC0415
+    from nsysmoe.analysis.comparing.verdict import totals_mislead, verdict_of  # noqa: PLC0415
     from nsysmoe.analysis.diagnosis import diagnose, not_comparable  # noqa: PLC0415
 
     is_comparable = not_comparable(baseline, candidate) is None
@@ -108,7 +108,7 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
         _side(baseline),
         _side(candidate),
         metrics,
-        tuple(diagnose(baseline, candidate)),
+        tuple(diagnose(baseline, candidate, totals_mislead(metrics))),
         verdict_of(baseline, candidate, metrics, undistorted, parts),
         parts,
         undistorted,
@@ -120,8 +120,6 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
 
 def _causes(baseline: Arm, candidate: Arm) -> list[dict[str, Any]]:
     """Return where the wall time of both went, means over runs, and what its change is made of."""
-    from nsysmoe.metrics.statistics.uncertainty import difference_over_runs  # noqa: PLC0415 - numpy
-
     arms = [_wall_causes(arm) for arm in (baseline, candidate)]
     if not all(arms):
         return []
@@ -130,14 +128,12 @@ def _causes(baseline: Arm, candidate: Arm) -> list[dict[str, Any]]:
     for cause in arms[0][0]:
         before, after = ([run[cause] for run in runs] for runs in arms)
         means = sum(before) / len(before), sum(after) / len(after)
-        interval = difference_over_runs(before, after)
         rows.append(
             {
                 "cause": cause,
                 "baseline_ns": means[0],
                 "candidate_ns": means[1],
                 "change_ns": means[1] - means[0],
-                "interval_ns": None if interval is None else list(interval),
                 "baseline_values": before,
                 "candidate_values": after,
                 **_unsure(cause, unsure),

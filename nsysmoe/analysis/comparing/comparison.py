@@ -120,9 +120,8 @@ class Comparison:
         undistorted: Metrics as if no step had been stretched by something else than the workload.
         causes: Where wall time went, of the GPU whose window is longest: ``cause``,
             ``baseline_ns``, ``candidate_ns`` (means over runs), ``change_ns``; they add up to the
-            wall times. ``interval_ns`` of the change, 95 % over runs, None for fewer than three an
-            arm; ``baseline_values`` and ``candidate_values`` are of each run. Of runs on several
-            clocks also ``uncertainty_ns``: how far ``change_ns`` of transfer, and
+            wall times. ``baseline_values`` and ``candidate_values`` are of each run. Of runs on
+            several clocks also ``uncertainty_ns``: how far ``change_ns`` of transfer, and
             of all that waits for other ranks together, may be off by what clocks agree to; None
             for what needs one clock alone.
         latency: What users saw, by the runs' records: rows of ``analysis.latency.latency_rows``;
@@ -288,6 +287,11 @@ def _check_runs(comparison: Comparison) -> None:
             # Earlier versions wrote none.
             if values and len(values) != len(side.sources):
                 raise ValueError(values)
+    for key, side in zip(_OF_RUNS, (comparison.baseline, comparison.candidate), strict=True):
+        known = [row[key] for row in comparison.causes if key in row]
+        is_whole = len(known) in {0, len(comparison.causes)}
+        if not is_whole or any(len(values) != len(side.sources) for values in known):
+            raise ValueError(key)
 
 
 _NUMBER = (int, float, type(None))
@@ -324,10 +328,12 @@ def _of_interval(found: Interval | None) -> list[Check]:
 
 
 def _of_cause(row: dict[str, Any]) -> list[Check]:
-    times = [(row[key], (int, float)) for key in ("baseline_ns", "candidate_ns", "change_ns")]
+    keys = ("baseline_ns", "candidate_ns", "change_ns")
+    times: list[Check] = [(row[key], (int, float)) for key in keys]
     # Earlier versions wrote none of these.
-    lists = [row.get(key, ()) for key in (*_OF_RUNS, "interval_ns")]
-    times += [(value, (int, float)) for values in lists for value in values or ()]
+    lists = [row[key] for key in _OF_RUNS if key in row]
+    times += [(values, (list,)) for values in lists]
+    times += [(value, (int, float)) for values in lists for value in values]
     return [(row["cause"], (str,)), (row.get("uncertainty_ns"), _NUMBER), *times]
 
 

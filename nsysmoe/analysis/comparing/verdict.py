@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from nsysmoe.analysis.comparing.comparison import Change, Sentence
 from nsysmoe.analysis.diagnosis.comparability import not_comparable, unequal_work
 from nsysmoe.analysis.one_trace.bound import bound_rows, bound_text, spoken_phase
+from nsysmoe.findings import Finding
 from nsysmoe.metrics.statistics.uncertainty import runs_needed
 
 if TYPE_CHECKING:
@@ -72,10 +73,15 @@ def _overall(baseline: Arm, candidate: Arm, sentences: Sequence[Sentence]) -> Se
         if question in answers
     )
     is_misleading = "; Table 1's total misleads" if "totals" in answers else ""
+    # Of one run each, nobody knows what another pair would show.
+    is_alone = len(baseline.runs) == len(candidate.runs) == 1
+    is_judged = answers.get("noise", "unknown") != "unknown"
+    by = ", by the steps of one run each" if told and is_alone and is_judged else ""
     return Sentence(
         "overall",
         answers.get("balance", "not_comparable"),
-        f"{candidate.label} against {baseline.label}: {told or 'not comparable'}{is_misleading}.",
+        f"{candidate.label} against {baseline.label}: {told or 'not comparable'}{by}"
+        f"{is_misleading}.",
         {},
     )
 
@@ -213,34 +219,60 @@ def _runs_for_one_percent(baseline: Arm, candidate: Arm) -> int | None:
 
 def _totals(whole: dict[str, Change]) -> Sentence | None:
     """Say where Table 1's total points away from what ranks wait for, or does not show it."""
-    total, critical = whole["total_time_ns"], whole["critical_moe_ns"]
-    busiest = whole["busiest_rank_ns"]
-    if total.change is None or critical.change is None or busiest.change is None:
+    if not (told := _misled(whole)):
         return None
-    if not (told := _misled(total, critical)):
-        return None
+    busiest = whole["busiest_rank_ns"].change
+    seen = "what the slowest of each layer took" if busiest is None else f"{busiest:+.1%}"
     return Sentence(
         "totals",
         "mislead",
         f"Table 1's total {told}: it sums over ranks and cannot see that the slowest rank, which "
-        f"everybody waits for, went {busiest.change:+.1%}.",
+        f"everybody waits for, went {seen}.",
         {
-            "total_change": total.change,
-            "critical_change": critical.change,
-            "busiest_rank_change": busiest.change,
+            "total_change": whole["total_time_ns"].change,
+            "critical_change": whole["critical_moe_ns"].change,
+            "busiest_rank_change": busiest,
         },
     )
 
 
-def _misled(total: Change, critical: Change) -> str | None:
-    """Return what the total tells of a change that ranks wait for; None where it tells enough."""
-    assert total.change is not None  # noqa: S101 - _totals asks
-    assert critical.change is not None  # noqa: S101 - as above
-    if total.verdict in {"within_noise", "same"} and critical.verdict in {"better", "worse"}:
-        why = "nothing" if total.verdict == "same" else "nothing beyond noise"
-        return f"shows {why} ({total.change:+.1%})"
-    is_seen = total.change * critical.change >= 0
-    if is_seen or min(abs(total.change), abs(critical.change)) < 5e-4:
+def totals_mislead(metrics: Sequence[Change]) -> Finding | None:
+    """Table 1's total does not show, or points away from, a change of what ranks wait for.
+
+    Args:
+        metrics: What ``judgement.judge`` returned.
+    """
+    whole = {change.metric: change for change in metrics}
+    if not (told := _misled(whole)):
+        return None
+    critical, busiest = whole["critical_moe_ns"], whole["busiest_rank_ns"]
+    return Finding(
+        "totals_mislead",
+        "warning",
+        f"Table 1's total {told}, and critical MoE time went {critical.change:+.1%}, the busiest "
+        f"rank {busiest.change or 0.0:+.1%}: a total over ranks cannot see balance",
+        {
+            "total_time_change": whole["total_time_ns"].change,
+            "critical_change": critical.change,
+            "slowest_rank_change": busiest.change,
+            "slowest_rank_ns": {"baseline": busiest.baseline, "candidate": busiest.candidate},
+        },
+    ).explaining(abs((critical.candidate or 0) - (critical.baseline or 0)))
+
+
+def _misled(whole: dict[str, Change]) -> str | None:
+    """Return what the total tells of a change that ranks wait for; None where it tells enough.
+
+    A change within noise, or of which no noise is known, misleads nobody.
+    """
+    total, critical = whole["total_time_ns"], whole["critical_moe_ns"]
+    if total.change is None or _answer(critical) not in {"better", "worse"}:
+        return None
+    if _answer(total) == "same":
+        return f"shows nothing ({total.change:+.1%})"
+    if _answer(total) not in {"better", "worse"}:
+        return f"shows nothing beyond noise ({total.change:+.1%})"
+    if _answer(total) == _answer(critical):
         return None
     return f"points the other way ({total.change:+.1%})"
 

@@ -1,8 +1,8 @@
 """What to know before believing Table 1: pure rules from two runs to findings.
 
-Each rule takes the representative run of each arm and returns one finding or None; what means
-over runs tell is asked of the arms. Errors come first, then what accounts for most wall time;
-among the others, the order of ``RULES``.
+Each rule takes the representative run of each arm and returns one finding or None; what metrics
+show, which are means over runs, comes from those who judged them. Errors come first, then what
+accounts for most wall time; among the others, the order of ``RULES``.
 """
 
 from __future__ import annotations
@@ -48,12 +48,18 @@ RULES = (
 )
 
 
-def diagnose(baseline: Arm, candidate: Arm) -> list[Finding]:
-    """Return what the two arms together show, then what was odd about each input."""
+def diagnose(baseline: Arm, candidate: Arm, *judged: Finding | None) -> list[Finding]:
+    """Return what the two arms together show, then what was odd about each input.
+
+    Args:
+        baseline: The first arm.
+        candidate: The second.
+        judged: What the judged metrics show, where they do.
+    """
     before, after = baseline.representative, candidate.representative
     found = [
         comparability.number_of_runs(baseline, candidate),
-        balance.totals_mislead(baseline, candidate),
+        *judged,
         *(rule(before, after) for rule in RULES),
     ]
     kept = [finding for finding in found if finding]

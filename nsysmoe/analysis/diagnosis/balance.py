@@ -6,38 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 from nsysmoe.findings import Finding
 from nsysmoe.metrics.kernel_time.imbalance import imbalance, slowest_ranks
-from nsysmoe.metrics.kernel_time.table1 import mean_value, relative_change, verdict
+from nsysmoe.metrics.kernel_time.table1 import relative_change
 
 if TYPE_CHECKING:
-    from nsysmoe.analysis.reading.arm import Arm
     from nsysmoe.analysis.reading.run import Run
-
-
-def totals_mislead(baseline: Arm, candidate: Arm) -> Finding | None:
-    """The total over ranks and what ranks wait for point in opposite directions, in the mean."""
-    total, critical, slowest = (
-        (
-            mean_value([run[key] for run in baseline.values]),
-            mean_value([run[key] for run in candidate.values]),
-        )
-        for key in ("total_time_ns", "critical_moe_ns", "busiest_rank_ns")
-    )
-    if {verdict(*total), verdict(*critical)} != {"better", "worse"}:
-        return None
-    evidence = {
-        "total_time_change": relative_change(*total),
-        "critical_change": relative_change(*critical),
-        "slowest_rank_change": relative_change(*slowest),
-        "slowest_rank_ns": {"baseline": slowest[0], "candidate": slowest[1]},
-    }
-    return Finding(
-        "totals_mislead",
-        "warning",
-        f"Table 1's total went {evidence['total_time_change']:+.1%}, what ranks wait for the other "
-        f"way: critical MoE time {evidence['critical_change']:+.1%}, the busiest rank "
-        f"{evidence['slowest_rank_change']:+.1%}; a total over ranks cannot see balance",
-        evidence,
-    ).explaining(abs((critical[1] or 0) - (critical[0] or 0)))
 
 
 def balance(baseline: Run, candidate: Run) -> Finding | None:

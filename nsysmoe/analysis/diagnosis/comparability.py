@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 _NOTABLE_UNCLASSIFIED_RATIO = 0.01
 # Below this share of MoE time, what is said by phase leaves out too much to be taken as it is.
 _SURE_RATIO = 0.75
+_RANKED_BY = {"wall_time_ns": "wall time", "total_time_ns": "MoE total"}
 _GRAPHS = (
     "CUDA graphs were recorded as a whole in {where}: the kernels inside them are in no number "
     "here; capture again with --cuda-graph-trace=node"
@@ -161,13 +162,12 @@ def number_of_runs(baseline: Arm, candidate: Arm) -> Finding | None:
     fewest = min(counts.values())
     if fewest >= MIN_RUNS:
         shown = {arm.label: str(arm.representative.path) for arm in (baseline, candidate)}
-        timed = {baseline.ranked_by, candidate.ranked_by} == {"wall_time_ns"}
-        median = "wall time" if timed else "MoE total"
+        ranked = dict.fromkeys(_RANKED_BY[arm.ranked_by] for arm in (baseline, candidate))
         return Finding(
             "representative_run",
             "info",
             "values of the tables are means over runs; findings and most pictures show the run of "
-            f"median {median} of each arm: {' and '.join(shown.values())}",
+            f"median {' and '.join(ranked)} of each arm: {' and '.join(shown.values())}",
             {**counts, "shown": shown},
         )
     if fewest == max(counts.values()) == 1:

@@ -89,9 +89,12 @@ def attribution_text(known: dict[str, Any]) -> str:
 
 
 def _only(frame: pl.DataFrame, column: str) -> str | None:
-    """Return the one value of a column; of several, as ranges may name some layers, the first."""
-    values = frame[column].drop_nulls()
-    return str(values.min()) if values.len() else None
+    """Return the value of a column, of several that of most time; None where there is none."""
+    import polars as pl  # noqa: PLC0415
+
+    times = frame.drop_nulls(column).group_by(column).agg(pl.col("dur_ns").sum())
+    most = times.sort("dur_ns", column, descending=[True, False])[column].head(1)
+    return str(most.item()) if most.len() else None
 
 
 def _partings(cells: pl.DataFrame) -> list[tuple[str | None, int]]:

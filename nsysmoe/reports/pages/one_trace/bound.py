@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from nsysmoe.metrics.kernel_time.causes import bound_changes, bound_of, sum_interval
+from nsysmoe.metrics.kernel_time.causes import BoundChange, bound_changes, bound_of, sum_interval
 from nsysmoe.reports import numbers
 from nsysmoe.reports.document import Column, Document, Row, Table
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from nsysmoe.analysis.one_trace.bound import Bound
-    from nsysmoe.metrics.kernel_time.causes import BoundChange
 
 _BOUNDS = {
     "moe": "MoE",
@@ -72,13 +71,11 @@ def causes_table(
 ) -> Table:
     """Return where the wall time of two arms went, and what its change is made of."""
     is_unsure = any(row.get("uncertainty_ns") is not None for row in causes)
-    is_of_runs = any(row.get("interval_ns") is not None for row in causes)
     columns = (
         Column("Wall time went into", "left"),
         Column(f"{baseline_label} (ms)"),
         Column(f"{candidate_label} (ms)"),
         Column("Change (ms)"),
-        *((Column("95% interval, runs (ms)"),) if is_of_runs else ()),
         *((Column("± clocks (ms)"),) if is_unsure else ()),
     )
     keys = ("baseline_ns", "candidate_ns", "change_ns")
@@ -91,7 +88,6 @@ def causes_table(
             (
                 CAUSES.get(row["cause"], row["cause"]),
                 *(_signed(row, key) for key in keys),
-                *((_between(row.get("interval_ns")),) if is_of_runs else ()),
                 *((_unsure(row),) if is_unsure else ()),
             ),
             titles[bound_of(row["cause"])],
@@ -101,22 +97,19 @@ def causes_table(
     sums = {key: sum(row[key] for row in shown) for key in keys}
     # A window is of one GPU, and so of one clock.
     empty = ("",) if is_unsure else ()
-    interval = (_between(sum_interval(shown)),) if is_of_runs else ()
-    total = Row(("wall time", *(_signed(sums, key) for key in keys), *interval, *empty), "All")
+    whole = BoundChange(sums["change_ns"], sum_interval(shown))
+    title = "All" if whole.interval_ns is None else _title("All", whole)
+    total = Row(("wall time", *(_signed(sums, key) for key in keys), *empty), title)
     rows.append(total)
     return Table("Change of wall time by cause", columns, tuple(rows))
 
 
 def _title(name: str, change: BoundChange) -> str:
     told = f"{name}: {_signed(change._asdict(), 'change_ns')} ms"
-    return told if change.interval_ns is None else f"{told} ({_between(change.interval_ns)})"
-
-
-def _between(interval: tuple[float, float] | None) -> str:
-    if interval is None:
-        return ""
-    low, high = (_signed({"change_ns": ns}, "change_ns") for ns in interval)
-    return f"{low} to {high}"
+    if change.interval_ns is None:
+        return told
+    low, high = (_signed({"change_ns": ns}, "change_ns") for ns in change.interval_ns)
+    return f"{told} ({low} to {high}, 95% over runs)"
 
 
 def _unsure(row: dict[str, Any]) -> str:
