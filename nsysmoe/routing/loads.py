@@ -88,7 +88,8 @@ def _of_plan(layers: list[Any], path: Path) -> tuple[list[Any], int | None]:
 
 def _lines(file: io.StringIO) -> Iterator[tuple[int, list[str]]]:
     for number, line in enumerate(csv.reader(file), start=1):
-        if any(cell.strip() for cell in line):
+        # Not what Python calls space: a control character is a damaged file.
+        if any(cell.strip(" \t") for cell in line):
             yield number, line
 
 

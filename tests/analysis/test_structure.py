@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -15,6 +16,8 @@ import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.analysis.one_trace.structure import collectives, imbalance, phases
 from nsysmoe.errors import MissingDataError
+from tests.cli.test_cli import run
+from tests.conftest import GRAPHS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -295,3 +298,12 @@ def test_the_real_pair(off: Path, on: Path) -> None:
     for path in (off, on):
         assert all(row["unmatched"] == 0 for row in collectives(path).rows)
         assert [row["steps"] for row in phases(path).rows if row["phase"] == "prefill"] == [1]
+
+
+def test_kernels_without_length_have_phases_all_the_same(tmp_path: Path) -> None:
+    """Ranges tell their phase, and no time is there to take a share of."""
+    copy = tmp_path / "still.sqlite"
+    shutil.copy(GRAPHS / "eplb_on.sqlite", copy)
+    with closing(sqlite3.connect(copy)) as connection, connection:
+        connection.execute("update CUPTI_ACTIVITY_KIND_KERNEL set end = start")
+    assert "MoE kernels took no time" in run("phases", copy).stdout

@@ -97,6 +97,7 @@ def test_pictures_and_tables(loads: Path, tmp_path: Path) -> None:
     [
         ("", "holds no loads"),
         ("a,b\n1,2\n", "line 1"),
+        ("1,2\n\x1f\n", "line 2"),
         ("1,2\n3\n", "layer 1 has 1 experts"),
         ("1,-2\n", "between 0"),
         ("1,nan\n", "between 0"),

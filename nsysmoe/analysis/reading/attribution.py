@@ -80,6 +80,8 @@ def attribution_text(known: dict[str, Any]) -> str:
     """Say in one clause what ``attribution`` returned."""
     if known["method"] is None:
         return "no step or phase of MoE time is known"
+    if known["time_ratio"] is None:
+        return "MoE kernels took no time"
     layers = {"nvtx": "by NVTX ranges", "order": "by their order", None: "not known"}
     return (
         f"{known['time_ratio']:.1%} of MoE time belongs to a phase, told by "
