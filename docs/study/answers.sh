@@ -18,6 +18,7 @@ for run in main/off/run-*; do
 done
 nsysmoe advise --routing main/off/run-1/routing.npz --trace main/off/run-1/trace.sqlite \
     --redundant 2 -o "$out/advise-redundant-2.md"
+nsysmoe kernels main/on/run-1/trace.sqlite -o "$out/kernels-on.md"
 for arm in off on; do
     nsysmoe bound "main/$arm/run-1/trace.sqlite" -o "$out/bound-$arm.md"
     for run in "main/$arm"/run-*; do
