@@ -62,8 +62,8 @@ def runs_of(source: Source) -> list[Path]:
 
     Args:
         source: A file, or a folder of tables; a folder, whose exports and reports are the runs
-            (those of its folders where it has none itself); a glob pattern; or a sequence of
-            these.
+            (those of its folders where it has none itself); a glob pattern of files and of
+            folders; or a sequence of these.
 
     Raises:
         InputError: A folder or pattern holds no run.
@@ -83,7 +83,8 @@ def runs_of(source: Source) -> list[Path]:
         found = sorted(Path(name) for name in glob.glob(str(source), recursive=True))  # noqa: PTH207 - a pattern may be absolute
         if not found:
             raise InputError(f"{source} matches no file; check the pattern")
-        return found
+        # A pattern may match a folder and the traces in it.
+        return list(dict.fromkeys(trace for path in found for trace in runs_of(path)))
     return [path]
 
 

@@ -23,7 +23,7 @@ from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.kernel_time.causes import bound_changes
 from nsysmoe.reports.formats import render
 from nsysmoe.reports.pages.comparing.comparison import comparison_page
-from tests.conftest import GRAPHS, TABLE1
+from tests.conftest import GRAPHS, PAIRS, TABLE1
 
 Write = Callable[[TraceBuilder], Path]
 REDUCE = "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(x)"
@@ -309,6 +309,13 @@ def test_folders_patterns_and_sequences_are_arms(off: Path, tmp_path: Path) -> N
     odd = tmp_path / "what[1].sqlite"
     shutil.copy(off, odd)
     assert runs_of(odd) == [odd], "a file is a file, whatever its name looks like"
+
+
+def test_a_pattern_may_match_folders_of_runs() -> None:
+    named = [PAIRS / "off" / f"run-{number}" / "trace.sqlite" for number in (1, 2, 3)]
+    assert runs_of(PAIRS / "off" / "run-*") == named
+    both = str(PAIRS / "off" / "**" / "*[0-9e]")
+    assert runs_of(both) == named, "a folder and the trace in it are one run"
 
 
 def test_no_run_is_one_clear_error(tmp_path: Path) -> None:
