@@ -120,7 +120,9 @@ def compare_arms(baseline: Arm, candidate: Arm) -> Comparison:
 
 def _causes(baseline: Arm, candidate: Arm) -> list[dict[str, Any]]:
     """Return where the wall time of both went, means over runs, and what its change is made of."""
-    arms = [_wall_causes(arm) for arm in (baseline, candidate)]
+    from nsysmoe.metrics.kernel_time.bounds import longest_window  # noqa: PLC0415 - polars
+
+    arms = [list(map(longest_window, arm.time_causes)) for arm in (baseline, candidate)]
     if not all(arms):
         return []
     unsure = [_exposed_uncertainty(arm) for arm in (baseline, candidate)]
@@ -140,14 +142,6 @@ def _causes(baseline: Arm, candidate: Arm) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _wall_causes(arm: Arm) -> list[dict[str, float]]:
-    """Return the ns of each cause, run by run; nothing where a run does not tell."""
-    from nsysmoe.metrics.kernel_time.bounds import longest_window  # noqa: PLC0415 - polars
-
-    known = [causes for run in arm.runs if (causes := run.time_causes) is not None]
-    return [longest_window(causes) for causes in known] if len(known) == len(arm.runs) else []
 
 
 def _exposed_uncertainty(arm: Arm) -> float | None:

@@ -50,12 +50,9 @@ def _bounds(baseline: Arm, candidate: Arm) -> tuple[Sentence, ...]:
     """Say what the time is bound by: it comes first, since balance may have nothing to shorten."""
     import polars as pl  # noqa: PLC0415
 
-    causes = [[run.time_causes for run in arm.runs] for arm in (baseline, candidate)]
-    known = [[frame for frame in frames if frame is not None] for frames in causes]
-    if [len(frames) for frames in known] != [len(frames) for frames in causes]:
-        return ()
-    rows = [bound_rows(pl.concat(frames), "phase") for frames in known]
-    if not all(rows):
+    known = [causes for arm in (baseline, candidate) if (causes := arm.time_causes)]
+    rows = [found for causes in known if (found := bound_rows(pl.concat(causes), "phase"))]
+    if len(rows) < 2:
         return ()
     evidence = {
         side: {row["phase"]: {"bound": row["bound"], "shares": row["shares"]} for row in found}
@@ -222,12 +219,11 @@ def _totals(whole: dict[str, Change]) -> Sentence | None:
     if not (told := _misled(whole)):
         return None
     busiest = whole["busiest_rank_ns"].change
-    seen = "what the slowest of each layer took" if busiest is None else f"{busiest:+.1%}"
     return Sentence(
         "totals",
         "mislead",
         f"Table 1's total {told}: it sums over ranks and cannot see that the slowest rank, which "
-        f"everybody waits for, went {seen}.",
+        f"everybody waits for, went {busiest:+.1%}.",
         {
             "total_change": whole["total_time_ns"].change,
             "critical_change": whole["critical_moe_ns"].change,
@@ -250,7 +246,7 @@ def totals_mislead(metrics: Sequence[Change]) -> Finding | None:
         "totals_mislead",
         "warning",
         f"Table 1's total {told}, and critical MoE time went {critical.change:+.1%}, the busiest "
-        f"rank {busiest.change or 0.0:+.1%}: a total over ranks cannot see balance",
+        f"rank {busiest.change:+.1%}: a total over ranks cannot see balance",
         {
             "total_time_change": whole["total_time_ns"].change,
             "critical_change": critical.change,
@@ -266,7 +262,9 @@ def _misled(whole: dict[str, Change]) -> str | None:
     A change within noise, or of which no noise is known, misleads nobody.
     """
     total, critical = whole["total_time_ns"], whole["critical_moe_ns"]
-    if total.change is None or _answer(critical) not in {"better", "worse"}:
+    if None in {total.change, whole["busiest_rank_ns"].change}:
+        return None
+    if _answer(critical) not in {"better", "worse"}:
         return None
     if _answer(total) == "same":
         return f"shows nothing ({total.change:+.1%})"

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import polars as pl
+
     from nsysmoe.analysis.reading.gathering import Gathering, RunFiles
     from nsysmoe.classes import ClassMap
     from nsysmoe.export.files import Source
@@ -50,6 +52,13 @@ class Arm:
         """
         is_timed = all(values["wall_time_ns"] is not None for values in self.values)
         return "wall_time_ns" if is_timed else "total_time_ns"
+
+    @property
+    def time_causes(self) -> list[pl.DataFrame]:
+        """Where each run's time went (``Run.time_causes``); empty where a run does not tell."""
+        found = [run.time_causes for run in self.runs]
+        known = [causes for causes in found if causes is not None]
+        return known if len(known) == len(found) else []
 
     @property
     def sources(self) -> tuple[str, ...]:
