@@ -238,6 +238,16 @@ def test_redundant_experts_cost_decode(graphs: Any) -> None:
     assert active[0] > active[1]
 
 
+def test_a_fifth_expert_that_no_launch_had_is_extrapolated(graphs: Any) -> None:
+    """A GPU of four experts: on H100s five took 25.2 % more where the fit said 20.8 %."""
+    replicated = advise(ROUTED, **TRACE, redundant=2)
+    told = next(each for each in replicated.findings if each.code == "extrapolated")
+    assert (told.evidence["seen"], told.evidence["planned"]) == (4, 5)
+    assert told.evidence["by_weights"] == pytest.approx(5 / 4, abs=0.01)
+    assert 0.9 < told.evidence["share"] <= 1
+    assert "extrapolated" not in {each.code for each in graphs.findings}
+
+
 def test_the_command(tmp_path: Path) -> None:
     path = logged(tmp_path / "a.csv", np.tile([40, 40, 10, 10], (8, 2, 1)))
 

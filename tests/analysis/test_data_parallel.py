@@ -41,7 +41,9 @@ class Layout:
         tensor: Ranks of an engine.
         map: Logical expert of each physical one.
         begins: The pass in which each engine's first step runs.
-        is_even: Whether engines pad to the largest without a graph as well.
+        is_eager: Whether no graph runs any pass, and nothing is padded.
+        is_even: Whether engines pad to the largest without a graph, else small batches to a size
+            captured, each for itself.
         gpus: Data-parallel rank on each group of GPUs.
         seeds: Of the requests of each engine.
     """
@@ -49,6 +51,7 @@ class Layout:
     tensor: int = 1
     map: tuple[int, ...] = tuple(range(EXPERTS))
     begins: tuple[int, ...] = (0, 2)
+    is_eager: bool = False
     is_even: bool = False
     gpus: tuple[int, ...] = (0, 1)
     seeds: tuple[int, ...] = (1, 2)
@@ -141,7 +144,12 @@ class Made:
         steps = [steps.get(number) for steps in self.steps]
         fed = [[] if step is None else sorted(self.served[engine].fed[step])
                for engine, step in enumerate(steps)]  # fmt: skip
-        in_graph, rows = self.rows(fed, steps)
+        reads = any(
+            step is not None and self.served[engine].labels[step]["context_requests"]
+            for engine, step in enumerate(steps)
+        )
+        in_graph = not reads and not self.layout.is_eager
+        rows = self.rows(fed, in_graph=in_graph)
         self.begun = at
         for rank in range(self.layout.ranks):
             engine_ = self.engine_on(rank)
@@ -160,7 +168,7 @@ class Made:
                     self.kernel(build, "fused_moe_kernel", rank, start, found["dur"],
                                 graph=in_graph, blocks=blocks)  # fmt: skip
                     slowest = max(slowest, found["dur"])
-                    found["phase"] = "decode" if in_graph else "prefill"
+                    found["phase"] = "prefill" if reads else "decode"
                     self.note(found, number, rank, layer, has_tokens=any(fed))
                 start += slowest + 100
         return start + 500
@@ -190,21 +198,20 @@ class Made:
         # All of a pass is launched in its first microsecond, where its range is.
         build.call(self.begun + 10, 5, pid=self.pid(rank), correlation=correlation)
 
-    def rows(self, fed: list[list[Any]], steps: list[int | None]) -> tuple[bool, int]:
-        """Return whether a graph runs the pass, and the rows of its batch, padding counted."""
-        reads = any(
-            step is not None and self.served[engine].labels[step]["context_requests"]
-            for engine, step in enumerate(steps)
-        )
+    def rows(self, fed: list[list[Any]], *, in_graph: bool) -> int:
+        """Return the rows of a pass, padding counted."""
         # Without a request an engine feeds one token.
         each = [len(tokens) or 1 for tokens in fed]
-        if not reads:
+        if in_graph:
             captured = next(size for size in (1, 2, 4, 8, 16) if size >= max(each))
             each = [captured] * ENGINES
         elif self.layout.is_even:
             each = [max(each)] * ENGINES
+        elif not self.layout.is_eager:
+            # Graphs are captured up to twice the requests that may run at once.
+            each = [next((size for size in (1, 2, 4, 8) if size >= n), n) for n in each]
         self.shares = [-(-n // self.layout.tensor) for n in each]
-        return not reads, self.layout.tensor * sum(self.shares)
+        return self.layout.tensor * sum(self.shares)
 
     def counts(self, fed: list[list[tuple[int, int]]], layer: int) -> list[Counter[int]]:
         """Count rows of physical experts by loops; a replica by the row in its rank's share."""
@@ -266,11 +273,24 @@ CHOICES = Choices(experts=EXPERTS)
         Layout(tensor=2),
         Layout(tensor=2, map=tuple(SPARE)),
         Layout(is_even=True),
+        Layout(is_eager=True),
+        Layout(is_eager=True, tensor=2),
         # The engine of rank 0 runs on the second GPU: steps tell.
         Layout(gpus=(1, 0)),
         Layout(begins=(2, 0)),
     ],
-    ids=["plain", "replicas", "reversed", "tensor", "tensor replicas", "even", "crossed", "late"],
+    ids=[
+        "plain",
+        "replicas",
+        "reversed",
+        "tensor",
+        "tensor replicas",
+        "even",
+        "eager",
+        "eager tensor",
+        "crossed",
+        "late",
+    ],
 )
 def test_work_is_of_the_tokens_of_all_engines(layout: Layout, tmp_path: Path) -> None:
     made = Made(tmp_path / "made", layout)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from nsysmoe.metrics.kernel_time.roofline import by_limit, ridge_rows, roofline
 from nsysmoe.metrics.kernel_time.tiles import (
+    Padding,
     captured_rows,
     default_rows,
     gathered_rows,
@@ -294,7 +295,10 @@ def test_grids_are_those_of_the_tokens_of_all_engines(widths: dict[str, int] | N
         # Two engines with 15 and 3 tokens: to 16 each in a graph, as they are without.
         ([15, 3], {"engines": 2, "in_graph": True}, 32),
         ([15, 3], {"engines": 2, "in_graph": False}, 18),
-        ([15, 3], {"engines": 2, "in_graph": False, "is_even": True}, 30),
+        ([15, 3], {"engines": 2, "in_graph": False, "padding": Padding(is_even=True)}, 30),
+        # Two H100s: an engine of 3 tokens had padded to 4 when it met one of 257.
+        ([257, 3], {"engines": 2, "in_graph": False, "padding": Padding(captured_to=64)}, 261),
+        ([65, 33], {"engines": 2, "in_graph": False, "padding": Padding(captured_to=64)}, 105),
         # Two more without a request feed a token each.
         ([15, 3], {"engines": 4, "in_graph": False}, 20),
         ([15, 3], {"engines": 4, "in_graph": True}, 64),

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     Map = NDArray[np.int64]
 
 PHASES = ("all", "decode", "prefill")
+# Of a plan's launches: fewer beyond what was seen do not move its sums.
+_FEW = 0.05
 
 
 @dataclass(frozen=True)
@@ -28,11 +30,13 @@ class Times:
         rows: An advice's ``times``.
         single_runs: An advice's ``single_runs``.
         tax: An advice's ``tax``.
+        unseen: What EPLB's plan has in decode and no launch of the trace had, as ``_unseen``.
     """
 
     rows: tuple[dict[str, Any], ...]
     single_runs: dict[str, Any]
     tax: dict[str, Any] | None
+    unseen: dict[str, Any] | None
 
 
 def fit(arm: RoutedArm) -> pl.DataFrame:
@@ -115,6 +119,7 @@ def judge_times(
         tuple(rows),
         _single_runs(frames["now"], rows),
         _tax(frames, costs) if redundant else None,
+        _unseen(frames["now"], frames["eplb"]),
     )
 
 
@@ -196,6 +201,28 @@ def _single_runs(now: pl.DataFrame, rows: list[dict[str, Any]]) -> dict[str, Any
         half = (row["high"] - row["low"]) / 2 * abs(row["saved_ns"] / row["saved"])
     (low, high), runs = pair_interval(row["saved_ns"], half, spread["sd_ns"])
     return {**spread, "saved_ns": row["saved_ns"], "low_ns": low, "high_ns": high, "runs": runs}
+
+
+def _unseen(now: pl.DataFrame, planned: pl.DataFrame) -> dict[str, Any] | None:
+    """Say whether a plan has more active experts a GPU in decode than any launch of the trace.
+
+    A fit says nothing of what it has not seen: the cost of one more expert is then the slope
+    between fewer. With prompts rows take the time, which a trace has in every number.
+
+    Returns:
+        ``seen`` and ``planned`` (the most active experts of a launch), ``share`` of the plan's
+        launches with more than were seen, ``by_weights``: what decode takes of what it took where
+        time goes with active experts, as that of reading weights does. None where few have more.
+    """
+    before, after = (frame.filter(frame["phase"] == "decode")["active"] for frame in (now, planned))
+    if before.is_empty() or after.is_empty():
+        return None
+    seen: int = before.max()  # type: ignore[assignment]
+    share = float((after > seen).mean())  # type: ignore[arg-type]
+    if share < _FEW:
+        return None
+    by_weights = float(after.mean()) / float(before.mean())  # type: ignore[arg-type]
+    return {"seen": seen, "planned": after.max(), "share": share, "by_weights": by_weights}
 
 
 def _tax(frames: dict[str, pl.DataFrame], costs: pl.DataFrame) -> dict[str, Any]:

@@ -195,7 +195,7 @@ def advise(  # noqa: PLR0913 - a run is three files, and what is asked of it two
         map=tuple(tuple(row) for row in _final(work, cluster)),
         is_worth=is_worth,
         sentences=tuple(sentences),
-        findings=work.findings,
+        findings=(*work.findings, *_of_times(times)),
     )
 
 
@@ -283,6 +283,23 @@ def _no_times(trace: Path, error: Exception) -> list[Finding]:
             {"source": str(trace)},
         )
     ]
+
+
+def _of_times(times: Times | None) -> list[Finding]:
+    return [] if times is None or times.unseen is None else [_extrapolated(times.unseen)]
+
+
+def _extrapolated(unseen: dict[str, Any]) -> Finding:
+    """Say that the plan has more active experts than any launch of the trace had."""
+    return Finding(
+        "extrapolated",
+        "warning",
+        f"EPLB's plan has up to {unseen['planned']} active experts a GPU in decode, and no launch "
+        f"of the trace had more than {unseen['seen']}: what the rest cost is extrapolated; if all "
+        "of decode's MoE time is reading weights, it goes up by "
+        f"{unseen['by_weights'] - 1:.1%}",
+        unseen,
+    )
 
 
 def _arrays_read(routing: Path, arrays: Path) -> list[Finding]:

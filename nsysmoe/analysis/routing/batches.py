@@ -38,6 +38,8 @@ class Batches:
         engines: Data-parallel ranks.
         told_by: How engines were told apart (``Meetings.by``); None with one.
         dummies: Launches of passes in which no engine had a request; empty with one engine.
+        captured_to: The largest batch that CUDA graphs were captured for; 0 where none ran, or
+            where it is not known.
         is_refuted: Whether the record's processes do not fit the trace's (``Meetings``).
     """
 
@@ -47,6 +49,7 @@ class Batches:
     engines: int
     told_by: str | None
     dummies: pl.DataFrame
+    captured_to: int = 0
     is_refuted: bool = False
 
     @property
@@ -189,8 +192,17 @@ def _met(launches: pl.DataFrame, meetings: Meetings, run: RunRecord, trace: Trac
         engines=run.data_parallel,
         told_by=meetings.by,
         dummies=passes.filter(~is_served),
+        captured_to=_captured_to(launches, run),
         is_refuted=meetings.is_refuted,
     )
+
+
+def _captured_to(launches: pl.DataFrame, run: RunRecord) -> int:
+    from nsysmoe.metrics.kernel_time.tiles import largest_captured  # noqa: PLC0415
+
+    if run.max_running is None or not launches["in_graph"].any():
+        return 0
+    return largest_captured(run.max_running, run.max_step_tokens)
 
 
 def _as_passes(launches: pl.DataFrame) -> pl.DataFrame:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from nsysmoe.analysis.routing.batches import Batches
     from nsysmoe.classes import ClassMap
     from nsysmoe.findings import Finding
+    from nsysmoe.metrics.kernel_time.tiles import Padding
     from nsysmoe.routing import Placement, PlacementHistory, RoutingLog, RunRecord
     from nsysmoe.trace import Trace
 
@@ -362,11 +363,11 @@ def _sized(
     """
     import polars as pl  # noqa: PLC0415
 
-    from nsysmoe.metrics.kernel_time.tiles import infer_rows  # noqa: PLC0415
+    from nsysmoe.metrics.kernel_time.tiles import NO_PADDING, infer_rows  # noqa: PLC0415
 
     if choices.block_m is not None:
         given = pl.lit(choices.block_m, pl.Int64).alias("block_m")
-        sized = _with_rows(launches, batches, is_even=False)
+        sized = _with_rows(launches, batches, NO_PADDING)
         return replace(sized, launches=sized.launches.with_columns(given))
     told: dict[str, Any] = {"top_k": top_k, "experts": experts, "widths": choices.widths}
     sized = _as_gathered(launches, batches, told)
@@ -391,25 +392,28 @@ def _sized(
 
 
 def _as_gathered(launches: pl.DataFrame, batches: Batches, told: dict[str, Any]) -> _Sized:
-    """Add the rows of each batch in the way that grids agree with, and whether there is one."""
-    from nsysmoe.metrics.kernel_time.tiles import grids_agree  # noqa: PLC0415
+    """Add the rows of each batch in the way that grids agree with, and whether there is one.
 
-    plain = _with_rows(launches, batches, is_even=False)
-    if grids_agree(_kinds(plain.launches), **told):
-        return plain
-    if batches.engines > 1:
-        # Whether engines pad to the largest of them without a graph differs by version.
-        even = _with_rows(launches, batches, is_even=True)
-        if grids_agree(_kinds(even.launches), **told):
-            return even
-    return replace(plain, is_agreed=False)
+    What engines pad to where no graph runs the pass differs by version, the newest first.
+    """
+    from nsysmoe.metrics.kernel_time.tiles import (  # noqa: PLC0415
+        NO_PADDING,
+        Padding,
+        grids_agree,
+    )  # fmt: skip
+
+    for padding in (Padding(captured_to=batches.captured_to), NO_PADDING, Padding(is_even=True)):
+        sized = _with_rows(launches, batches, padding)
+        if grids_agree(_kinds(sized.launches), **told):
+            return sized
+    return replace(_with_rows(launches, batches, NO_PADDING), is_agreed=False)
 
 
 def _kinds(sized: pl.DataFrame) -> list[tuple[Any, ...]]:
     return sized.select("gemm", "batch_rows", "blocks").unique().rows()
 
 
-def _with_rows(launches: pl.DataFrame, batches: Batches, *, is_even: bool) -> _Sized:
+def _with_rows(launches: pl.DataFrame, batches: Batches, padding: Padding) -> _Sized:
     """Add ``step_tokens``, ``batch_rows`` (with padding) and ``is_padded``."""
     import polars as pl  # noqa: PLC0415
 
@@ -432,7 +436,7 @@ def _with_rows(launches: pl.DataFrame, batches: Batches, *, is_even: bool) -> _S
     layout: dict[str, Any] = {
         "engines": batches.engines,
         "tensor": batches.tensor,
-        "is_even": is_even,
+        "padding": padding,
     }
     kinds = sized.select("by_engine", "in_graph").unique()
     given = [gathered_rows(each, in_graph=in_graph, **layout) for each, in_graph in kinds.rows()]

@@ -159,7 +159,8 @@ class Told:
             "graph's size"
             if self.batches.engines == 1
             else f"{steps:,} passes of {self.trace} ({ratio:.1%} of MoE time) were padded to a "
-            "size common to all engines, or held dummy tokens of engines without a request"
+            "size common to all engines or to a CUDA graph's, or held dummy tokens of engines "
+            "without a request"
         )
         return [
             Finding(

@@ -9,6 +9,7 @@ BLOCK_SIZE_M (``moe_align_block_size``). Buffer and grid are sized for the worst
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,35 @@ COLUMNS = (16, 32, 64, 128, 256)
 # vLLM's capture sizes unless told otherwise (``cudagraph_capture_sizes``): small ones, multiples
 # of 8 up to 256, of 16 beyond.
 _SMALL = (1, 2, 4)
+
+
+@dataclass(frozen=True)
+class Padding:
+    """What data-parallel engines pad to where no CUDA graph runs the pass.
+
+    Attributes:
+        captured_to: Tokens up to which an engine pads to a captured size, for itself; 0 for none.
+        is_even: Whether all engines pad to the largest of them.
+    """
+
+    captured_to: int = 0
+    is_even: bool = False
+
+
+NO_PADDING = Padding()
+
+
+def largest_captured(running: int, step_tokens: int | None = None) -> int:
+    """Return the largest batch that CUDA graphs are captured for unless vLLM is told otherwise.
+
+    Source: ``VllmConfig._set_cudagraph_sizes``, vLLM 0.26, without speculative decoding.
+
+    Args:
+        running: ``max_num_seqs``.
+        step_tokens: ``max_num_batched_tokens``, where known.
+    """
+    captured = min(2 * running, 512)
+    return captured if step_tokens is None else min(captured, step_tokens)
 
 
 def captured_rows(tokens: int) -> int:
@@ -37,21 +67,23 @@ def gathered_rows(
     engines: int = 1,
     tensor: int = 1,
     in_graph: bool,
-    is_even: bool = False,
+    padding: Padding = NO_PADDING,
 ) -> list[int]:
     """Return the rows that each engine gives the experts of one forward pass, padding counted.
 
     Engines are data-parallel ranks: dispatch gathers the rows of all. An engine without a request
     feeds one dummy token. In a CUDA graph all engines pad to the size of the largest, in some
-    versions of vLLM without one as well. Where engines have several tensor-parallel ranks each,
-    these share out their engine's tokens evenly.
+    versions of vLLM without one as well. In others an engine pads to a captured size before it
+    hears that another's batch is too large for a graph, and stays padded (vLLM 0.26,
+    ``coordinate_batch_across_dp``). Where engines have several tensor-parallel ranks each, these
+    share out their engine's tokens evenly.
 
     Args:
         tokens: Of each engine with a request.
         engines: All engines.
         tensor: Tensor-parallel ranks of an engine.
         in_graph: Whether a CUDA graph ran the pass.
-        is_even: Whether engines pad to the largest without a graph.
+        padding: What engines pad to without a graph.
 
     Returns:
         Rows of the engines in ``tokens``, in their order, then of those without a request.
@@ -59,8 +91,10 @@ def gathered_rows(
     each = [*tokens, *[1] * (engines - len(tokens))]
     if in_graph:
         each = [captured_rows(max(each))] * engines
-    elif is_even:
+    elif padding.is_even:
         each = [max(each)] * engines
+    else:
+        each = [captured_rows(count) if count <= padding.captured_to else count for count in each]
     if engines > 1:
         each = [-(-count // tensor) * tensor for count in each]
     return each
