@@ -1,8 +1,9 @@
 """What to know before believing Table 1: pure rules from two runs to findings.
 
 Each rule takes the representative run of each arm and returns one finding or None; what metrics
-show, which are means over runs, comes from those who judged them. Errors come first, then what
-accounts for most wall time; among the others, the order of ``RULES``.
+show, which are means over runs, comes from those who judged them. Errors come first, then how many
+runs there are, and which of them the rest shows; then what accounts for most wall time; among the
+others, the order of ``RULES``.
 """
 
 from __future__ import annotations
@@ -57,13 +58,16 @@ def diagnose(baseline: Arm, candidate: Arm, *judged: Finding | None) -> list[Fin
         judged: What the judged metrics show, where they do.
     """
     before, after = baseline.representative, candidate.representative
-    found = [
-        comparability.number_of_runs(baseline, candidate),
-        *judged,
-        *(rule(before, after) for rule in RULES),
-    ]
+    runs = comparability.number_of_runs(baseline, candidate)
+    found = [runs, *judged, *(rule(before, after) for rule in RULES)]
     kept = [finding for finding in found if finding]
-    kept.sort(key=lambda finding: (finding.severity != "error", -finding.explains_ns))
+    kept.sort(
+        key=lambda finding: (
+            finding.severity != "error",
+            finding is not runs,
+            -finding.explains_ns,
+        )
+    )
     arms = (baseline, candidate)
     kept += [finding for arm in arms for finding in arm.findings]
     return kept + [finding for arm in arms for run in arm.runs for finding in run.findings]
