@@ -40,7 +40,6 @@ MADE = (
     "staging.stg_calls",
     "staging.stg_outermost_calls",
     "staging.stg_streams",
-    "staging.stg_stream_work",
     "staging.stg_call_parts",
     "staging.stg_work",
     "staging.stg_measured_work",
@@ -53,8 +52,7 @@ MADE = (
 )
 SORTED = (
     "staging.stg_calls",
-    "staging.stg_stream_work",
-    "staging.stg_collective_progress",
+    "staging.stg_measured_work",
     "staging.stg_idle_gaps",
     "intervals.segments",
 )
@@ -385,3 +383,17 @@ def test_rows_that_come_in_another_order_are_refused(
             )
             with pytest.raises(duckdb.Error, match="rows came out of order"):
                 opened.execute(shuffled.replace("view", "table"))
+
+
+def test_progress_of_work_that_comes_in_another_order_is_refused(
+    inputs: dict[str, pa.Table],
+) -> None:
+    name = "staging.stg_measured_work"
+    with duckdb.connect() as opened:
+        fill(opened, {key: rows.slice(0, 5_000) for key, rows in inputs.items()})
+        for made in MADE[: MADE.index(name) + 1]:
+            make_one(opened, catalogue().scripts[made])
+        opened.execute(f"create table turned as from {name} order by random()")
+        opened.execute(f"create or replace view {name} as from turned")
+        with pytest.raises(duckdb.Error, match="rows came out of order"):
+            make_one(opened, catalogue().scripts["staging.stg_collective_progress"])
