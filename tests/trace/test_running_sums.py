@@ -49,12 +49,18 @@ MADE = (
     "staging.stg_idle_gaps",
     "main.idle_gaps",
     "intervals.segments",
+    "staging.stg_moe_launches",
+    "staging.stg_moe_products",
+    "staging.stg_collective_arrivals",
 )
 SORTED = (
     "staging.stg_calls",
     "staging.stg_measured_work",
     "staging.stg_idle_gaps",
     "intervals.segments",
+    "staging.stg_moe_launches",
+    "staging.stg_moe_products",
+    "staging.stg_collective_arrivals",
 )
 
 OUTERMOST = """
@@ -199,6 +205,37 @@ SEGMENTS = """
         and running.at_ns >= steps.start_ns
     where at_ns < running.end_ns
 """
+# A product after another of the same device is the second of its layer.
+PRODUCTS = """
+    with followed as (
+        select *,
+            coalesce(lag(is_product) over device, not lead(is_product) over device, false) as follows,
+            bool_or(not is_product) over (partition by global_pid, device_id) as has_routing
+        from staging.stg_moe_around
+        window device as (partition by global_pid, device_id order by start_ns)
+    ),
+    numbered as (
+        select *, row_number() over (partition by global_pid, device_id order by start_ns) - 1 as n
+        from followed where is_product
+    ),
+    told as (
+        select *, case when has_routing then not follows else n % 2 = 0 end as is_first
+        from numbered
+    )
+    select kernel_id, dense_rank() over (order by global_pid) - 1, n, blocks,
+        case when is_first then 'w13' else 'w2' end,
+        sum(is_first::int) over (partition by global_pid, device_id order by start_ns) - 1
+    from told
+"""
+ARRIVALS = """
+    select kernel_id, name_id, dense_rank() over (order by global_pid) - 1,
+        dense_rank() over (order by name_id, nccl_communicator nulls first),
+        count(*) over (partition by name_id, nccl_communicator, global_pid, device_id),
+        row_number() over (
+            partition by name_id, nccl_communicator, global_pid, device_id order by start_ns
+        ) - 1
+    from staging.stg_collective_events
+"""
 PARTS = ("moe", "other", "late", "gap")
 EXPECTED = {
     "outermost calls": (
@@ -225,6 +262,16 @@ EXPECTED = {
         SEGMENTS,
         "select place, start_ns, end_ns, open & 1023, (open >> 30) & 1023, (open >> 50) & 1023 "
         "from intervals.segments",
+    ),
+    "products of layers": (
+        PRODUCTS,
+        "select kernel_id, rank, ordinal, blocks, gemm, layer_ordinal "
+        "from staging.stg_moe_products",
+    ),
+    "series of collectives": (
+        ARRIVALS,
+        "select kernel_id, name_id, rank, series, launches, ordinal "
+        "from staging.stg_collective_arrivals",
     ),
 }
 
@@ -264,12 +311,23 @@ def tables() -> dict[str, pa.Table]:
         "step_place": np.ones(ROWS, np.int32),
     })  # fmt: skip
     activities = kernels.select(["global_pid", "device_id", "start_ns", "end_ns"])
+    timed = kernels.append_column("dur_ns", pa.array(lasts)).append_column(
+        "process_id", kernels["global_pid"]
+    )
+    # The kernels of the first device have no routing between them.
+    around = timed.append_column("is_product", pa.array((ids % 3 != 1) | (device == 0)))
+    around = around.append_column("blocks", pa.array(ids % 50))
+    events = timed.append_column("is_replayed", pa.array(np.zeros(ROWS, bool)))
+    events = events.append_column("nccl_communicator", pa.array(ids % 4, mask=ids % 3 == 0))
     return {
         "main.kernels": kernels,
         "staging.stg_kernels": kernels,
         "staging.stg_copies": copies,
         "nsys.CUPTI_ACTIVITY_KIND_RUNTIME": calls,
         "staging.stg_api_calls": launched,
+        "main.moe_kernels": timed.filter(around["is_product"]),
+        "staging.stg_moe_around": around,
+        "staging.stg_collective_events": events,
         "intervals.activities": activities.append_column("place", pa.array(place)),
     }
 
