@@ -2,16 +2,17 @@
 create table staging.stg_work as
 with work as (
     select
-        kernel_id,
-        global_pid,
-        device_id,
-        context_id,
-        stream_id,
-        correlation_id,
-        name_id,
-        start_ns,
-        end_ns
-    from main.kernels
+        events.kernel_id,
+        events.global_pid,
+        events.device_id,
+        events.context_id,
+        events.stream_id,
+        events.correlation_id,
+        names.name_id,
+        events.start_ns,
+        events.end_ns
+    from staging.stg_kernels as events
+    inner join staging.stg_name_ids as names on events.string_id = names.string_id
     union all
     select
         null as kernel_id,
@@ -28,7 +29,7 @@ with work as (
 
 select
     work.kernel_id,
-    work.name_id::integer as name_id,
+    work.name_id,
     streams.stream,
     work.start_ns,
     work.end_ns,

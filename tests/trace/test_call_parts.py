@@ -14,16 +14,16 @@ from nsysmoe.trace.store import make_one
 LEAST, MOST = -(2**63), 2**63 - 1
 CALL = "global_tid bigint, correlation_id bigint, start_ns bigint, end_ns bigint, step_place int"
 WORK = (
-    "kernel_id bigint, name_id bigint, global_pid bigint, device_id bigint, context_id bigint, "
+    "kernel_id bigint, string_id bigint, global_pid bigint, device_id bigint, context_id bigint, "
     "stream_id bigint, correlation_id bigint, start_ns bigint, end_ns bigint"
 )
-COPIES = WORK.removeprefix("kernel_id bigint, name_id bigint, ")
+COPIES = WORK.removeprefix("kernel_id bigint, string_id bigint, ")
 PROCESSES = (1 << 24, 2 << 24)
 # What both make of the same rows: the outer call of those that share an id.
 GROUPED = """
     select work.start_ns as begun_ns, calls.*
     from (
-        select global_pid, correlation_id, start_ns from main.kernels
+        select global_pid, correlation_id, start_ns from staging.stg_kernels
         union all
         select global_pid, correlation_id, start_ns from staging.stg_copies
     ) as work
@@ -43,7 +43,8 @@ def connection() -> duckdb.DuckDBPyConnection:
     opened = duckdb.connect()
     opened.execute("create schema staging")
     opened.execute(f"create table staging.stg_calls ({CALL})")
-    opened.execute(f"create table main.kernels ({WORK})")
+    opened.execute(f"create table staging.stg_kernels ({WORK})")
+    opened.execute("create table staging.stg_name_ids as select 7 as string_id, 1 as name_id")
     opened.execute(f"create table staging.stg_copies ({COPIES})")
     opened.execute(
         """
@@ -83,7 +84,7 @@ def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         row = (chance.choice([*PROCESSES, None]), 0, 1, None, number, place, place + 1)
         if place % 5:
             connection.execute(
-                "insert into main.kernels values (?, 7, ?, ?, ?, ?, ?, ?, ?)", (place, *row)
+                "insert into staging.stg_kernels values (?, 7, ?, ?, ?, ?, ?, ?, ?)", (place, *row)
             )
         else:
             connection.execute("insert into staging.stg_copies values (?, ?, ?, ?, ?, ?, ?)", row)

@@ -209,7 +209,8 @@ SEGMENTS = """
 PRODUCTS = """
     with followed as (
         select *,
-            coalesce(lag(is_product) over device, not lead(is_product) over device, false) as follows,
+            coalesce(lag(is_product) over device, not lead(is_product) over device, false)
+                as follows,
             bool_or(not is_product) over (partition by global_pid, device_id) as has_routing
         from staging.stg_moe_around
         window device as (partition by global_pid, device_id order by start_ns)
@@ -287,7 +288,7 @@ def tables() -> dict[str, pa.Table]:
     kernels = pa.table({
         "kernel_id": ids, "global_pid": device + 100, "device_id": device,
         "context_id": np.ones(ROWS, np.int64), "stream_id": ids % 2, "correlation_id": ids,
-        "name_id": ids % 3, "start_ns": starts, "end_ns": starts + lasts,
+        "name_id": ids % 3, "string_id": ids % 3, "start_ns": starts, "end_ns": starts + lasts,
     })  # fmt: skip
     copied = draw.permutation(ROWS)[: ROWS // 10]
     copies = kernels.select(
@@ -360,6 +361,10 @@ def fill(opened: duckdb.DuckDBPyConnection, inputs: dict[str, pa.Table]) -> None
         create table staging.stg_call_names as
         select n as name_id, case when n = 1 then 'blocking' else 'other' end as kind
         from range(4) as ids (n)
+    """)
+    opened.execute("""
+        create table staging.stg_name_ids as
+        select n as string_id, n::integer as name_id from range(3) as ids (n)
     """)
     opened.execute("""
         create table nsysmoe.kernel_functions as
