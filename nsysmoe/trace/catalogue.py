@@ -273,14 +273,9 @@ class Catalogue:
         return self._known_plans[query]
 
     def _read_columns(self, view: str) -> dict[str, str]:
-        schema, _, name = view.partition(".")
         self._make(self.reached(view))
-        return dict(
-            self._rows(
-                "select column_name, data_type from duckdb_columns() "
-                f"where schema_name = '{schema}' and table_name = '{name}' order by column_index"
-            )
-        )
+        # duckdb_columns() would bind every view there is.
+        return {name: kind for name, kind, *_ in self._rows(f"describe {view}")}
 
     def _read_sources(self) -> dict[str, tuple[Column, ...]]:
         string_ids = {

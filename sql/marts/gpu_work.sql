@@ -6,8 +6,8 @@ select
     streams.context_id,
     streams.stream_id,
     work.kernel_id,
-    work.name_id,
-    work.class,
+    work.name_id::bigint as name_id,
+    case when work.kernel_id is null then 'copy' else functions.class end as class,
     work.start_ns,
     work.end_ns,
     work.position - streams.before as place,
@@ -19,7 +19,8 @@ select
     work.busy_ns,
     work.late_ns
 from staging.stg_measured_work as work
-inner join staging.stg_streams as streams on work.stream = streams.stream;
+inner join staging.stg_streams as streams on work.stream = streams.stream
+left join nsysmoe.kernel_functions as functions on work.name_id = functions.name_id;
 
 comment on view main.gpu_work is
 'Kernels and copies of each stream in order, with the call that launched each, the gap before it and the part of the gap in which the host had not finished the launch. Grain: one kernel or copy. Key: (global_pid, device_id, context_id, stream_id, place). Invariant: on each stream, gap_ns and busy_ns add up to the time from the first start to the last end; late_ns <= gap_ns.';

@@ -20,11 +20,12 @@ launched as (
         steps.phase,
         min(work.call_start_ns) as call_start_ns
     from main.device_steps as steps
-    inner join main.gpu_work as work
+    inner join staging.stg_streams as streams
         on
-            steps.global_pid is not distinct from work.global_pid
-            and steps.device_id = work.device_id
-            and steps.start_ns = work.start_ns
+            steps.global_pid is not distinct from streams.global_pid
+            and steps.device_id = streams.device_id
+    inner join staging.stg_work as work
+        on streams.stream = work.stream and steps.start_ns = work.start_ns
     inner join main_threads as threads
         on
             steps.global_pid is not distinct from threads.global_pid

@@ -1,16 +1,17 @@
 create view main.launching_threads as
 with counted as (
     select
-        global_tid,
-        global_pid,
-        process_id,
-        device_id,
+        work.global_tid,
+        streams.global_pid,
+        (streams.global_pid >> 24) & 16777215 as process_id,
+        streams.device_id,
         count(*) as work,
-        min(call_start_ns) as first_launch_ns,
-        max(call_end_ns) as last_launch_ns
-    from main.gpu_work
-    where global_tid is not null
-    group by all
+        min(work.call_start_ns) as first_launch_ns,
+        max(work.call_end_ns) as last_launch_ns
+    from staging.stg_work as work
+    inner join staging.stg_streams as streams on work.stream = streams.stream
+    where work.global_tid is not null
+    group by work.global_tid, streams.global_pid, streams.device_id
 )
 
 select

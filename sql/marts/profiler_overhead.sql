@@ -3,7 +3,7 @@ with worked as (
     select
         min(start_ns) as first_ns,
         max(end_ns) as last_ns
-    from main.gpu_work
+    from staging.stg_work
 ),
 
 ordered as (

@@ -8,8 +8,8 @@ select
         order by global_pid nulls first, device_id, context_id nulls first, stream_id nulls first
     ) - 1 as stream,
     dense_rank() over (order by global_pid nulls first, device_id) - 1 as device
-from main.gpu_work
-group by global_pid, device_id, context_id, stream_id;
+from staging.stg_streams
+where device_id is not null;
 
 comment on view main.replayed_streams is
 'Streams of all GPUs, numbered. Grain: one stream. Key: stream. Invariant: every row of gpu_work is on one of them.';

@@ -111,9 +111,12 @@ select
     counted.start_ns,
     counted.end_ns,
     counted.name_id,
-    counted.is_staged,
-    case when counted.is_outermost then counted.place::bigint end as place,
-    case when counted.is_outermost then counted.free_ns end as free_ns,
+    -- A column of its own for what few calls are takes as long to keep as any other.
+    case
+        when counted.is_outermost
+            then (case when counted.is_staged then -counted.place else counted.place end)::integer
+    end as signed_place,
+    counted.free_ns,
     steps.place as step_place
 from counted
 inner join threads on counted.thread = threads.thread
@@ -124,4 +127,4 @@ left join staging.stg_numbered_steps as steps
         and counted.start_ns < steps.end_ns;
 
 comment on table staging.stg_calls is
-'CUDA API calls in order of thread and time. Those that no other call contains are numbered from 1 (place, NULL for the others) and know the latest end of the calls before (free_ns, NULL for the first of a thread). is_staged: it returned when a copy to pageable memory was done. step_place: the step in whose range the call was made. Grain: one call. Key: none.';
+'CUDA API calls in order of thread and time. Those that no other call contains are numbered from 1 (signed_place, NULL for the others), below 0 those that returned when a copy to pageable memory was done. free_ns: the latest end of the calls before, NULL for the first of a thread. step_place: the step in whose range the call was made. Grain: one call. Key: none.';

@@ -74,8 +74,7 @@ apart as (
 reached as (
     select
         *,
-        max(zero + reached_ns) over so_far as reach,
-        max(step_place) over so_far as begun
+        max(zero + reached_ns) over so_far as reach
     from apart
     -- sqlfluff knows no window without an order.
     window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
@@ -90,18 +89,34 @@ ordered as (
     from reached
 ),
 
+-- Few rows, as a rule, to carry the step on to.
+kept as (
+    select *
+    from ordered
+    where
+        case
+            when is_disordered then error('rows came out of order')
+            else step_place is not null or start_ns > free_ns
+        end
+),
+
+stepped as (
+    select
+        *,
+        max(step_place) over so_far as begun
+    from kept
+    -- sqlfluff knows no window without an order.
+    window so_far as (rows between unbounded preceding and current row)  -- noqa: PRS
+),
+
 idle as (
     select
         *,
         row_number() over () as place,
         -- From here on the launch was done, and the GPU took its time.
         greatest(least(call_end_ns, start_ns), free_ns) as launched_ns
-    from ordered
-    where
-        case
-            when is_disordered then error('rows came out of order')
-            else step_place is null and start_ns > free_ns
-        end
+    from stepped
+    where step_place is null
 ),
 
 gaps as materialized (

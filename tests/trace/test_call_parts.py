@@ -14,15 +14,19 @@ from nsysmoe.trace.store import make_one
 LEAST, MOST = -(2**63), 2**63 - 1
 CALL = "global_tid bigint, correlation_id bigint, start_ns bigint, end_ns bigint, step_place int"
 WORK = (
-    "kernel_id bigint, name_id int, correlation_id bigint, stream int, position bigint, "
-    "start_ns bigint, end_ns bigint, previous_end_ns bigint"
+    "kernel_id bigint, string_id bigint, global_pid bigint, device_id bigint, context_id bigint, "
+    "stream_id bigint, correlation_id bigint, start_ns bigint, end_ns bigint"
 )
+COPIES = WORK.removeprefix("kernel_id bigint, string_id bigint, ")
 PROCESSES = (1 << 24, 2 << 24)
 # What both make of the same rows: the outer call of those that share an id.
 GROUPED = """
-    select work.position, calls.*
-    from staging.stg_stream_work as work
-    join staging.stg_streams as streams using (stream)
+    select work.start_ns as begun_ns, calls.*
+    from (
+        select global_pid, correlation_id, start_ns from staging.stg_kernels
+        union all
+        select global_pid, correlation_id, start_ns from staging.stg_copies
+    ) as work
     left join (
         select global_tid - (global_tid & 16777215) as global_pid, correlation_id,
             arg_min(global_tid, start_ns) as global_tid, min(start_ns) as start_ns,
@@ -30,7 +34,7 @@ GROUPED = """
             nullif(arg_min(coalesce(step_place, 0), start_ns), 0) as step_place
         from staging.stg_calls where correlation_id is not null group by all
     ) as calls
-        on streams.global_pid = calls.global_pid and work.correlation_id = calls.correlation_id
+        on work.global_pid = calls.global_pid and work.correlation_id = calls.correlation_id
 """
 
 
@@ -39,9 +43,17 @@ def connection() -> duckdb.DuckDBPyConnection:
     opened = duckdb.connect()
     opened.execute("create schema staging")
     opened.execute(f"create table staging.stg_calls ({CALL})")
-    opened.execute(f"create table staging.stg_stream_work ({WORK})")
-    opened.execute("create table staging.stg_streams (stream int, global_pid bigint)")
-    opened.execute("insert into staging.stg_streams values (1, ?), (2, ?), (3, null)", PROCESSES)
+    opened.execute(f"create table staging.stg_kernels ({WORK})")
+    opened.execute("create table staging.stg_name_ids as select 7 as string_id, 1 as name_id")
+    opened.execute(f"create table staging.stg_copies ({COPIES})")
+    opened.execute(
+        """
+        create table staging.stg_streams as
+        select stream, global_pid, 0 as device_id, 1 as context_id, null::bigint as stream_id
+        from (values (1, ?), (2, ?), (3, null)) as streams (stream, global_pid)
+    """,
+        PROCESSES,
+    )
     return opened
 
 
@@ -67,12 +79,15 @@ def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
     ]
     connection.executemany("insert into staging.stg_calls values (?, ?, ?, ?, ?)", calls)
     connection.execute("insert into staging.stg_calls values (null, 7, 1, 2, null)")
-    work = [
-        (place, place % 5, number, chance.randrange(1, 4), place, place, place + 1, place - 1)
-        for place, number in enumerate([*some_ids(chance), *some_ids(chance)])
-    ]
-    marks = ", ".join("?" * 8)
-    connection.executemany(f"insert into staging.stg_stream_work values ({marks})", work)
+    # Every fifth is a copy; no two begin at once.
+    for place, number in enumerate([*some_ids(chance), *some_ids(chance)]):
+        row = (chance.choice([*PROCESSES, None]), 0, 1, None, number, place, place + 1)
+        if place % 5:
+            connection.execute(
+                "insert into staging.stg_kernels values (?, 7, ?, ?, ?, ?, ?, ?, ?)", (place, *row)
+            )
+        else:
+            connection.execute("insert into staging.stg_copies values (?, ?, ?, ?, ?, ?, ?)", row)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -91,11 +106,13 @@ def test_ranges_of_ids_join_as_all_of_them_at_once(
     connection.execute("create table staging.stg_call_parts (low bigint, high bigint)")
     connection.executemany("insert into staging.stg_call_parts values (?, ?)", ranges)
     make(connection, "stg_crowded_calls", "stg_api_calls", "stg_work")
-    columns = "position, global_tid, {0}start_ns, {0}end_ns, step_place"
-    expected = connection.execute(f"select {columns.format('')} from ({GROUPED}) order by all")
+    columns = "global_tid, {0}start_ns, {0}end_ns, step_place"
+    expected = connection.execute(
+        f"select begun_ns, {columns.format('')} from ({GROUPED}) order by all"
+    )
     rows = expected.fetchall()
     found = connection.execute(
-        f"select {columns.format('call_')} from staging.stg_work order by all"
+        f"select start_ns, {columns.format('call_')} from staging.stg_work order by all"
     )
     assert found.fetchall() == rows
     assert sum(row[1] is not None for row in rows) > 50

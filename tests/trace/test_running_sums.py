@@ -40,7 +40,6 @@ MADE = (
     "staging.stg_calls",
     "staging.stg_outermost_calls",
     "staging.stg_streams",
-    "staging.stg_stream_work",
     "staging.stg_call_parts",
     "staging.stg_work",
     "staging.stg_measured_work",
@@ -50,13 +49,18 @@ MADE = (
     "staging.stg_idle_gaps",
     "main.idle_gaps",
     "intervals.segments",
+    "staging.stg_moe_launches",
+    "staging.stg_moe_products",
+    "staging.stg_collective_arrivals",
 )
 SORTED = (
     "staging.stg_calls",
-    "staging.stg_stream_work",
-    "staging.stg_collective_progress",
+    "staging.stg_measured_work",
     "staging.stg_idle_gaps",
     "intervals.segments",
+    "staging.stg_moe_launches",
+    "staging.stg_moe_products",
+    "staging.stg_collective_arrivals",
 )
 
 OUTERMOST = """
@@ -201,6 +205,38 @@ SEGMENTS = """
         and running.at_ns >= steps.start_ns
     where at_ns < running.end_ns
 """
+# A product after another of the same device is the second of its layer.
+PRODUCTS = """
+    with followed as (
+        select *,
+            coalesce(lag(is_product) over device, not lead(is_product) over device, false)
+                as follows,
+            bool_or(not is_product) over (partition by global_pid, device_id) as has_routing
+        from staging.stg_moe_around
+        window device as (partition by global_pid, device_id order by start_ns)
+    ),
+    numbered as (
+        select *, row_number() over (partition by global_pid, device_id order by start_ns) - 1 as n
+        from followed where is_product
+    ),
+    told as (
+        select *, case when has_routing then not follows else n % 2 = 0 end as is_first
+        from numbered
+    )
+    select kernel_id, dense_rank() over (order by global_pid) - 1, n, blocks,
+        case when is_first then 'w13' else 'w2' end,
+        sum(is_first::int) over (partition by global_pid, device_id order by start_ns) - 1
+    from told
+"""
+ARRIVALS = """
+    select kernel_id, name_id, dense_rank() over (order by global_pid) - 1,
+        dense_rank() over (order by name_id, nccl_communicator nulls first),
+        count(*) over (partition by name_id, nccl_communicator, global_pid, device_id),
+        row_number() over (
+            partition by name_id, nccl_communicator, global_pid, device_id order by start_ns
+        ) - 1
+    from staging.stg_collective_events
+"""
 PARTS = ("moe", "other", "late", "gap")
 EXPECTED = {
     "outermost calls": (
@@ -228,6 +264,16 @@ EXPECTED = {
         "select place, start_ns, end_ns, open & 1023, (open >> 30) & 1023, (open >> 50) & 1023 "
         "from intervals.segments",
     ),
+    "products of layers": (
+        PRODUCTS,
+        "select kernel_id, rank, ordinal, blocks, gemm, layer_ordinal "
+        "from staging.stg_moe_products",
+    ),
+    "series of collectives": (
+        ARRIVALS,
+        "select kernel_id, name_id, rank, series, launches, ordinal "
+        "from staging.stg_collective_arrivals",
+    ),
 }
 
 
@@ -242,7 +288,7 @@ def tables() -> dict[str, pa.Table]:
     kernels = pa.table({
         "kernel_id": ids, "global_pid": device + 100, "device_id": device,
         "context_id": np.ones(ROWS, np.int64), "stream_id": ids % 2, "correlation_id": ids,
-        "name_id": ids % 3, "start_ns": starts, "end_ns": starts + lasts,
+        "name_id": ids % 3, "string_id": ids % 3, "start_ns": starts, "end_ns": starts + lasts,
     })  # fmt: skip
     copied = draw.permutation(ROWS)[: ROWS // 10]
     copies = kernels.select(
@@ -266,12 +312,23 @@ def tables() -> dict[str, pa.Table]:
         "step_place": np.ones(ROWS, np.int32),
     })  # fmt: skip
     activities = kernels.select(["global_pid", "device_id", "start_ns", "end_ns"])
+    timed = kernels.append_column("dur_ns", pa.array(lasts)).append_column(
+        "process_id", kernels["global_pid"]
+    )
+    # The kernels of the first device have no routing between them.
+    around = timed.append_column("is_product", pa.array((ids % 3 != 1) | (device == 0)))
+    around = around.append_column("blocks", pa.array(ids % 50))
+    events = timed.append_column("is_replayed", pa.array(np.zeros(ROWS, bool)))
+    events = events.append_column("nccl_communicator", pa.array(ids % 4, mask=ids % 3 == 0))
     return {
         "main.kernels": kernels,
         "staging.stg_kernels": kernels,
         "staging.stg_copies": copies,
         "nsys.CUPTI_ACTIVITY_KIND_RUNTIME": calls,
         "staging.stg_api_calls": launched,
+        "main.moe_kernels": timed.filter(around["is_product"]),
+        "staging.stg_moe_around": around,
+        "staging.stg_collective_events": events,
         "intervals.activities": activities.append_column("place", pa.array(place)),
     }
 
@@ -304,6 +361,10 @@ def fill(opened: duckdb.DuckDBPyConnection, inputs: dict[str, pa.Table]) -> None
         create table staging.stg_call_names as
         select n as name_id, case when n = 1 then 'blocking' else 'other' end as kind
         from range(4) as ids (n)
+    """)
+    opened.execute("""
+        create table staging.stg_name_ids as
+        select n as string_id, n::integer as name_id from range(3) as ids (n)
     """)
     opened.execute("""
         create table nsysmoe.kernel_functions as
@@ -385,3 +446,17 @@ def test_rows_that_come_in_another_order_are_refused(
             )
             with pytest.raises(duckdb.Error, match="rows came out of order"):
                 opened.execute(shuffled.replace("view", "table"))
+
+
+def test_progress_of_work_that_comes_in_another_order_is_refused(
+    inputs: dict[str, pa.Table],
+) -> None:
+    name = "staging.stg_measured_work"
+    with duckdb.connect() as opened:
+        fill(opened, {key: rows.slice(0, 5_000) for key, rows in inputs.items()})
+        for made in MADE[: MADE.index(name) + 1]:
+            make_one(opened, catalogue().scripts[made])
+        opened.execute(f"create table turned as from {name} order by random()")
+        opened.execute(f"create or replace view {name} as from turned")
+        with pytest.raises(duckdb.Error, match="rows came out of order"):
+            make_one(opened, catalogue().scripts["staging.stg_collective_progress"])
