@@ -12,6 +12,7 @@ import pytest
 from hypothesis import settings
 
 from fixtures.builder import TraceBuilder
+from nsysmoe.cache import identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,6 +94,16 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.M
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("NSYSMOE_CACHE_DIR", str(folder))
     return folder
+
+
+@pytest.fixture
+def settled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is read of files that a test wrote just now is kept too, for the tests after it.
+
+    For modules that write a trace once and ask it often. A file must not change once it was asked:
+    within a tick of the clock nobody would see that.
+    """
+    monkeypatch.setattr(identity, "SETTLED_NS", 0)
 
 
 @pytest.fixture

@@ -31,12 +31,13 @@ from tests.export.parquet import write_parquetdir
 from tests.hardware import on_hardware_128
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     import polars as pl
 
     from nsysmoe.analysis.reading.arm import Arm
+    from nsysmoe.trace import Trace
 
 VIEWS = (
     "kernel_classes", "moe_launches", "moe_cells", "moe_cell_places", "matched_collectives",
@@ -57,6 +58,8 @@ CLOCKS = [
     Clock(3, 40_000),
 ]
 HOSTS = ["n1", "n2", "n10", "n10"]
+# What is read of each file by itself is kept for the tests after it; runs of several are not.
+pytestmark = pytest.mark.usefixtures("settled")
 
 
 @pytest.fixture(scope="module", params=WHOLE)
@@ -74,6 +77,31 @@ def apart(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def shifted(whole: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same of several hosts, whose clocks differ."""
     return cut(whole, tmp_path_factory.mktemp("shifted"), hosts=HOSTS, clocks=CLOCKS)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two processes of the real trace, of one host and one clock."""
+    return cut(WHOLE["dp2"], tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="module")
+def hosts(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of two hosts, whose clocks differ."""
+    return cut(WHOLE["dp2"], tmp_path_factory.mktemp("hosts"), hosts=HOSTS, clocks=CLOCKS)
+
+
+@pytest.fixture(scope="module")
+def namesakes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of two hosts, where both processes have one number."""
+    return cut(WHOLE["dp2"], tmp_path_factory.mktemp("namesakes"), hosts=HOSTS, pid=77)
+
+
+@pytest.fixture(scope="module")
+def across(shifted: Path) -> Iterator[Trace]:
+    """The files of several hosts, put together once."""
+    with only_run(shifted).opened() as merged:
+        yield merged
 
 
 def cut(source: Path, folder: Path, **options: Any) -> Path:
@@ -136,7 +164,7 @@ def test_files_of_one_clock_say_what_the_whole_says_to_the_bit(whole: Path, apar
             assert rows(merged.frame(view)) == rows(single.frame(view)), view
 
 
-def test_shifted_clocks_change_no_count_and_no_duration(whole: Path, shifted: Path) -> None:
+def test_shifted_clocks_change_no_count_and_no_duration(whole: Path, across: Trace) -> None:
     keep = {
         "kernel_classes": ("name", "launches", "total_ns"),
         "moe_launches": ("device_id", "ordinal", "step", "phase", "layer", "gemm", "dur_ns"),
@@ -145,10 +173,10 @@ def test_shifted_clocks_change_no_count_and_no_duration(whole: Path, shifted: Pa
                                 "ranks", "dur_ns"),
         "device_time": ("device_id", "step", "phase", "moe_ns", "compute_ns"),
     }  # fmt: skip
-    with only_run(shifted).opened() as merged, nsysmoe.open(whole) as single:
-        merged.read_ahead(*keep.items())
+    with nsysmoe.open(whole) as single:
+        across.read_ahead(*keep.items())
         for view, columns in keep.items():
-            found, known = merged.frame(view, columns), single.frame(view, columns)
+            found, known = across.frame(view, columns), single.frame(view, columns)
             if view == "device_time":
                 # Where kernels overlap, a drift moves their edges by a few ns.
                 sums = ["moe_ns", "compute_ns"]
@@ -157,14 +185,14 @@ def test_shifted_clocks_change_no_count_and_no_duration(whole: Path, shifted: Pa
             assert rows(found) == rows(known), view
 
 
-def test_waits_are_right_to_the_residual(whole: Path, shifted: Path) -> None:
+def test_waits_are_right_to_the_residual(whole: Path, across: Trace) -> None:
     key = ["device_id", "function", "communicator", "ordinal"]
     columns = (*key, "is_matched", "wait_ns", "transfer_ns")
-    with only_run(shifted).opened() as merged, nsysmoe.open(whole) as single:
-        found = merged.frame("matched_collectives", columns)
+    with nsysmoe.open(whole) as single:
         known = single.frame("matched_collectives", columns)
-        residual = max(clock.residual_ns or 0.0 for clock in merged.file_clocks)
-        assert all(clock.is_applied for clock in merged.file_clocks[1:])
+    found = across.frame("matched_collectives", columns)
+    residual = max(clock.residual_ns or 0.0 for clock in across.file_clocks)
+    assert all(clock.is_applied for clock in across.file_clocks[1:])
     both = found.filter("is_matched").join(known, on=key, suffix="_known", nulls_equal=True)
     assert both.height == known["is_matched"].sum()
     for name in ("wait_ns", "transfer_ns"):
@@ -194,52 +222,44 @@ ANSWERS: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("question", ANSWERS)
-def test_every_answer_is_that_of_the_whole(question: str, tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path)
-    assert ANSWERS[question](tmp_path) == ANSWERS[question](WHOLE["dp2"])
+def test_every_answer_is_that_of_the_whole(question: str, pair: Path) -> None:
+    assert ANSWERS[question](pair) == ANSWERS[question](WHOLE["dp2"])
 
 
-def test_folders_of_parquet_are_files_of_a_run_too(tmp_path: Path) -> None:
-    first = cut(WHOLE["dp2"], tmp_path / "sqlite")
-    second = tmp_path / "parquet"
-    second.mkdir()
-    for file in first.iterdir():
-        write_parquetdir(file, second / f"{file.stem}_pqtdir")
-    assert len(only_run(second).members) == 2
-    assert waits(second, "rank").rows == waits(first, "rank").rows
+def test_folders_of_parquet_are_files_of_a_run_too(pair: Path, tmp_path: Path) -> None:
+    for file in pair.iterdir():
+        write_parquetdir(file, tmp_path / f"{file.stem}_pqtdir")
+    assert len(only_run(tmp_path).members) == 2
+    assert waits(tmp_path, "rank").rows == waits(pair, "rank").rows
 
 
-def test_file_names_and_their_order_mean_nothing(tmp_path: Path) -> None:
-    first = cut(WHOLE["dp2"], tmp_path / "1", hosts=HOSTS, clocks=CLOCKS)
-    second = tmp_path / "2"
-    second.mkdir()
+def test_file_names_and_their_order_mean_nothing(hosts: Path, tmp_path: Path) -> None:
     for name, other in (("x", "later"), ("z", "early")):
-        shutil.copy(first / f"{name}.sqlite", second / f"{other}.sqlite")
-    assert collectives(first).rows == collectives(second).rows
-    backwards = [second / "later.sqlite", second / "early.sqlite"]
-    assert waits(backwards, "rank").rows == waits(first, "rank").rows
+        shutil.copy(hosts / f"{name}.sqlite", tmp_path / f"{other}.sqlite")
+    assert collectives(hosts).rows == collectives(tmp_path).rows
+    backwards = [tmp_path / "later.sqlite", tmp_path / "early.sqlite"]
+    assert waits(backwards, "rank").rows == waits(hosts, "rank").rows
 
 
-def test_one_process_id_on_two_hosts_stays_two(tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, pid=77)
-    found = summarize(tmp_path)
+def test_one_process_id_on_two_hosts_stays_two(namesakes: Path) -> None:
+    found = summarize(namesakes)
     assert [(one.host, one.process) for one in found.devices] == [("n1", 77), ("n2", 77)]
     known = summarize(WHOLE["dp2"])
     assert [one.metrics for one in found.devices] == [one.metrics for one in known.devices]
-    late = waits(tmp_path, "rank").rows
+    late = waits(namesakes, "rank").rows
     assert all(sum(row[cause] for cause in CAUSES) == row["wait_ns"] for row in late)
-    assert CliRunner().invoke(main, ["waits", str(tmp_path), "--by", "rank"]).exit_code == 0
+    assert CliRunner().invoke(main, ["waits", str(namesakes), "--by", "rank"]).exit_code == 0
     assert {(row["late_host"], row["late_process"]) for row in late} == {("n1", 77), ("n2", 77)}
-    assert {row["host"] for row in collectives(tmp_path).rows} == {"n1", "n2"}
-    told = describe(tmp_path)
+    assert {row["host"] for row in collectives(namesakes).rows} == {"n1", "n2"}
+    told = describe(namesakes)
     assert [(row["host"], row["process_id"]) for row in told.devices] == [("n1", 77), ("n2", 77)]
     assert [row["residual_ns"] is not None for row in told.files] == [True, True]
 
 
-def test_every_process_of_every_view_is_told_by_its_host(tmp_path: Path) -> None:
+def test_every_process_of_every_view_is_told_by_its_host(namesakes: Path) -> None:
     """Processes with one id on two hosts, wherever a view names one: whoever was late, too."""
-    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, pid=77)
-    with only_run(tmp_path).opened() as merged:
+    with only_run(namesakes).opened() as merged:
+        merged.read_ahead(*((view, None) for view in VIEWS))
         known = set(merged.frame("devices")["global_pid"])
         assert len(known) == 2
         for view in VIEWS:
@@ -266,9 +286,8 @@ def test_row_numbers_of_several_files_are_one_numbering(tmp_path: Path) -> None:
     assert launches["graph_launch_id"].n_unique() == 6
 
 
-def test_skews_below_the_residual_are_no_evidence(tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, clocks=CLOCKS)
-    findings = {finding.code: finding for finding in collectives(tmp_path).findings}
+def test_skews_below_the_residual_are_no_evidence(hosts: Path) -> None:
+    findings = {finding.code: finding for finding in collectives(hosts).findings}
     residual = findings["clocks_of_files"].evidence["residual_ns"]
     assert f"{residual / 1e3:,.1f} us" in findings["clocks_of_files"].message
     assert findings["last_to_arrive"].evidence["residual_ns"] >= residual
@@ -299,10 +318,9 @@ def test_totals_of_waiting_are_told_with_what_clocks_agree_to(shifted: Path) -> 
     assert sum(row["wait_uncertainty_ns"] for row in found.rows) >= unsure
 
 
-def test_what_clocks_agree_to_is_printed(tmp_path: Path) -> None:
-    run = str(cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, clocks=CLOCKS))
+def test_what_clocks_agree_to_is_printed(hosts: Path) -> None:
     printed = [
-        CliRunner().invoke(main, [*asked, run]).stdout
+        CliRunner().invoke(main, [*asked, str(hosts)]).stdout
         for asked in (["waits"], ["waits", "--by", "rank"], ["collectives"])
     ]
     assert "± what clocks of the files agree to" in printed[0]
@@ -379,35 +397,31 @@ def test_copies_in_a_folder_are_runs(tmp_path: Path) -> None:
         collectives(tmp_path)
 
 
-def test_files_are_read_as_they_are_said_to_be(tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path)
-    assert len(gathered(tmp_path, Gathering("runs"))) == 2
-    assert len(gathered(tmp_path, Gathering("one-run"))) == 1
+def test_files_are_read_as_they_are_said_to_be(pair: Path) -> None:
+    assert len(gathered(pair, Gathering("runs"))) == 2
+    assert len(gathered(pair, Gathering("one-run"))) == 1
 
 
-def test_what_parts_do_not_hold_is_refused(tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path)
-    with only_run(tmp_path).opened() as merged, pytest.raises(QueryError, match="one of its files"):
+def test_what_parts_do_not_hold_is_refused(pair: Path) -> None:
+    with only_run(pair).opened() as merged, pytest.raises(QueryError, match="one of its files"):
         merged.frame("kernels")
 
 
-def test_the_reading_is_printed_and_can_be_said(tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path, hosts=HOSTS, clocks=CLOCKS)
-    told = CliRunner().invoke(main, ["summary", str(tmp_path)])
+def test_the_reading_is_printed_and_can_be_said(hosts: Path) -> None:
+    told = CliRunner().invoke(main, ["summary", str(hosts)])
     assert told.exit_code == 0, told.output
     assert "2 files read as one run of 2 ranks on 2 hosts" in " ".join(told.stdout.split())
-    runs = CliRunner().invoke(main, ["summary", str(tmp_path), "--runs", "--format", "json"])
+    runs = CliRunner().invoke(main, ["summary", str(hosts), "--runs", "--format", "json"])
     assert {"one_of_runs"} <= {row["code"] for row in json.loads(runs.stdout)["findings"]}
-    wrong = CliRunner().invoke(main, ["summary", str(tmp_path), "--ray-address", "auto"])
+    wrong = CliRunner().invoke(main, ["summary", str(hosts), "--ray-address", "auto"])
     assert wrong.exit_code == 2
     assert "--ray-address is for --engine ray" in wrong.stderr
 
 
-def test_a_scratch_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    cut(WHOLE["dp2"], tmp_path)
+def test_a_scratch_folder_that_cannot_be_written_is_named(pair: Path, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(InputError, match="name another folder with --scratch"),
-        only_run(tmp_path, Gathering(scratch=tmp_path / "file" / "x")).opened(),
+        only_run(pair, Gathering(scratch=tmp_path / "file" / "x")).opened(),
     ):
         pass

@@ -17,7 +17,6 @@ import pytest
 import nsysmoe
 from fixtures.builder import TraceBuilder
 from nsysmoe.analysis.comparing.gates import Gate, failures
-from nsysmoe.cache import identity
 from nsysmoe.errors import GateError, InputError
 from nsysmoe.export.files import runs_of
 from nsysmoe.metrics.kernel_time.causes import bound_changes
@@ -68,10 +67,11 @@ def written_runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path
 
 @pytest.fixture
 def runs(
-    written_runs: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    written_runs: Callable[..., Path],
+    tmp_path: Path,
+    settled: None,  # noqa: ARG001
 ) -> Callable[..., Path]:
     """Put runs into a folder; what was read of a file by one test is kept for the next."""
-    monkeypatch.setattr(identity, "SETTLED_NS", 0)
 
     def write(name: str, scale: float, count: int = 5, **more: float) -> Path:
         folder = tmp_path / name

@@ -403,6 +403,8 @@ def test_no_number_of_runs(baseline: list[float], candidate: list[float], effect
         (10, 2.2281),
         (30, 2.0423),
         (120, 1.9799),
+        # The line of infinity.
+        (1e8, 1.9600),
     ],
 )
 def test_quantiles_of_t_against_the_printed_table(freedom: float, expected: float) -> None:
