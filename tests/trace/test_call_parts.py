@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 
 from nsysmoe.trace.catalogue import catalogue
 from nsysmoe.trace.store import make_one
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LEAST, MOST = -(2**63), 2**63 - 1
 CALL = "global_tid bigint, correlation_id bigint, start_ns bigint, end_ns bigint, step_place int"
@@ -55,6 +59,14 @@ def some_ids(chance: random.Random) -> list[int | None]:
     return [*near, LEAST, LEAST, MOST, MOST - 1, None, None]
 
 
+def insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[int | None, ...]]
+) -> None:
+    """Insert rows of integers at once: one by one, each would be planned anew."""
+    listed = ", ".join(str(row).replace("None", "null") for row in rows)
+    connection.execute(f"insert into {table} values {listed}")
+
+
 def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
     chance = random.Random(seed)
     starts = chance.sample(range(10_000), 2 * len(some_ids(chance)))
@@ -65,14 +77,13 @@ def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         for start in [starts.pop()]
         for step in [chance.choice([None, 1, 2])]
     ]
-    connection.executemany("insert into staging.stg_calls values (?, ?, ?, ?, ?)", calls)
+    insert(connection, "staging.stg_calls", calls)
     connection.execute("insert into staging.stg_calls values (null, 7, 1, 2, null)")
     work = [
         (place, place % 5, number, chance.randrange(1, 4), place, place, place + 1, place - 1)
         for place, number in enumerate([*some_ids(chance), *some_ids(chance)])
     ]
-    marks = ", ".join("?" * 8)
-    connection.executemany(f"insert into staging.stg_stream_work values ({marks})", work)
+    insert(connection, "staging.stg_stream_work", work)
 
 
 @pytest.mark.parametrize("seed", range(5))
