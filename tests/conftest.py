@@ -120,6 +120,11 @@ def on() -> Path:
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
+    """A trace of ``small_trace`` of the test's own, that it may change."""
+    return small_trace().write(tmp_path / "small.sqlite")
+
+
+def small_trace() -> TraceBuilder:
     """Two GPUs, two processes, three kernels of each kind that matters, sums easy to see."""
     build = TraceBuilder()
     for device, pid in ((0, 1000), (1, 2000)):
@@ -130,7 +135,7 @@ def small(tmp_path: Path) -> Path:
         build.kernel("ncclDevKernel_AllReduce_Sum_bf16_RING_LL(x)", 400, 7, device=device, pid=pid)
         build.kernel("ncclDevKernel_AllGather_RING_LL(x)", 500, 11, device=device, pid=pid)
         build.kernel("void vllm::rms_norm_kernel<float>(float*)", 600, 2, device=device, pid=pid)
-    return build.write(tmp_path / "small.sqlite")
+    return build
 
 
 @pytest.fixture

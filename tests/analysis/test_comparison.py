@@ -14,7 +14,7 @@ from fixtures.builder import TraceBuilder
 from nsysmoe.errors import InputError, MissingDataError
 from nsysmoe.reports import render
 from nsysmoe.reports.pages.comparing.comparison import comparison_page
-from tests.conftest import DP2, TABLE1
+from tests.conftest import DP2, TABLE1, small_trace
 from tests.oracle import kernel_durations, statistics_of
 
 if TYPE_CHECKING:
@@ -24,6 +24,22 @@ if TYPE_CHECKING:
     from nsysmoe.findings import Finding
 
     Write = Callable[[TraceBuilder], Path]
+
+
+# Traces are written and then only read: what is read of one arm is there for the next comparison.
+pytestmark = pytest.mark.usefixtures("settled")
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_trace().write(tmp_path_factory.mktemp("small") / "small.sqlite")
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One launch of a MoE kernel of 5 ns on one GPU, and nothing else."""
+    build = TraceBuilder().kernel("fused_moe_kernel", 0, 5)
+    return build.write(tmp_path_factory.mktemp("one") / "one.sqlite")
 
 
 def codes(comparison: Comparison) -> list[str]:
@@ -104,8 +120,7 @@ def test_totals_that_agree_with_balance_mislead_nobody(small: Path) -> None:
     assert "balance" in found
 
 
-def test_ranks_that_cannot_be_paired_say_nothing_of_balance(small: Path, written: Write) -> None:
-    one = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
+def test_ranks_that_cannot_be_paired_say_nothing_of_balance(small: Path, one: Path) -> None:
     found = codes(nsysmoe.compare(small, one))
     assert not {"totals_mislead", "balance"} & set(found)
 
@@ -306,23 +321,22 @@ def _with_eplb(*, sends: int = 0) -> TraceBuilder:
     return build
 
 
-def test_signs_of_eplb(written: Write) -> None:
-    without = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
+def test_signs_of_eplb(one: Path, written: Write) -> None:
     with_eplb, moving = written(_with_eplb()), written(_with_eplb(sends=3))
 
     def said(baseline: Path, candidate: Path) -> Finding:
         found = nsysmoe.compare(baseline, candidate).findings
         return next(finding for finding in found if finding.code == "eplb_activity")
 
-    assert "no rearrangement falls into the capture" in said(without, with_eplb).message
-    assert "3 SendRecv kernels" in said(without, moving).message
-    assert said(without, moving).evidence["candidate"] == {
+    assert "no rearrangement falls into the capture" in said(one, with_eplb).message
+    assert "3 SendRecv kernels" in said(one, moving).message
+    assert said(one, moving).evidence["candidate"] == {
         "map_launches": 1,
         "send_recv_launches": 3,
         "send_recv_ns": 15,
     }
-    assert "swapped?" in said(with_eplb, without).message
-    assert "neither arm" in said(without, without).message
+    assert "swapped?" in said(with_eplb, one).message
+    assert "neither arm" in said(one, one).message
     assert "both arms" in said(with_eplb, with_eplb).message
 
 
@@ -333,8 +347,7 @@ def test_what_communication_is_made_of(off: Path, on: Path) -> None:
     assert "broadcast went from 0 to" in mix.message
 
 
-def test_one_launch_has_no_deviation(written: Write) -> None:
-    one = written(TraceBuilder().kernel("fused_moe_kernel", 0, 5))
+def test_one_launch_has_no_deviation(one: Path, written: Write) -> None:
     two = written(TraceBuilder().kernel("fused_moe_kernel", 0, 9))
     change = nsysmoe.compare(one, two).metric("stddev_ns")
     assert (change.baseline, change.candidate, change.verdict) == (None, None, None)

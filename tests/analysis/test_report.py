@@ -51,8 +51,13 @@ def test_a_report_that_is_refused_leaves_nothing_open(stores: list[Store]) -> No
             one.fetch("select 1")
 
 
-def test_of_several_runs_one_is_opened_again(stores: list[Store]) -> None:
-    found = report(*(FIXTURES / "pairs" / arm for arm in ("off", "on")))
+def test_of_several_runs_one_is_opened_again(stores: list[Store], tmp_path: Path) -> None:
+    arms = [tmp_path / arm for arm in ("off", "on")]
+    for arm in arms:
+        arm.mkdir()
+        for run in ("run-1", "run-2"):
+            (arm / run).symlink_to(FIXTURES / "pairs" / arm.name / run)
+    found = report(*arms)
     shown = [Path(portrait.source) for portrait in found.portraits]
     assert [one.path for one in stores[-2:]] == shown
 

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     Write = Callable[[TraceBuilder], Path]
 
 REDUCE = "ncclDevKernel_AllReduce_Sum_bf16_RING_LL(x)"
+# One trace is asked by most tests, and changed by none.
+pytestmark = pytest.mark.usefixtures("settled")
 
 
 def two_ranks(shift: int = 0, *, swap: bool = False) -> TraceBuilder:
@@ -58,8 +60,13 @@ def two_ranks(shift: int = 0, *, swap: bool = False) -> TraceBuilder:
     return build
 
 
-def test_cells_to_check_by_eye(written: Write) -> None:
-    (row,) = imbalance(written(two_ranks())).rows
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return two_ranks().write(tmp_path_factory.mktemp("two") / "ranks.sqlite")
+
+
+def test_cells_to_check_by_eye(ranks: Path) -> None:
+    (row,) = imbalance(ranks).rows
     assert (row["cells"], row["critical_ns"], row["mean_ns"]) == (4, 30 + 20 + 4 + 6, 49.0)
     assert row["excess_ns"] == 11.0
     assert row["max"] == 1.5
@@ -69,18 +76,17 @@ def test_cells_to_check_by_eye(written: Write) -> None:
     }  # fmt: skip
 
 
-def test_cells_by_phase_layer_and_product(written: Write) -> None:
-    path = written(two_ranks())
-    by_phase = {row["phase"]: row for row in imbalance(path, "phase").rows}
+def test_cells_by_phase_layer_and_product(ranks: Path) -> None:
+    by_phase = {row["phase"]: row for row in imbalance(ranks, "phase").rows}
     assert (by_phase["prefill"]["critical_ns"], by_phase["decode"]["critical_ns"]) == (50, 10)
-    by_gemm = {row["gemm"]: row for row in imbalance(path, "gemm").rows}
+    by_gemm = {row["gemm"]: row for row in imbalance(ranks, "gemm").rows}
     assert (by_gemm["w13"]["critical_ns"], by_gemm["w2"]["critical_ns"]) == (34, 26)
-    assert [row["layer"] for row in imbalance(path, "layer").rows] == [0]
-    assert [row["step"] for row in imbalance(path, "step").rows] == [0, 1]
+    assert [row["layer"] for row in imbalance(ranks, "layer").rows] == [0]
+    assert [row["step"] for row in imbalance(ranks, "step").rows] == [0, 1]
 
 
-def test_waits_to_check_by_eye(written: Write) -> None:
-    rows = {row["device"]: row for row in collectives(written(two_ranks())).rows}
+def test_waits_to_check_by_eye(ranks: Path) -> None:
+    rows = {row["device"]: row for row in collectives(ranks).rows}
     assert rows[0]["collective"] == "ncclDevKernel_AllReduce_Sum_bf16_RING_LL"
     for device, wait, last in ((0, 30, 1), (1, 10, 1)):
         assert rows[device]["matched"] == 2
@@ -91,8 +97,8 @@ def test_waits_to_check_by_eye(written: Write) -> None:
     assert [rows[d]["total_ns"] for d in (0, 1)] == [45, 26]
 
 
-def test_phases_to_check_by_eye(written: Write) -> None:
-    rows = {row["phase"]: row for row in phases(written(two_ranks())).rows}
+def test_phases_to_check_by_eye(ranks: Path) -> None:
+    rows = {row["phase"]: row for row in phases(ranks).rows}
     assert rows["prefill"] == {
         "phase": "prefill", "steps": 1, "launches": 4, "moe_total_ns": 80, "critical_ns": 50,
         "tokens": 64,
@@ -101,10 +107,10 @@ def test_phases_to_check_by_eye(written: Write) -> None:
 
 
 @pytest.mark.parametrize("shift", [-(10**9), 1_795_302_237_418_429_892])
-def test_a_common_shift_of_time_changes_nothing(written: Write, shift: int) -> None:
-    here, there = written(two_ranks()), written(two_ranks(shift))
+def test_a_common_shift_of_time_changes_nothing(ranks: Path, written: Write, shift: int) -> None:
+    there = written(two_ranks(shift))
     for question in (collectives, imbalance, phases):
-        assert question(here).rows == question(there).rows
+        assert question(ranks).rows == question(there).rows
 
 
 def ending_in_dummies(moe: int) -> TraceBuilder:
@@ -189,10 +195,10 @@ def test_ranks_that_are_alike_or_meet_nowhere_are_not_apart(
     assert "phases_apart" not in {finding.code for finding in compared.findings}
 
 
-def test_renaming_ranks_changes_only_their_names(written: Write) -> None:
-    here, there = written(two_ranks()), written(two_ranks(swap=True))
-    assert imbalance(here).rows == imbalance(there).rows
-    waits = [sorted(row["wait_ns"] for row in collectives(path).rows) for path in (here, there)]
+def test_renaming_ranks_changes_only_their_names(ranks: Path, written: Write) -> None:
+    there = written(two_ranks(swap=True))
+    assert imbalance(ranks).rows == imbalance(there).rows
+    waits = [sorted(row["wait_ns"] for row in collectives(path).rows) for path in (ranks, there)]
     assert waits[0] == waits[1]
 
 

@@ -6,15 +6,18 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nsysmoe.errors import OutputError
 from nsysmoe.reports.document import Document, Picture
-from nsysmoe.reports.drawing import draw
+from nsysmoe.reports.drawing import _Drawing, draw
 from nsysmoe.reports.static import write_pictures
 from tests.reports.browsers import browsers_of, is_running, never_answers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 pytest.importorskip("kaleido", reason="pip install 'nsysmoe[static]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -35,11 +38,15 @@ def figure(*heights: float) -> Any:
     return go.Figure(go.Bar(y=heights))
 
 
-def are_gone(browser: Path) -> bool:
+def becomes(condition: Callable[[], bool]) -> bool:
     limit = time.monotonic() + 30
-    while any(map(is_running, browsers_of(browser))) and time.monotonic() < limit:
-        time.sleep(0.05)
-    return not any(map(is_running, browsers_of(browser)))
+    while not condition() and time.monotonic() < limit:
+        time.sleep(0.02)
+    return condition()
+
+
+def are_gone(browser: Path) -> bool:
+    return becomes(lambda: not any(map(is_running, browsers_of(browser))))
 
 
 def test_a_browser_that_never_answers_is_one_line_and_gone(
@@ -66,8 +73,19 @@ def test_a_second_browser_draws_what_the_first_did_not(
 ) -> None:
     browser = never_answers(tmp_path, then=CHROMIUM)
     monkeypatch.setenv("BROWSER_PATH", str(browser))
-    # Long enough for a real browser on a busy machine.
-    drawn = draw([figure(1), figure(2, 3)], "svg", patience_s=6.0)
+    patient, seen = _Drawing.next, list[_Drawing]()
+
+    def next_step(self: _Drawing, patience_s: float) -> bytes | None:
+        """Wait for the first browser no longer than until it has started."""
+        seen.append(self)
+        if self is seen[0]:
+            assert becomes(lambda: bool(browsers_of(browser)))
+            return patient(self, 0.1)
+        return patient(self, patience_s)
+
+    monkeypatch.setattr(_Drawing, "next", next_step)
+    drawn = draw([figure(1), figure(2, 3)], "svg")
+    assert seen[-1] is not seen[0]
     assert [picture.count(b'<g class="point">') for picture in drawn] == [1, 2]
     assert are_gone(browser)
     assert list(temporary.iterdir()) == []

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import random
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import duckdb
 import pytest
 
 from nsysmoe.trace.catalogue import catalogue
 from nsysmoe.trace.store import make_one
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 LEAST, MOST = -(2**63), 2**63 - 1
 CALL = "global_tid bigint, correlation_id bigint, start_ns bigint, end_ns bigint, step_place int"
@@ -67,6 +71,14 @@ def some_ids(chance: random.Random) -> list[int | None]:
     return [*near, LEAST, LEAST, MOST, MOST - 1, None, None]
 
 
+def insert(
+    connection: duckdb.DuckDBPyConnection, table: str, rows: Iterable[tuple[int | None, ...]]
+) -> None:
+    """Insert rows of integers at once: one by one, each would be planned anew."""
+    listed = ", ".join(str(row).replace("None", "null") for row in rows)
+    connection.execute(f"insert into {table} values {listed}")
+
+
 def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
     chance = random.Random(seed)
     starts = chance.sample(range(10_000), 2 * len(some_ids(chance)))
@@ -77,17 +89,16 @@ def fill(connection: duckdb.DuckDBPyConnection, seed: int) -> None:
         for start in [starts.pop()]
         for step in [chance.choice([None, 1, 2])]
     ]
-    connection.executemany("insert into staging.stg_calls values (?, ?, ?, ?, ?)", calls)
+    insert(connection, "staging.stg_calls", calls)
     connection.execute("insert into staging.stg_calls values (null, 7, 1, 2, null)")
     # Every fifth is a copy; no two begin at once.
-    for place, number in enumerate([*some_ids(chance), *some_ids(chance)]):
-        row = (chance.choice([*PROCESSES, None]), 0, 1, None, number, place, place + 1)
-        if place % 5:
-            connection.execute(
-                "insert into staging.stg_kernels values (?, 7, ?, ?, ?, ?, ?, ?, ?)", (place, *row)
-            )
-        else:
-            connection.execute("insert into staging.stg_copies values (?, ?, ?, ?, ?, ?, ?)", row)
+    work = [
+        (place, (chance.choice([*PROCESSES, None]), 0, 1, None, number, place, place + 1))
+        for place, number in enumerate([*some_ids(chance), *some_ids(chance)])
+    ]
+    kernels = [(place, 7, *row) for place, row in work if place % 5]
+    insert(connection, "staging.stg_kernels", kernels)
+    insert(connection, "staging.stg_copies", [row for place, row in work if not place % 5])
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from nsysmoe.resources import using
 from nsysmoe.trace import open_trace
 from nsysmoe.trace.catalogue import catalogue
 
@@ -58,11 +59,12 @@ def test_there_are_such_windows() -> None:
     assert "staging.stg_calls" in running_scripts()
 
 
-# Kept answers would do without the tables that the windows stand on.
-@pytest.mark.usefixtures("cache_folder")
-@pytest.mark.parametrize("name", running_scripts())
-def test_rows_reach_running_windows_in_order(name: str) -> None:
-    with open_trace(FIXTURE) as trace:
+@pytest.fixture(scope="module")
+def filled() -> Iterator[duckdb.DuckDBPyConnection]:
+    """All tables that the windows stand on, which kept answers would do without."""
+    with using(has_cache=False):
+        trace = open_trace(FIXTURE)
+    with trace:
         for view in (
             "gpu_work",
             "idle_gaps",
@@ -72,9 +74,14 @@ def test_rows_reach_running_windows_in_order(name: str) -> None:
             "arrival_turns",
         ):
             trace.frame(view)
-        text = catalogue().scripts[name].text
-        query = text[text.index(" as\n") + 4 : text.index(";\n")]
-        plan = plan_of(trace._store.connection, query)
+        yield trace._store.connection
+
+
+@pytest.mark.parametrize("name", running_scripts())
+def test_rows_reach_running_windows_in_order(name: str, filled: duckdb.DuckDBPyConnection) -> None:
+    text = catalogue().scripts[name].text
+    query = text[text.index(" as\n") + 4 : text.index(";\n")]
+    plan = plan_of(filled, query)
     windows = [
         node
         for node in nodes(plan)
