@@ -1,12 +1,17 @@
-"""Every command that reads whole traces, once each: time and memory, nothing kept between them."""
+"""Every command that reads whole traces, once each: time and memory, nothing kept between them.
+
+Before each, the `sqlite3` program groups the same files by name: machines are not always equally
+fast, not even one machine, and a ratio to work that never changes says what seconds do not.
+"""
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.compare import DATA, traces
+from benchmarks.compare import BY_NAME, DATA, traces
 from benchmarks.measure import run
 
 _OF_ONE = (
@@ -24,12 +29,15 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the traces")
     parser.add_argument("commands", nargs="*", default=[*_OF_TWO, *_OF_ONE])
     arguments = parser.parse_args()
+    if (sqlite3 := shutil.which("sqlite3")) is None:
+        raise SystemExit("needs the sqlite3 program (Debian: sqlite3)")
     files = traces(arguments.kernels, arguments.data)
     limits = ["--no-cache", "--memory-limit", arguments.memory_limit]
-    print(f"{'':14} {'s':>8} {'CPU s':>8} {'peak MiB':>9}")
+    print(f"{'':14} {'s':>8} {'CPU s':>8} {'peak MiB':>9} {'group by s':>10} {'ratio of CPU':>12}")
     for name in arguments.commands:
         inputs = files if name in _OF_TWO else files[:1]
         more = ["--format", "html"] if name == "report" else []
+        ruler = run([[sqlite3, path, BY_NAME] for path in inputs])
         try:
             done = run([[sys.executable, "-m", "nsysmoe", name, *limits, *more, *inputs]])
         except SystemExit as refused:
@@ -37,7 +45,8 @@ def main() -> None:
             print(f"{name:14} {refused}", flush=True)
             continue
         print(
-            f"{name:14} {done.seconds:8.1f} {done.cpu_seconds:8.1f} {done.peak_mib:9.0f}",
+            f"{name:14} {done.seconds:8.1f} {done.cpu_seconds:8.1f} {done.peak_mib:9.0f} "
+            f"{ruler.seconds:10.1f} {done.cpu_seconds / ruler.cpu_seconds:12.2f}",
             flush=True,
         )
 

@@ -89,7 +89,7 @@ def sentence(found: nsysmoe.Comparison, question: str) -> str:
 
 
 def test_five_runs_an_arm_tell_an_effect_from_noise(runs: Callable[..., Path]) -> None:
-    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05))
+    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05), quick=True)
     total = found.metric("total_time_ns")
     assert total.interval is not None
     assert (total.interval.over, total.interval.baseline_n) == ("runs", 5)
@@ -119,7 +119,7 @@ def test_causes_are_means_over_runs_and_close_on_the_wall_time(
     runs: Callable[..., Path],
 ) -> None:
     """MoE kernels take 5 % longer, and nothing else changes: the interval tells which is which."""
-    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05))
+    found = nsysmoe.compare(runs("off", 1.0), runs("on", 1.05), quick=True)
     wall = found.metric("wall_time_ns")
     for side, metric in (("baseline", wall.baseline_values), ("candidate", wall.candidate_values)):
         by_run = zip(*(row[f"{side}_values"] for row in found.causes), strict=True)
