@@ -7,11 +7,10 @@ fast, not even one machine, and a ratio to work that never changes says what sec
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.compare import BY_NAME, DATA, traces
+from benchmarks.compare import BY_NAME, DATA, sqlite3_program, traces
 from benchmarks.measure import run
 
 _OF_ONE = (
@@ -29,8 +28,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=DATA, help="folder of the traces")
     parser.add_argument("commands", nargs="*", default=[*_OF_TWO, *_OF_ONE])
     arguments = parser.parse_args()
-    if (sqlite3 := shutil.which("sqlite3")) is None:
-        raise SystemExit("needs the sqlite3 program (Debian: sqlite3)")
+    sqlite3 = sqlite3_program()
     files = traces(arguments.kernels, arguments.data)
     limits = ["--no-cache", "--memory-limit", arguments.memory_limit]
     print(f"{'':14} {'s':>8} {'CPU s':>8} {'peak MiB':>9} {'group by s':>10} {'ratio of CPU':>12}")

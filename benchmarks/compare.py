@@ -35,14 +35,20 @@ def traces(kernels: int, folder: Path = DATA) -> list[str]:
     return [str(path) for path in paths]
 
 
+def sqlite3_program() -> str:
+    """Return where the sqlite3 program is, beside which all is measured."""
+    if (found := shutil.which("sqlite3")) is None:
+        raise SystemExit("needs the sqlite3 program (Debian: sqlite3)")
+    return found
+
+
 def main() -> None:
     """Run and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kernels", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    if (sqlite3 := shutil.which("sqlite3")) is None:
-        raise SystemExit("needs the sqlite3 program (Debian: sqlite3)")
+    sqlite3 = sqlite3_program()
     files = traces(arguments.kernels)
     nsysmoe, cold = [sys.executable, "-m", "nsysmoe"], ["--no-cache"]
     side_by_side(

@@ -9,11 +9,10 @@ takes two.
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.compare import BY_NAME, DATA, traces
+from benchmarks.compare import BY_NAME, DATA, sqlite3_program, traces
 from benchmarks.measure import run
 
 _OF_TWO = ("compare --quick", "compare")
@@ -24,9 +23,7 @@ _SQLITE = "sqlite3"
 def _command(what: str, files: list[str], memory_limit: str) -> tuple[list[str], int]:
     """Return the command line and how many of the traces it reads."""
     if what == _SQLITE:
-        if (sqlite3 := shutil.which("sqlite3")) is None:
-            raise SystemExit("needs the sqlite3 program (Debian: sqlite3)")
-        return [sqlite3, files[0], BY_NAME], 1
+        return [sqlite3_program(), files[0], BY_NAME], 1
     inputs = files if what in _OF_TWO else files[:1]
     limits = ["--no-cache", "--memory-limit", memory_limit]
     return [sys.executable, "-m", "nsysmoe", *what.split(), *limits, *inputs], len(inputs)

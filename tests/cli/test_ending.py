@@ -17,6 +17,7 @@ import pytest
 from nsysmoe.cli import exits
 from tests.conftest import DP2, PAIRS, ROOT
 from tests.reports.browsers import browsers_of, is_running, never_answers
+from tests.waiting import becomes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -42,10 +43,7 @@ def _members(session: int) -> list[int]:
 
 
 def _becomes(condition: Callable[[], bool]) -> bool:
-    limit = time.monotonic() + 60
-    while not condition() and time.monotonic() < limit:
-        time.sleep(0.02)
-    return condition()
+    return becomes(condition, limit_s=60)
 
 
 class _Command:

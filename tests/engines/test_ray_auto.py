@@ -19,6 +19,7 @@ import pytest
 
 from fixtures.split import Clock, split
 from tests.conftest import DP2, ROOT
+from tests.waiting import becomes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -206,9 +207,6 @@ def test_a_signal_ends_the_command_and_its_work_on_the_cluster(
         process.communicate()
     word, code = ("Interrupted", 130) if number == signal.SIGINT else ("Terminated", 143)
     assert (process.returncode, said) == (code, ("", f"{word}\n"))
-    until = time.monotonic() + 20
-    while busy(pid) and time.monotonic() < until:
-        time.sleep(0.05)
-    assert not busy(pid)
+    assert becomes(lambda: not busy(pid), limit_s=20)
     left = {path.name for path in tmp_path.rglob("*")}
     assert left == {"temporary", "cache", "scratch", "begun"}

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -15,10 +14,10 @@ from nsysmoe.reports.document import Document, Picture
 from nsysmoe.reports.drawing import _Drawing, draw
 from nsysmoe.reports.static import write_pictures
 from tests.reports.browsers import browsers_of, is_running, never_answers
+from tests.waiting import becomes
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
+# Until browsers have started, and until they are gone.
+_PATIENCE_S = 30
 pytest.importorskip("kaleido", reason="pip install 'nsysmoe[static]'")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="needs Debian's package chromium")
@@ -38,15 +37,8 @@ def figure(*heights: float) -> Any:
     return go.Figure(go.Bar(y=heights))
 
 
-def becomes(condition: Callable[[], bool]) -> bool:
-    limit = time.monotonic() + 30
-    while not condition() and time.monotonic() < limit:
-        time.sleep(0.02)
-    return condition()
-
-
 def are_gone(browser: Path) -> bool:
-    return becomes(lambda: not any(map(is_running, browsers_of(browser))))
+    return becomes(lambda: not any(map(is_running, browsers_of(browser))), _PATIENCE_S)
 
 
 def test_a_browser_that_never_answers_is_one_line_and_gone(
@@ -79,7 +71,7 @@ def test_a_second_browser_draws_what_the_first_did_not(
         """Wait for the first browser no longer than until it has started."""
         seen.append(self)
         if self is seen[0]:
-            assert becomes(lambda: bool(browsers_of(browser)))
+            assert becomes(lambda: bool(browsers_of(browser)), _PATIENCE_S)
             return patient(self, 0.1)
         return patient(self, patience_s)
 
